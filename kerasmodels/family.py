@@ -1,0 +1,193 @@
+"""The contract every family fulfils, and the words for what leaves the building.
+
+A family is one paper in one file of `kerasmodels/models/`, ending in `FAMILY = Family(...)`. Everything else in the
+library (CLI, training, export, conformance tests, docs) sees families only through the types below.
+This module imports neither Keras nor TensorFlow.
+"""
+
+import dataclasses
+import json
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from kerasmodels.errors import UsageError, unknown_name
+
+if TYPE_CHECKING:
+    import keras
+    import numpy as np
+    import tensorflow as tf
+
+Precision = Literal["fp32", "fp16", "int8", "dynamic"]
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """A named input or output of a servable.
+
+    Args:
+        name: the name clients use.
+        shape: an int for a fixed dimension, a str for one that may vary; the str is its name in every artifact.
+        dtype: NumPy dtype name.
+        doc: meaning, units and range, e.g. "RGB picture, 0-255".
+        kind: "image" if it is an sRGB picture batch (N, H, W, 3) uint8; artifacts may then also accept JPEG/PNG bytes.
+        atol: for outputs, the largest absolute difference to Keras that counts as equal in fp32.
+    """
+
+    name: str
+    shape: tuple[int | str, ...]
+    dtype: str
+    doc: str
+    kind: Literal["tensor", "image"] = "tensor"
+    atol: float = 1e-4
+
+    def bind(self, dims: Mapping[str, int | None]) -> tuple[int | None, ...]:
+        """The shape with its named dimensions replaced by `dims[name]`."""
+        return tuple(dims[d] if isinstance(d, str) else d for d in self.shape)
+
+
+@dataclass(frozen=True)
+class Servable:
+    """One callable that can leave the building, pre- and post-processing included.
+
+    Args:
+        call: takes one tensor per input, as keyword arguments, and returns a dict of outputs. TensorFlow and
+            `keras.ops` only, traceable with unknown dimensions, rank <= 4.
+        model: the Keras model whose variables `call` reads (artifacts hold those and nothing else).
+        inputs, outputs: their specs. A dimension name means the same number wherever it appears.
+        example: (dims, seed) -> one realistic input per name with the named dimensions bound; used to verify, warm up,
+            time and calibrate.
+        dims: the value of each named dimension where an artifact must have a fixed one (LiteRT).
+        check_dims: further values of the named dimensions that a dynamic artifact must also agree on.
+        min_psnr: quality gate (dB) of the reduced precisions against the fp32 Keras model, over the outputs' range.
+        doc: one line for the model card.
+    """
+
+    call: Callable[..., "dict[str, tf.Tensor]"]
+    model: "keras.Model"
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    example: Callable[[Mapping[str, int], int], "dict[str, np.ndarray]"]
+    dims: Mapping[str, int]
+    check_dims: tuple[Mapping[str, int], ...] = ()
+    min_psnr: Mapping[str, float] = field(default_factory=lambda: {"fp16": 40.0, "dynamic": 25.0, "int8": 25.0})
+    doc: str = ""
+
+
+@dataclass(frozen=True)
+class Datasets:
+    """What `fit` reads. `train` is endless and deterministic; `validation` is finite, or None."""
+
+    train: "tf.data.Dataset"
+    validation: "tf.data.Dataset | None" = None
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """What `run` did: files written, in order, and facts worth showing (seconds, sizes)."""
+
+    outputs: tuple[Path, ...]
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measured claim of `reproduce`. `passed` is whether `ours` meets `gate`."""
+
+    claim: str
+    paper: str
+    ours: float | str
+    gate: str
+    passed: bool
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Shows one of the paper's effects with numbers and pictures.
+
+    Args:
+        line: what it shows, in one line.
+        measure: (data folder or None, folder for figures, quick) -> rows. Raises DataError if it needs a folder it was
+            not given.
+    """
+
+    line: str
+    measure: Callable[["Path | None", Path, bool], Sequence[Row]]
+
+
+@dataclass(frozen=True)
+class Family:
+    """One paper, able to build, fit, run, serve and reproduce.
+
+    Args:
+        name: registry name.
+        config: frozen dataclass; the paper's values are its defaults. Its fields are the flags of `train`. It has at
+            least `steps`, `batch`, `learning_rate` and `seed`, and `validate()` raising UsageError.
+        variants: named configs: "paper", "quick" and others.
+        model: config -> the untrained `keras.Model`, uncompiled. Needs no data and no downloads.
+        build: config -> the same model, compiled. Plain `fit(datasets(config).train)` trains it.
+        datasets: (config, start) -> Datasets whose training stream begins at batch number `start`.
+        servables: (model, config) -> name -> Servable; the first is the default.
+        preview: (model, config) -> name -> uint8 (H, W, 3) picture for galleries, or None.
+        run_options: frozen dataclass; its fields are the flags of `run`.
+        run: run_options -> RunReport, the user's task on files.
+        experiments: name -> Experiment.
+    """
+
+    name: str
+    config: type
+    variants: Mapping[str, Any]
+    model: "Callable[[Any], keras.Model]"
+    build: "Callable[[Any], keras.Model]"
+    datasets: Callable[[Any, int], Datasets]
+    servables: "Callable[[keras.Model, Any], Mapping[str, Servable]]"
+    run_options: type
+    run: Callable[[Any], RunReport]
+    experiments: Mapping[str, Experiment]
+    preview: "Callable[[keras.Model, Any], dict[str, np.ndarray]] | None" = None
+
+    def variant(self, name: str) -> Any:
+        """The named config.
+
+        Raises:
+            UsageError: no such variant.
+        """
+        if name not in self.variants:
+            raise unknown_name(f"variant of {self.name}", name, self.variants)
+        return self.variants[name]
+
+    def config_from_dict(self, values: Mapping[str, Any]) -> Any:
+        """The config with these values, missing fields at their defaults (the inverse of `config_to_dict`).
+
+        Raises:
+            UsageError: an unknown field, or a value out of range.
+        """
+        fields = {f.name: f for f in dataclasses.fields(self.config)}
+        for key in values:
+            if key not in fields:
+                raise unknown_name(f"field of {self.name}'s config", key, fields)
+        config = self.config(**{key: _from_json(value, fields[key].type) for key, value in values.items()})
+        config.validate()
+        return config
+
+
+def _from_json(value: Any, declared: Any) -> Any:
+    """A field's value from its JSON form: lists were tuples, and strings of Path fields paths."""
+    if isinstance(value, list):
+        return tuple(value)
+    if isinstance(value, str) and (declared is Path or Path in typing.get_args(declared)):
+        return Path(value)
+    return value
+
+
+def config_to_dict(config: Any) -> dict[str, Any]:
+    """The config as plain JSON values."""
+    return json.loads(json.dumps(dataclasses.asdict(config), default=str))
+
+
+def check(condition: bool, expected: str, received: Any) -> None:
+    """Raise UsageError(expected, received) unless `condition`; for `Config.validate`."""
+    if not condition:
+        raise UsageError(f"expected {expected}. Received: {received!r}.")

@@ -1,0 +1,59 @@
+"""Which families exist. Pure data: importing this module imports neither Keras nor TensorFlow.
+
+A family is listed when it works. One row here is one row everywhere: CLI, conformance tests, docs.
+"""
+
+import importlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from kerasmodels.errors import unknown_name
+
+if TYPE_CHECKING:
+    from kerasmodels.family import Family
+
+
+@dataclass(frozen=True)
+class Row:
+    """One family. `module` defines `FAMILY`; `line` is what it does for the user, in one line."""
+
+    name: str
+    module: str
+    paper: str
+    line: str
+
+
+ROWS = (
+    Row(
+        "fast_style",
+        "kerasmodels.models.fast_style",
+        "Johnson, Alahi, Fei-Fei: Perceptual Losses for Real-Time Style Transfer and Super-Resolution, ECCV 2016",
+        "repaint photos and videos in the style of a painting, in one forward pass",
+    ),
+)
+
+
+def names() -> list[str]:
+    """All family names, in registry order."""
+    return [row.name for row in ROWS]
+
+
+def row(name: str) -> Row:
+    """The row of family `name`.
+
+    Raises:
+        UsageError: no such family.
+    """
+    for candidate in ROWS:
+        if candidate.name == name:
+            return candidate
+    raise unknown_name("family", name, names())
+
+
+def family(name: str) -> "Family":
+    """Import and return family `name` (this imports TensorFlow).
+
+    Raises:
+        UsageError: no such family.
+    """
+    return importlib.import_module(row(name).module).FAMILY
