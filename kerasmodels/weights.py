@@ -1,0 +1,304 @@
+"""Weights as plain .npz files, and where trained ones are found: a run folder or a shipped preset.
+
+A weights file holds one array per model variable, keyed by variable path. It is read without pickle, so a file from a
+stranger cannot run code.
+"""
+
+import hashlib
+import json
+import os
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from kerasmodels import registry
+from kerasmodels.errors import UsageError, WeightsError, storage_error, unknown_name
+
+if TYPE_CHECKING:
+    import keras
+    import numpy as np
+
+    from kerasmodels.family import Family
+
+PRESETS = Path(__file__).parent / "presets"
+
+
+def write_atomic(path: str | Path, write: Callable[[IO[bytes]], object]) -> Path:
+    """Call `write(file)` on a temporary file beside `path`, then rename it over `path`.
+
+    Whatever goes wrong, `path` is either its old self or the whole new file.
+
+    Raises:
+        StorageError: it cannot be written there.
+    """
+    path = Path(path)
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+            temporary = Path(file.name)
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        # NamedTemporaryFile is private to its owner; the result should be as readable as any new file.
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)
+        temporary.replace(path)
+    except OSError as error:
+        raise storage_error(path, error) from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+    return path
+
+
+def write_json(path: str | Path, value: Any) -> Path:
+    """Write `value` as indented JSON, atomically."""
+    text = json.dumps(value, indent=2, default=str) + "\n"
+    return write_atomic(path, lambda file: file.write(text.encode()))
+
+
+def sha256(path: str | Path) -> str:
+    """Hex digest of the file's bytes."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def save_npz(path: str | Path, arrays: "Mapping[str, np.ndarray]") -> Path:
+    """Write arrays as .npz, uncompressed (trained weights hardly shrink), atomically. Equal arrays give equal bytes."""
+    import numpy as np
+
+    def write(file: IO[bytes]) -> None:
+        with zipfile.ZipFile(file, "w") as archive:
+            for key, value in arrays.items():
+                # A fixed date, so that the digest of a file depends on its content only.
+                with archive.open(zipfile.ZipInfo(f"{key}.npy", (1980, 1, 1, 0, 0, 0)), "w", force_zip64=True) as entry:
+                    np.lib.format.write_array(entry, np.asarray(value), allow_pickle=False)
+
+    return write_atomic(path, write)
+
+
+def load_npz(path: str | Path) -> "dict[str, np.ndarray]":
+    """Read a .npz of plain arrays.
+
+    Raises:
+        WeightsError: it is not there, or not a whole .npz file.
+    """
+    import numpy as np
+
+    try:
+        # Opened here, because np.load leaves a file that is no .zip open.
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
+            if not isinstance(archive, np.lib.npyio.NpzFile):
+                raise ValueError("a single array, not an archive")
+            return {key: archive[key] for key in archive.files}
+    except FileNotFoundError:
+        raise WeightsError(f"no weights file at {path}.") from None
+    except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+        raise WeightsError(f"{path} is not a readable .npz weights file ({error}).") from error
+
+
+def of_model(model: "keras.Model", dtype: str | None = None) -> "dict[str, np.ndarray]":
+    """Every weight of the model by variable path; floating ones as `dtype` if given."""
+    import numpy as np
+
+    arrays = {v.path: np.asarray(v.value) for v in model.weights}
+    if len(arrays) != len(model.weights):
+        raise ValueError("two variables of the model share one path: give its layers distinct names")
+    if dtype is None:
+        return arrays
+    return {k: a.astype(dtype) if np.issubdtype(a.dtype, np.floating) else a for k, a in arrays.items()}
+
+
+def assign(model: "keras.Model", arrays: "Mapping[str, np.ndarray]", source: str | Path) -> None:
+    """Set every weight of the model from `arrays`, all or nothing.
+
+    Raises:
+        WeightsError: a variable is missing, left over, of another shape, or not finite.
+    """
+    import numpy as np
+
+    variables = {v.path: v for v in model.weights}
+    missing, extra = sorted(variables.keys() - arrays.keys()), sorted(arrays.keys() - variables.keys())
+    wrong = [
+        f"{k}: expected {tuple(v.shape)}, received {arrays[k].shape}"
+        for k, v in variables.items()
+        if k in arrays and tuple(v.shape) != arrays[k].shape
+    ]
+    if missing or extra or wrong:
+        found = [*(f"missing {k}" for k in missing), *(f"unexpected {k}" for k in extra), *wrong]
+        more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+        raise WeightsError(
+            f"the weights in {source} belong to another network than {model.name!r} "
+            f"({len(arrays)} arrays for {len(variables)} variables): {'; '.join(found[:3])}{more}. "
+            "Use the config they were trained with (it lies beside them)."
+        )
+    for key, array in arrays.items():
+        if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
+            raise WeightsError(f"the weights in {source} are damaged: {key} holds NaN or infinite values.")
+    for key, variable in variables.items():
+        variable.assign(arrays[key].astype(np.dtype(variable.dtype) if variable.dtype != "bfloat16" else np.float32))
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Trained weights and what they are of: the content of a run folder or of a preset's card.
+
+    Attributes:
+        family: registry name.
+        name: the preset's or the run folder's name.
+        config: the config's values.
+        path: the .npz file.
+        card: everything else known about the training.
+    """
+
+    family: str
+    name: str
+    config: Mapping[str, Any]
+    path: Path
+    card: Mapping[str, Any]
+
+    def load(self) -> "tuple[Family, Any, keras.Model]":
+        """The family, the config and the model with these weights."""
+        family = registry.family(self.family)
+        config = family.config_from_dict(self.config)
+        model = family.model(config)
+        assign(model, load_npz(self.path), self.path)
+        return family, config, model
+
+
+def presets(family: str) -> dict[str, Trained]:
+    """The presets shipped for a family, by name."""
+    found = {}
+    for card_path in sorted((PRESETS / family).glob("*.json")):
+        card = json.loads(card_path.read_text())
+        name = card_path.stem
+        found[name] = Trained(family, name, card["config"], card_path.with_suffix(".npz"), card)
+    return found
+
+
+def preset(family: str, name: str) -> Trained:
+    """One shipped preset.
+
+    Raises:
+        UsageError: no such preset.
+    """
+    known = presets(registry.row(family).name)
+    if name not in known:
+        raise unknown_name(f"preset of {family}", name, known)
+    return known[name]
+
+
+def run(folder: str | Path) -> Trained:
+    """The trained weights in a run folder.
+
+    Raises:
+        UsageError: the folder is not a run.
+        WeightsError: the training has not written its weights yet.
+    """
+    folder = Path(folder)
+    card_path = folder / "run.json"
+    if not card_path.is_file():
+        raise UsageError(
+            f"expected a run folder made by `kerasmodels train` (it holds run.json). Received: {str(folder)!r}."
+        )
+    try:
+        card = json.loads(card_path.read_text())
+        trained = Trained(card["family"], folder.resolve().name, card["config"], folder / "weights.npz", card)
+    except (ValueError, KeyError, TypeError) as error:
+        raise WeightsError(f"{card_path} is damaged ({error!r}). Restore it, or train again.") from error
+    if not trained.path.is_file():
+        raise WeightsError(
+            f"{folder} has no weights.npz yet: its training stopped before the first checkpoint. "
+            f"Continue it with `kerasmodels train {card['family']} --resume {folder}`."
+        )
+    return trained
+
+
+def find(source: str | Path) -> Trained:
+    """A run folder, or `family/preset` such as "fast_style/wave".
+
+    Raises:
+        UsageError: neither.
+    """
+    if Path(source).is_dir():
+        return run(source)
+    family, slash, name = str(source).partition("/")
+    if slash and family in registry.names():
+        return preset(family, name)
+    available = [f"{f}/{p}" for f in registry.names() for p in presets(f)]
+    raise UsageError(
+        f"expected a run folder or one of the presets {', '.join(available) or '(none shipped)'}. "
+        f"Received: {str(source)!r}, which is neither."
+    )
+
+
+def ship_preset(folder: str | Path, name: str, *, line: str, data: str, licence: str) -> Path:
+    """Make the finished run in `folder` the shipped preset `name`: float16 weights and a card beside them.
+
+    Args:
+        folder: a run folder.
+        name: of the preset.
+        line: what it looks like, for `kerasmodels list`.
+        data: what it was trained on.
+        licence: of that data, and what it means for the weights.
+
+    Returns:
+        The card's path. The card also says how far float16 moves the outputs (largest difference and PSNR, dB, on an
+        example of the first servable).
+
+    Raises:
+        UsageError: the run is not finished.
+    """
+    import numpy as np
+
+    trained = run(folder)
+    if trained.card.get("state") != "done":
+        raise UsageError(f"expected a finished run. Received: {folder}, which is {trained.card.get('state')!r}.")
+    family, config, model = trained.load()
+    servable = next(iter(family.servables(model, config).values()))
+    example = servable.example(servable.dims, 0)
+    exact = {k: np.asarray(v, "float64") for k, v in servable.call(**example).items()}
+    path = save_npz(PRESETS / trained.family / f"{name}.npz", of_model(model, "float16"))
+    assign(model, load_npz(path), path)
+    errors = [np.abs(np.asarray(v, "float64") - exact[k]) for k, v in servable.call(**example).items()]
+    worst = max(float(e.max()) for e in errors)
+    mean_square = max(float(np.mean(e**2)) for e in errors)
+    commands, seconds, earlier = _commands(trained.card), trained.card["seconds"], trained.config.get("start_from")
+    while earlier and Path(earlier).is_dir():
+        start = run(earlier)
+        commands, seconds = [*_commands(start.card), *commands], seconds + start.card["seconds"]
+        earlier = start.config.get("start_from")
+    # Where files lay on the machine that trained is nobody's business.
+    paths = ("style", "photos", "start_from", "vgg")
+    shown = {k: Path(v).name if k in paths and v else v for k, v in trained.config.items()}
+    card = {
+        "line": line,
+        "family": trained.family,
+        "config": shown,
+        "commands": commands,
+        "data": data,
+        "license": licence,
+        "seed": trained.card["seed"],
+        "steps": trained.card["steps"],
+        "seconds": round(seconds),
+        "metrics": trained.card["metrics"],
+        "versions": trained.card["versions"],
+        "parameters": model.count_params(),
+        "sha256": sha256(path),
+        "float16": {
+            "max_abs_error": worst,
+            "psnr_db": round(10 * float(np.log10(255**2 / mean_square)), 1) if mean_square else "equal",
+        },
+    }
+    return write_json(path.with_suffix(".json"), card)
+
+
+def _commands(card: Mapping[str, Any]) -> list[str]:
+    """The command lines of a run: the first, then those that resumed it."""
+    return [card["command"], *(resumed["command"] for resumed in card.get("resumed", []))]
