@@ -1,0 +1,9 @@
+"""What Keras lacks in optimisation: full-batch minimisation by line-search methods.
+
+result = km.optimizers.minimize(model, (x, y), method="lbfgs")     # the weights of a compiled model
+result = km.optimizers.minimize_function(loss, [picture])          # any variables, any scalar function
+"""
+
+from kerasmodels.optimizers.minimize import MinimizeResult, minimize, minimize_function
+
+__all__ = ["MinimizeResult", "minimize", "minimize_function"]
