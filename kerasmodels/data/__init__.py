@@ -1,0 +1,5 @@
+"""Pictures and texts on disk as arrays and `tf.data` streams."""
+
+from kerasmodels.data.images import list_images, photo_crops, read_image, write_image
+
+__all__ = ["list_images", "photo_crops", "read_image", "write_image"]

@@ -1,0 +1,268 @@
+"""`train`: one family, one config, one run folder."""
+
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import closing, nullcontext, suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from kerasmodels import family as contract
+from kerasmodels import weights
+from kerasmodels.errors import DataError, StorageError, TrainingError, UsageError
+from kerasmodels.family import Family
+from kerasmodels.training import checkpoint
+from kerasmodels.training.callbacks import Gallery, Log, NaNStop, StepCallback, due
+from kerasmodels.training.gallery import write_gallery
+from kerasmodels.training.interrupts import Interrupted, stop_on_signal
+from kerasmodels.training.progress import display
+from kerasmodels.training.run_folder import RunFolder, new_card
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """A finished training: its folder, its model, steps done, seconds over all resumes, last logged means."""
+
+    folder: Path
+    model: keras.Model
+    step: int
+    seconds: float
+    metrics: dict[str, float]
+
+
+def train(
+    family: Family,
+    config: Any,
+    out: str | Path,
+    *,
+    resume: bool = False,
+    command: str | None = None,
+    save_every: int = 200,
+    preview_every: int = 200,
+    log_every: int = 10,
+    progress: bool | None = None,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+    strategy: tf.distribute.Strategy | None = None,
+    deterministic: bool = False,
+) -> TrainResult:
+    """Train `family.build(config)` for `config.steps` steps and keep everything worth keeping in the folder `out`.
+
+    Training N steps and training N/2, stopping, and resuming to N give equal bits on CPU: weights, optimizers, random
+    states and data position all come back. Ctrl-C and SIGTERM finish the step and save; a second Ctrl-C aborts at once.
+
+    Args:
+        family: what to train.
+        config: its config; on resume it may be None (the run's own) or the run's own with other `steps`.
+        out: the run folder, new unless `resume`.
+        resume: go on with the run in `out` from its newest checkpoint that can be read.
+        command: the command line, for the record.
+        save_every: steps between checkpoints.
+        preview_every: steps between sample pictures; 0 for none.
+        log_every: steps a logged value is averaged over.
+        progress: True for a progress bar, False for none, None for a bar on a terminal and plain lines elsewhere.
+        callbacks: more Keras callbacks. They run inside one long epoch, so use their batch hooks.
+        strategy: a `tf.distribute` strategy for one machine, e.g. MirroredStrategy. The batch is split over devices.
+        deterministic: make every TensorFlow op of this process deterministic. On CPU training is bit-equal without it;
+            on GPU it is not, and this costs speed.
+
+    Raises:
+        UsageError: `out` already holds a run, holds none to resume, or the config is not the run's own.
+        Interrupted: Ctrl-C or SIGTERM; saved.
+        DivergedError: a loss term or a variable became NaN or infinite; the last checkpoint and weights are kept.
+        StorageError: the folder cannot be written; the previous checkpoint is intact.
+        TrainingError: no checkpoint can be read, or the data ended early.
+    """
+    folder = RunFolder(Path(out))
+    for name, value, least in (
+        ("save_every", save_every, 1),
+        ("preview_every", preview_every, 0),
+        ("log_every", log_every, 1),
+    ):
+        contract.check(value >= least, f"{name} >= {least}", value)
+    _check_strategy(strategy)
+    if resume:
+        card = folder.read()
+        config = _own_config(family, config, card, folder)
+    else:
+        config.validate()
+        folder.check_new()
+        card = new_card(family.name, config, command)
+
+    if deterministic:
+        tf.config.experimental.enable_op_determinism()
+    keras.utils.set_random_seed(config.seed)
+    with strategy.scope() if strategy is not None else nullcontext():
+        model = family.build(config)
+        if not model.built:
+            raise TrainingError(f"expected a built model from {family.name}. Received: one without shapes.")
+        checkpoint.optimizers(model)
+        start = _restore(family, model, folder, card) if resume else 0
+    _check_steps(model, config.steps, start)
+    if resume and start == config.steps and card["state"] == "done":
+        return _result(model, folder, card)
+    data = family.datasets(config, start).train
+
+    card |= {"config": contract.config_to_dict(config), "steps": config.steps, "step": start, "state": "training"}
+    if resume:
+        card["resumed"] = [*card.get("resumed", []), {"step": start, "command": command}]
+        card.pop("error", None)
+        folder.cut_log(start)
+    folder.write(card)
+    folder.write_config(config)
+    preview = None if family.preview is None else partial(_preview, family, config)
+    try:
+        if start < config.steps:
+            writer = tf.summary.create_file_writer(str(folder.tensorboard))
+            shown = display(progress, start, config.steps)
+            notice = "stopping after this step; Ctrl-C again aborts at once"
+            with closing(writer), shown, stop_on_signal(lambda: shown.say(notice)) as stop:
+                log = Log(folder.log_path, log_every, config.steps, config.batch, shown, writer, start, card["seconds"])
+                saving = _Saving(folder, card, log, save_every, stop)
+                pictures = Gallery(folder.path, preview, preview_every, start, writer)
+                try:
+                    model.fit(
+                        data,
+                        steps_per_epoch=config.steps - start,
+                        callbacks=[NaNStop(start), log, pictures, *callbacks, saving],
+                        shuffle=False,
+                        verbose=0,
+                    )
+                except tf.errors.OpError as error:
+                    raise _from_graph(error) from error
+            _check_end(family, folder, config, saving.step, interrupted=stop.is_set(), stopped=model.stop_training)
+        # `fit` may change the weights at its very end (averaging optimizers), after the last checkpoint.
+        weights.save_npz(folder.weights_path, weights.of_model(model))
+        card["state"] = "done"
+        folder.write(card)
+        write_gallery(folder.path)
+    except BaseException as error:
+        card |= {
+            "state": "interrupted" if isinstance(error, Interrupted | KeyboardInterrupt) else "failed",
+            "error": str(error) or type(error).__name__,
+        }
+        # What stopped the training matters more than a record of it that cannot be written.
+        with suppress(StorageError):
+            folder.write(card)
+            write_gallery(folder.path)
+        raise
+    return _result(model, folder, card)
+
+
+class _Saving(StepCallback):
+    """Saves checkpoint, weights and run.json when due, at the end, and when asked to stop; then stops."""
+
+    def __init__(self, folder: RunFolder, card: dict[str, Any], log: Log, every: int, stop: threading.Event):
+        super().__init__(card["step"])
+        self.folder, self.card, self.log, self.every, self.stop = folder, card, log, every, stop
+
+    def on_step(self, before: int, step: int, logs: Mapping[str, float]) -> None:
+        if self.stop.is_set():
+            self.model.stop_training = True
+        if due(self.every, before, step) or step >= self.card["steps"] or self.model.stop_training:
+            seconds = self.log.seconds
+            checkpoint.save(self.model, self.folder.checkpoints, step, seconds, self.card["config"])
+            weights.save_npz(self.folder.weights_path, weights.of_model(self.model))
+            self.card |= {"step": step, "seconds": round(seconds, 3), "metrics": self.log.means}
+            self.folder.write(self.card)
+
+
+def _from_graph(error: tf.errors.OpError) -> DataError | TrainingError:
+    """The error that a data stream raised inside TensorFlow's graph, which keeps only its name and text."""
+    _, name, text = str(error.message).partition(f"{DataError.__name__}: ")
+    lines = (text or str(error.message)).strip().splitlines() or ["no message"]
+    return (DataError if name else TrainingError)(lines[0])
+
+
+def _own_config(family: Family, config: Any, card: Mapping[str, Any], folder: RunFolder) -> Any:
+    """The config to go on with: the run's own, with `steps` from `config` if one is given."""
+    contract.check(card["family"] == family.name, f"a run of {family.name}", f"a run of {card['family']}")
+    own = family.config_from_dict(card["config"])
+    if config is None:
+        return own
+    config.validate()
+    before, now = contract.config_to_dict(own), contract.config_to_dict(config)
+    changed = [f"{k}={now[k]!r} (the run's: {before[k]!r})" for k in before if k != "steps" and now[k] != before[k]]
+    if changed:
+        raise UsageError(
+            f"expected the config of the run in {folder.path}; only `steps` may change on resume. "
+            f"Received: {', '.join(changed)}. Resume without them, or train anew in another folder."
+        )
+    return config
+
+
+def _restore(family: Family, model: keras.Model, folder: RunFolder, card: dict[str, Any]) -> int:
+    """Restore the newest checkpoint that can be; returns its step, or 0 if the run never reached one."""
+
+    def comparable(values: Mapping[str, Any]) -> dict[str, Any]:
+        return contract.config_to_dict(family.config_from_dict(values)) | {"steps": None}
+
+    # What a killed process left half-written.
+    for leftover in folder.checkpoints.glob(".step-*"):
+        leftover.unlink(missing_ok=True)
+    found = checkpoint.paths(folder.checkpoints)
+    unusable: dict[Path, str] = {}
+    for path in found:
+        try:
+            saved = checkpoint.read(path)
+            if comparable(saved.about["config"]) != comparable(card["config"]):
+                raise TrainingError(f"{path} was saved with another config than run.json names")
+            checkpoint.restore(model, saved)
+        except (TrainingError, UsageError) as error:
+            unusable[path] = str(error)
+            print(f"warning: {error}; trying the checkpoint before it", file=sys.stderr)
+            continue
+        # Out of the way of the checkpoints to come, but not lost.
+        for bad in unusable:
+            bad.replace(bad.with_suffix(".damaged"))
+        card["seconds"] = saved.seconds
+        return saved.step
+    if unusable:
+        raise TrainingError(
+            f"expected a readable checkpoint in {folder.checkpoints}. Received: {'; '.join(unusable.values())}. "
+            "Restore one from a backup, or train anew in another folder."
+        )
+    print(f"{folder.path} has no checkpoint yet: training from the beginning", file=sys.stderr)
+    card["seconds"] = 0.0
+    return 0
+
+
+def _check_strategy(strategy: tf.distribute.Strategy | None) -> None:
+    usable = (tf.distribute.MirroredStrategy, tf.distribute.OneDeviceStrategy)
+    if strategy is not None and not isinstance(strategy, usable):
+        raise UsageError(
+            "expected a strategy for the devices of one machine (tf.distribute.MirroredStrategy or OneDeviceStrategy); "
+            f"Keras 3 cannot train under others. Received: {type(strategy).__name__}."
+        )
+
+
+def _check_steps(model: keras.Model, steps: int, start: int) -> None:
+    contract.check(steps >= start, f"steps >= {start}, which this run has done already", steps)
+    each = model.steps_per_execution
+    contract.check((steps - start) % each == 0, f"steps in multiples of {each}, as steps_per_execution says", steps)
+
+
+def _check_end(family: Family, folder: RunFolder, config: Any, step: int, *, interrupted: bool, stopped: bool) -> None:
+    if step >= config.steps:
+        return
+    if interrupted:
+        raise Interrupted(
+            f"stopped at step {step} of {config.steps}; everything is saved in {folder.path}. "
+            f"Go on with: kerasmodels train {family.name} --resume {folder.path}"
+        )
+    if not stopped:
+        raise TrainingError(f"expected endless training data from {family.name}. Received: it ended at step {step}.")
+
+
+def _preview(family: Family, config: Any, model: keras.Model) -> Mapping[str, np.ndarray]:
+    assert family.preview is not None
+    return family.preview(model, config)
+
+
+def _result(model: keras.Model, folder: RunFolder, card: Mapping[str, Any]) -> TrainResult:
+    return TrainResult(folder.path, model, card["step"], card["seconds"], dict(card["metrics"]))
