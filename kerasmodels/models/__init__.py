@@ -1,0 +1,17 @@
+"""One file per paper."""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from kerasmodels.models.fast_style import FastStyle
+
+__all__ = ["FastStyle"]
+
+_MODULES = {"FastStyle": "fast_style"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}. Public names: {', '.join(__all__)}")
