@@ -1,0 +1,232 @@
+"""What an export made and measured: as an object, a table, `export.json` and a model card."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kerasmodels.export.formats import find
+from kerasmodels.family import Servable
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """One file or folder that was made and executed. Every field is in `export.json`.
+
+    Args:
+        format: name of the format.
+        precision: fp32, fp16, dynamic (weights in 8 bits) or int8.
+        path: relative to the output folder.
+        executed: whether there is a runtime here to execute it. Only LiteRT files with Flex operators may lack one.
+        verified: whether it was executed and is equal to the Keras model within tolerance. If it was executed and is
+            not, its path ends in `.rejected`.
+        problems: why not.
+        sha256: of the file; of a folder, the digest of the lines "<sha256>  <path>\\n" of its files sorted by path.
+        bytes: its size.
+        inputs, outputs: name, dtype, shape, doc and kind of each; a name in a shape stands for a size that may vary.
+        runtime: what executed it.
+        measured: per output: max_abs_error, psnr (dB; None when nothing differs), equal (share) and the tolerance.
+        cases: the calls that were compared.
+        latency_ms: median and min of `rounds` calls with batch 1 and `dims`, with the runtime's default threads.
+        dims: value of each named dimension while it was timed.
+        operators: how often each operator occurs.
+        opset: of ONNX, else None.
+        versions: of the packages that made and executed it.
+        seconds: that making and verifying took.
+    """
+
+    format: str
+    precision: str
+    path: str
+    executed: bool
+    verified: bool
+    problems: tuple[str, ...]
+    sha256: str
+    bytes: int
+    inputs: tuple[Mapping[str, Any], ...]
+    outputs: tuple[Mapping[str, Any], ...]
+    runtime: str
+    measured: tuple[Mapping[str, Any], ...]
+    cases: tuple[Mapping[str, Any], ...]
+    latency_ms: Mapping[str, float]
+    dims: Mapping[str, int]
+    operators: Mapping[str, int]
+    opset: int | None
+    versions: Mapping[str, str]
+    seconds: float
+
+    @property
+    def max_abs_error(self) -> float | None:
+        """The largest of all outputs; None if they could not be compared."""
+        return max((m["max_abs_error"] for m in self.measured), default=None)
+
+    @property
+    def psnr(self) -> float | None:
+        """The smallest of all outputs, in dB; None if nothing differs."""
+        return min((m["psnr"] for m in self.measured if m["psnr"] is not None), default=None)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {**dataclasses.asdict(self), "max_abs_error": self.max_abs_error, "psnr": self.psnr}
+
+
+@dataclass(frozen=True)
+class Report:
+    """What one export made.
+
+    Args:
+        name: of the model.
+        out: the output folder.
+        artifacts: in the order of the table of formats.
+        next_steps: lines to copy and paste: how to serve and run the artifacts.
+    """
+
+    name: str
+    out: Path
+    artifacts: tuple[Artifact, ...]
+    next_steps: tuple[str, ...] = field(default_factory=tuple)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {
+            "name": self.name,
+            "out": str(self.out),
+            "artifacts": [artifact.to_dict() for artifact in self.artifacts],
+            "next_steps": list(self.next_steps),
+        }
+
+    def table(self) -> "Table":
+        """The measured numbers, for `rich`."""
+        from rich.table import Table
+
+        table = Table(title=f"{self.name}: executed and compared with Keras")
+        table.add_column("artifact", overflow="fold")
+        for column in ("precision", "MB", "max error", "equal", "PSNR dB", "cases", "ms"):
+            table.add_column(column, justify="right")
+        table.add_column("verdict")
+        for row in self.artifacts:
+            colour = "green" if row.verified else "red" if row.executed else "yellow"
+            table.add_row(row.path, *_numbers(row), f"[{colour}]{_verdict(row)}[/]")
+        return table
+
+
+def _numbers(artifact: Artifact) -> list[str]:
+    error, psnr = artifact.max_abs_error, artifact.psnr
+    # How many floats are equal to the last bit says nothing.
+    exact = {spec["name"] for spec in artifact.outputs if "float" not in spec["dtype"]}
+    equal = min((m["equal"] for m in artifact.measured if m["name"] in exact), default=None)
+    return [
+        artifact.precision,
+        f"{artifact.bytes / 1e6:.2f}",
+        "-" if error is None else f"{error:.2g}",
+        "-" if equal is None else f"{100 * equal:.2f} %",
+        "-" if error is None else "inf" if psnr is None else f"{psnr:.1f}",
+        str(len(artifact.cases)),
+        f"{artifact.latency_ms['median']:.1f}" if artifact.latency_ms else "-",
+    ]
+
+
+def _verdict(artifact: Artifact) -> str:
+    if not artifact.verified:
+        return "REJECTED" if artifact.executed else "NOT EXECUTED"
+    gates = [m["tolerance"]["min_psnr"] for m in artifact.measured if "min_psnr" in m["tolerance"]]
+    return f"{min(gates):g} dB reached" if gates else "equal"
+
+
+def snippet(imports: str, run: str, artifact: Artifact, servable: Servable) -> str:
+    """A shell line with Python that loads inputs, runs an artifact and shows or saves what comes out."""
+    pictures = any(spec.kind == "image" for spec in (*servable.inputs, *servable.outputs))
+    lines = ["import numpy as np", *(["from PIL import Image"] if pictures else []), imports]
+    for spec in servable.inputs:
+        shape = tuple(artifact.dims[d] if isinstance(d, str) else d for d in spec.shape)
+        if spec.kind == "image":
+            size = f".resize(({shape[2]}, {shape[1]}))"
+            lines.append(f"{spec.name} = np.asarray(Image.open('photo.jpg').convert('RGB'){size})[None]")
+        else:
+            lines.append(f"{spec.name} = np.zeros({shape}, {spec.dtype!r})  # {spec.doc}")
+    lines += run.splitlines()
+    for spec in servable.outputs:
+        if spec.kind == "image":
+            lines.append(f"Image.fromarray(result[{spec.name!r}][0]).save({f'{spec.name}.png'!r})")
+        else:
+            lines.append(f"print({spec.name!r}, result[{spec.name!r}].shape)")
+    return "python - <<'EOF'\n" + "\n".join(lines) + "\nEOF"
+
+
+def _shape(spec: Mapping[str, Any]) -> str:
+    return " x ".join(str(size) for size in spec["shape"])
+
+
+def model_card(models: Mapping[str, Mapping[str, Any]]) -> str:
+    """`MODEL_CARD.md` for everything `export.json` lists, by name of the model."""
+    return "\n".join(_card(name, model) for name, model in models.items())
+
+
+def _card(name: str, model: Mapping[str, Any]) -> str:
+    about = model["about"]
+    lines = [f"# {name}", "", about["description"] or "No description.", ""]
+    lines += [
+        "| | |",
+        "|---|---|",
+        f"| made from | {about['source']} |",
+        f"| author | {about['author'] or 'not known'} |",
+    ]
+    lines += [f"| licence | {about['license'] or 'not known'} |", f"| made by | {about['producer']} |", ""]
+    for title, specs in (("Inputs", about["inputs"]), ("Outputs", about["outputs"])):
+        lines += [f"## {title}", "", "| name | type | shape | meaning |", "|---|---|---|---|"]
+        lines += [f"| {s['name']} | {s['dtype']} | {_shape(s)} | {s['doc']} |" for s in specs] + [""]
+    lines += ["## Training", ""]
+    training = model["training"]
+    lines += [f"- {key}: {_plain(value)}" for key, value in training.items()] or ["Not known to the exporter."]
+    lines += ["", "## Measured", ""]
+    lines += ["| artifact | precision | MB | max error | equal | PSNR dB | cases | ms | verdict |"]
+    lines += ["|---|---|---:|---:|---:|---:|---:|---:|---|"]
+    artifacts = [_artifact(a) for a in model["artifacts"]]
+    for row in artifacts:
+        verdict = "; ".join([_verdict(row), *row.problems])
+        lines.append(f"| {row.path} | {' | '.join(_numbers(row))} | {verdict} |")
+    timed = "; ".join(sorted({f"{k} {v}" for row in artifacts for k, v in row.dims.items()}))
+    lines += [
+        "",
+        "Unless the verdict says otherwise, an artifact was executed in its own runtime, in a fresh process on the "
+        f"CPU, and compared with the Keras model it was made from. ms is the median time of one call "
+        f"({timed or 'fixed shapes'}) on the machine that "
+        "exported it.",
+        "",
+        "## Limits",
+        "",
+    ]
+    for name_ in dict.fromkeys(row.format for row in artifacts):
+        rows = [row for row in artifacts if row.format == name_]
+        lines += [f"- {find(name_).name}: {text}" for text in _limits(name_, rows)]
+    return "\n".join([*lines, ""])
+
+
+def _limits(format_name: str, rows: Sequence[Artifact]) -> list[str]:
+    if format_name == "saved_model":
+        return [
+            "the pictures of one batch must have one size; `serve_bytes` does not apply the EXIF rotation inside a "
+            "JPEG, and lays transparency over white."
+        ]
+    if format_name == "litert":
+        sizes = sorted({", ".join(_shape(spec) for spec in row.inputs) for row in rows})
+        flex = [row.path for row in rows if any(name.startswith("Flex") for name in row.operators)]
+        limits = [f"inputs are {' or '.join(sizes)}, one at a time."]
+        return limits + ([f"{', '.join(flex)} needs an interpreter with the Flex delegate."] if flex else [])
+    return [f"opset {', '.join(sorted({str(row.opset) for row in rows}))}; fp16 is for GPUs, on CPUs it is not faster."]
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{k} {_plain(v)}" for k, v in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(_plain(v) for v in value)
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _artifact(values: Mapping[str, Any]) -> Artifact:
+    return Artifact(**{f.name: values[f.name] for f in dataclasses.fields(Artifact)})

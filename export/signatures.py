@@ -1,0 +1,160 @@
+"""A servable as a SavedModel: raw variables, named tensors, and JPEG/PNG bytes where the input is a picture."""
+
+import contextlib
+import logging
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from kerasmodels.errors import ExportError, KerasModelsError, storage_error
+from kerasmodels.family import Servable, TensorSpec
+
+DEFAULT = "serving_default"
+BYTES = "serve_bytes"
+
+
+class _Variables(tf.Module):
+    """Holds variables and nothing else.
+
+    A module that held the Keras model itself would convert to LiteRT without an error and compute NaN.
+    """
+
+    def __init__(self, servable: Servable):
+        super().__init__()
+        self.weights = [v.value for v in servable.model.variables]
+
+
+def picture_input(servable: Servable) -> TensorSpec | None:
+    """The input that can also be fed JPEG/PNG bytes: the only one, if it is a picture."""
+    only = servable.inputs[0]
+    return only if len(servable.inputs) == 1 and only.kind == "image" else None
+
+
+def bytes_name(spec: TensorSpec) -> str:
+    """Name of the byte-string input of the `serve_bytes` signature."""
+    return f"{spec.name}_bytes"
+
+
+def decode(content: tf.Tensor) -> tf.Tensor:
+    """A JPEG, PNG, GIF or BMP file as an RGB picture.
+
+    Grey becomes three equal channels, 16-bit PNGs are rounded to 8 bits, an alpha channel is laid over white, CMYK
+    JPEGs are converted, of an animation the first frame counts. EXIF rotation is not applied, nor is the transparency
+    of single palette colours.
+
+    Args:
+        content: scalar string.
+
+    Returns:
+        (H, W, 3) uint8.
+    """
+
+    def png() -> tf.Tensor:
+        # Read as 16-bit, to which any PNG widens exactly. TensorFlow fills in a wrong alpha where a file of less than
+        # 8 bits has none, so it is asked for only where the header says that there is one.
+        kind = tf.io.decode_raw(tf.strings.substr(content, 25, 1), tf.uint8)[0]
+        return tf.cond((kind == 4) | (kind == 6), transparent, opaque)
+
+    def opaque() -> tf.Tensor:
+        rgb = tf.cast(tf.io.decode_png(content, channels=3, dtype=tf.uint16), tf.float32)
+        return tf.cast(tf.round(rgb / 257.0), tf.uint8)
+
+    def transparent() -> tf.Tensor:
+        rgba = tf.cast(tf.io.decode_png(content, channels=4, dtype=tf.uint16), tf.float32)
+        opacity = rgba[..., 3:] / 65535.0
+        over_white = rgba[..., :3] * opacity + 65535.0 * (1.0 - opacity)
+        return tf.cast(tf.round(over_white / 257.0), tf.uint8)
+
+    def other() -> tf.Tensor:
+        return tf.io.decode_image(content, channels=3, dtype=tf.uint8, expand_animations=False)
+
+    picture = tf.cond(tf.strings.substr(content, 0, 4) == b"\x89PNG", png, other)
+    return tf.ensure_shape(picture, (None, None, 3))
+
+
+def outputs_of(servable: Servable, arrays: Mapping[str, Any]) -> dict[str, tf.Tensor]:
+    """`servable.call`, its outputs in the declared order.
+
+    Raises:
+        ExportError: it returned other names than it declares.
+    """
+    found = servable.call(**arrays)
+    declared = [spec.name for spec in servable.outputs]
+    if not isinstance(found, dict) or set(found) != set(declared):
+        received = sorted(found) if isinstance(found, dict) else type(found).__name__
+        raise ExportError(f"expected the servable's call to return the outputs {declared}. Received: {received!r}.")
+    return {name: tf.identity(found[name], name=name) for name in declared}
+
+
+def reference(servable: Servable, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """What the live Keras model answers, computed on the CPU, where every artifact is executed too."""
+    with tf.device("/CPU:0"):
+        return {k: v.numpy() for k, v in outputs_of(servable, {k: tf.constant(v) for k, v in arrays.items()}).items()}
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without TensorFlow's and absl's remarks about what was saved where."""
+    loggers = [logging.getLogger(name) for name in ("tensorflow", "absl")]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def write(servable: Servable, path: Path, dims: Mapping[str, int | None], accept_bytes: bool = False) -> None:
+    """Write the SavedModel.
+
+    Args:
+        servable: what to save.
+        path: the folder to make.
+        dims: value of each named dimension, None where it may vary.
+        accept_bytes: add the `serve_bytes` signature if the servable takes one picture.
+
+    Raises:
+        ExportError: the servable cannot be traced or saved.
+        StorageError: it cannot be written there.
+    """
+    specs = [tf.TensorSpec(spec.bind(dims), spec.dtype, name=spec.name) for spec in servable.inputs]
+    names = [spec.name for spec in servable.inputs]
+
+    @tf.function(input_signature=specs)
+    def tensors(*arrays: tf.Tensor) -> dict[str, tf.Tensor]:
+        return outputs_of(servable, dict(zip(names, arrays, strict=True)))
+
+    signatures = {DEFAULT: tensors}
+    picture = picture_input(servable)
+    if accept_bytes and picture is not None:
+        only = picture
+
+        @tf.function(input_signature=[tf.TensorSpec((None,), tf.string, name=bytes_name(only))])
+        def files(contents: tf.Tensor) -> dict[str, tf.Tensor]:
+            signature = tf.TensorSpec((None, None, 3), tf.uint8)
+            pictures = tf.map_fn(decode, contents, fn_output_signature=signature)
+            return outputs_of(servable, {only.name: pictures})
+
+        signatures[BYTES] = files
+    try:
+        with _quiet(), tf.device("/CPU:0"):
+            tf.saved_model.save(_Variables(servable), str(path), signatures=signatures)
+    except OSError as error:
+        raise storage_error(path, error) from error
+    except tf.errors.OpError as error:
+        if isinstance(error, tf.errors.ResourceExhaustedError) or "No space left" in str(error):
+            raise storage_error(path, OSError(28, "no space left")) from error
+        raise ExportError(f"the servable could not be saved: {error.message}") from error
+    except KerasModelsError:
+        raise
+    except Exception as error:
+        # Tracing runs the servable's own code, which may raise anything.
+        raise ExportError(
+            f"the servable could not be traced with the dimensions {dict(dims)} and saved: {error}. "
+            "Its call may use TensorFlow and keras.ops only, and the variables of its model only."
+        ) from error

@@ -1,0 +1,149 @@
+"""SavedModel for TensorFlow Serving: two signatures, warm-up requests, metadata."""
+
+import json
+import struct
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kerasmodels.family import Servable
+
+if TYPE_CHECKING:
+    from kerasmodels.export.order import Order
+    from kerasmodels.export.report import Artifact
+
+METADATA = "kerasmodels.json"
+BATCHING = """\
+# Passed to tensorflow_model_server with --enable_batching --batching_parameters_file=/models/batching.config
+# Only requests whose tensors have the same height and width are batched together.
+max_batch_size { value: 8 }
+batch_timeout_micros { value: 2000 }
+max_enqueued_batches { value: 64 }
+num_batch_threads { value: 2 }
+"""
+
+
+def make(order: "Order", out: Path) -> dict[str, Any]:
+    """Write the folder `out`; returns versions."""
+    import tensorflow as tf
+
+    from kerasmodels.export import signatures
+
+    signatures.write(order.servable, out, order.bound(), accept_bytes=True)
+    extra = out / "assets.extra"
+    extra.mkdir(exist_ok=True)
+    (extra / METADATA).write_text(json.dumps(order.metadata, indent=2) + "\n")
+    inputs = order.servable.example(order.dims, 0)
+    requests = [(signatures.DEFAULT, {k: tf.make_tensor_proto(v) for k, v in inputs.items()})]
+    picture = signatures.picture_input(order.servable)
+    if picture is not None:
+        files = [tf.io.encode_png(image).numpy() for image in inputs[picture.name]]
+        requests.append((signatures.BYTES, {signatures.bytes_name(picture): tf.make_tensor_proto(files)}))
+    with tf.io.TFRecordWriter(str(extra / "tf_serving_warmup_requests")) as writer:
+        for signature, tensors in requests:
+            encoded = {name: tensor.SerializeToString() for name, tensor in tensors.items()}
+            writer.write(prediction_log(order.name, signature, encoded))
+    return {"versions": {"tensorflow": tf.__version__}}
+
+
+def _field(number: int, content: bytes) -> bytes:
+    """One length-delimited protobuf field."""
+
+    def varint(value: int) -> bytes:
+        encoded = bytearray()
+        while value > 0x7F:
+            encoded.append(value & 0x7F | 0x80)
+            value >>= 7
+        return bytes([*encoded, value])
+
+    return varint(number << 3 | 2) + varint(len(content)) + content
+
+
+def prediction_log(model: str, signature: str, tensors: dict[str, bytes]) -> bytes:
+    """A serialised `tensorflow.serving.PredictionLog` that holds one predict request.
+
+    Written field by field, because the package that defines the message (tensorflow-serving-api) would otherwise be
+    the only thing needed of it. Numbers: PredictionLog.predict_log 6, PredictLog.request 1, PredictRequest.model_spec
+    1 and .inputs 2 (a map: key 1, value 2), ModelSpec.name 1 and .signature_name 3.
+
+    Args:
+        model: name the server knows the model by.
+        signature: name of the signature.
+        tensors: a serialised TensorProto for each input.
+    """
+    spec = _field(1, model.encode()) + _field(3, signature.encode())
+    inputs = b"".join(_field(2, _field(1, name.encode()) + _field(2, value)) for name, value in tensors.items())
+    return _field(6, _field(1, _field(1, spec) + inputs))
+
+
+def read_records(path: Path) -> list[bytes]:
+    """The records of a TFRecord file, without TensorFlow (checksums are not checked)."""
+    content, records, at = path.read_bytes(), [], 0
+    while at < len(content):
+        (length,) = struct.unpack_from("<Q", content, at)
+        records.append(content[at + 12 : at + 12 + length])
+        at += 12 + length + 4
+    return records
+
+
+def operators(path: Path) -> dict[str, int]:
+    """How often each TensorFlow operator occurs in the default signature, most frequent first."""
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    definition = saved_model_pb2.SavedModel.FromString((path / "saved_model.pb").read_bytes()).meta_graphs[0]
+    functions = {f.signature.name: f for f in definition.graph_def.library.function}
+    found: Counter[str] = Counter()
+
+    def walk(nodes: Any) -> None:
+        for node in nodes:
+            if node.op in ("PartitionedCall", "StatefulPartitionedCall"):
+                walk(functions[node.attr["f"].func.name].node_def)
+            elif node.op not in ("Placeholder", "Identity", "NoOp", "Const"):
+                found[node.op] += 1
+
+    # The exported graph calls one function per signature; its name carries the signature's.
+    wrappers = [n for n in definition.graph_def.node if "signature_wrapper" in n.attr["f"].func.name]
+    output = next(iter(definition.signature_def["serving_default"].outputs.values())).name
+    name = output.partition(":")[0]
+    walk([n for n in wrappers if n.name == name])
+    return dict(found.most_common())
+
+
+def read_metadata(path: Path) -> dict[str, Any]:
+    """What `make` wrote into the folder."""
+    return json.loads((path / "assets.extra" / METADATA).read_text())
+
+
+def models_config(names: list[str]) -> str:
+    """A TensorFlow Serving configuration file for models mounted below /models."""
+    entries = "".join(
+        f'  config {{\n    name: "{name}"\n    base_path: "/models/{name}"\n    model_platform: "tensorflow"\n  }}\n'
+        for name in names
+    )
+    return f"model_config_list {{\n{entries}}}\n"
+
+
+def next_steps(artifact: "Artifact", servable: Servable, path: Path) -> list[str]:
+    """Lines that serve the model and ask it something."""
+    from kerasmodels.export import signatures
+
+    name, root = path.parent.name, path.parent.parent
+    serve = (
+        f"docker run --rm -p 8500:8500 -p 8501:8501 -v '{root}:/models' tensorflow/serving "
+        "--model_config_file=/models/models.config"
+    )
+    url = f"http://localhost:8501/v1/models/{name}:predict"
+    if signatures.picture_input(servable) is None:
+        shapes = {
+            s.name: tuple(artifact.dims[d] if isinstance(d, str) else d for d in s.shape) for s in servable.inputs
+        }
+        zeros = ", ".join(f"'{s.name}': np.zeros({shapes[s.name]}, '{s.dtype}').tolist()" for s in servable.inputs)
+        body = f"import json, numpy as np; print(json.dumps({{'inputs': {{{zeros}}}}}))"
+        return [serve, f'python -c "{body}" | curl -s -d @- {url}']
+    # The picture goes through a pipe: as an argument it would be too long.
+    ask = (
+        '(printf \'{"signature_name": "serve_bytes", "instances": [{"b64": "\'; '
+        "base64 < photo.jpg | tr -d '\\n'; printf '\"}]}') "
+        f"| curl -s -d @- {url} > answer.json"
+    )
+    return [serve, ask]

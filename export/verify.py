@@ -1,0 +1,322 @@
+"""Is an artifact equal to the Keras model? It is executed in a fresh process, and its answers are compared.
+
+In fp32, floating outputs may differ by the `atol` their spec declares. Integers come from floats by rounding or argmax,
+where the last bit of a float decides: the share of values that differ is about the mean error of the floats in units
+of a level. 99.5 % of the values must be equal, which for pictures is a mean error of 2e-5 of their range, and pictures
+may not differ by more than one level (or `atol`, if larger) anywhere. In reduced precisions the peak signal-to-noise
+ratio must reach the servable's `min_psnr`.
+"""
+
+import dataclasses
+import io
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kerasmodels.errors import UsageError
+from kerasmodels.export import children, signatures
+from kerasmodels.family import Servable, TensorSpec
+
+MIN_EQUAL = 0.995
+FIXED_SEEDS = 3
+_ROUNDS = 15
+_SECONDS = 3.0
+
+
+@dataclass(frozen=True)
+class Case:
+    """Inputs of one call and what the Keras model answers to them.
+
+    Args:
+        signature: the signature to call.
+        dims: value of each named dimension.
+        inputs: an array, or a list of files' bytes, for each input.
+        expected: the outputs.
+    """
+
+    signature: str
+    dims: Mapping[str, int]
+    inputs: Mapping[str, np.ndarray | list[bytes]]
+    expected: Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """How one output compares over all cases.
+
+    Args:
+        name: of the output.
+        max_abs_error: largest absolute difference.
+        psnr: in dB over the outputs' range; None if there is no difference at all.
+        equal: share of values that are exactly equal.
+        tolerance: what was demanded: `atol`, `min_equal` or `min_psnr`.
+    """
+
+    name: str
+    max_abs_error: float
+    psnr: float | None
+    equal: float
+    tolerance: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What executing an artifact showed. It is accepted if `problems` is empty."""
+
+    problems: tuple[str, ...]
+    measured: tuple[Measured, ...]
+    cases: tuple[Mapping[str, Any], ...]
+    latency_ms: Mapping[str, float]
+    versions: Mapping[str, str]
+
+
+class Cases:
+    """The cases of a servable; the Keras model answers each only once."""
+
+    def __init__(self, servable: Servable, dims: Mapping[str, int]):
+        self._servable, self._dims = servable, dims
+        self._known: dict[tuple[tuple[tuple[str, int], ...], int], Case] = {}
+
+    def tensors(self, dims: Mapping[str, int], seed: int) -> Case:
+        """The example of `dims` and `seed`.
+
+        Raises:
+            UsageError: it does not fit the specs.
+        """
+        key = (tuple(sorted(dims.items())), seed)
+        if key not in self._known:
+            inputs = dict(self._servable.example(dims, seed))
+            _check_arrays("example inputs", inputs, self._servable.inputs, dims)
+            expected = signatures.reference(self._servable, inputs)
+            _check_arrays("outputs", expected, self._servable.outputs, dims)
+            self._known[key] = Case(signatures.DEFAULT, dims, inputs, expected)
+        return self._known[key]
+
+    def fixed(self) -> list[Case]:
+        """Several inputs of the fixed size."""
+        return [self.tensors(self._dims, seed) for seed in range(FIXED_SEEDS)]
+
+    def dynamic(self, batches: Sequence[int]) -> list[Case]:
+        """Inputs of every size worth checking, and of each batch size."""
+        sizes = [dict(self._dims), *({**self._dims, **other} for other in self._servable.check_dims)]
+        if "batch" not in self._dims:
+            batches = (1,)
+        found = []
+        for index, size in enumerate(sizes):
+            for batch in batches:
+                dims = {**size, "batch": batch} if "batch" in self._dims else size
+                found.append(self.tensors(dims, index * len(batches) + batch))
+        return found
+
+    def files(self) -> list[Case]:
+        """Real PNG and JPEG files, for a servable that takes one picture."""
+        import tensorflow as tf
+
+        picture = signatures.picture_input(self._servable)
+        if picture is None:
+            return []
+        name = signatures.bytes_name(picture)
+        pair = self.tensors({**self._dims, "batch": 2}, 1) if "batch" in self._dims else self.tensors(self._dims, 0)
+        pixels = np.asarray(pair.inputs[picture.name])
+        pngs = Case(signatures.BYTES, pair.dims, {name: [_encoded(p, "PNG") for p in pixels]}, pair.expected)
+        # JPEG decoders differ by a level or two, so the pixels to compare with are TensorFlow's.
+        content = _encoded(pixels[0], "JPEG")
+        decoded = {picture.name: signatures.decode(tf.constant(content)).numpy()[None]}
+        expected = signatures.reference(self._servable, decoded)
+        dims = {**self._dims, "batch": 1} if "batch" in self._dims else dict(self._dims)
+        return [pngs, Case(signatures.BYTES, dims, {name: [content]}, expected)]
+
+
+def _encoded(pixels: np.ndarray, kind: str) -> bytes:
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, kind)
+    return file.getvalue()
+
+
+def _check_arrays(
+    what: str, arrays: Mapping[str, np.ndarray], specs: Sequence[TensorSpec], dims: Mapping[str, int]
+) -> None:
+    known = {**{d: None for spec in specs for d in spec.shape if isinstance(d, str)}, **dims}
+    for spec in specs:
+        array = arrays.get(spec.name)
+        shape = spec.bind(known)
+        if (
+            array is None
+            or array.dtype.name != spec.dtype
+            or len(array.shape) != len(shape)
+            or any(want not in (None, got) for want, got in zip(shape, array.shape, strict=True))
+        ):
+            received = "nothing" if array is None else f"{array.dtype.name} {array.shape}"
+            raise UsageError(
+                f"the servable's {what} do not fit its specs: expected {spec.name} to be {spec.dtype} {spec.shape} "
+                f"with {dict(dims)}. Received: {received}."
+            )
+        if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
+            raise UsageError(f"the servable's {what} are not finite: {spec.name} holds NaN or infinite values.")
+
+
+def verify(
+    path: Path, runtime: str, servable: Servable, cases: Sequence[Case], free: Sequence[str], precision: str, work: Path
+) -> Verdict:
+    """Execute the artifact at `path` in a fresh process on all cases and compare.
+
+    Args:
+        path: file or folder.
+        runtime: what executes it.
+        servable: what it was made from.
+        cases: inputs and expected outputs; the first is also timed.
+        free: named dimensions that may vary in it.
+        precision: of the artifact.
+        work: folder for temporary files.
+    """
+    data, out = work / "cases.npz", work / "answers.npz"
+    arrays: dict[str, np.ndarray] = {}
+    listed = []
+    for index, case in enumerate(cases):
+        counts: dict[str, int | None] = {}
+        for name, value in case.inputs.items():
+            if isinstance(value, list):
+                counts[name] = len(value)
+                arrays |= {f"{index}/{name}/{i}": np.frombuffer(b, np.uint8) for i, b in enumerate(value)}
+            else:
+                counts[name] = None
+                arrays[f"{index}/{name}"] = value
+        listed.append({"signature": case.signature, "inputs": counts})
+    np.savez(data, **arrays)  # type: ignore[arg-type]
+    job = {
+        "runtime": runtime,
+        "path": str(path),
+        "data": str(data),
+        "out": str(out),
+        "cases": listed,
+        "rounds": _ROUNDS,
+        "seconds": _SECONDS,
+    }
+    answer = children.call("run_artifact", job, f"executing {path.name} in {runtime}", work)
+    with np.load(out) as results:
+        found = {key: results[key] for key in results.files}
+    problems = [
+        *_declared(servable.inputs, answer["inputs"], cases[0].dims, free, "input"),
+        *_declared(servable.outputs, answer["outputs"], cases[0].dims, free, "output"),
+    ]
+    if answer["foreign"]:
+        problems.append(f"it was executed beside modules of this library ({', '.join(answer['foreign'])})")
+    measured = []
+    for spec in servable.outputs:
+        result, trouble = _compare(spec, cases, found, precision, servable.min_psnr.get(precision))
+        problems += trouble
+        if result is not None:
+            measured.append(result)
+    latency = answer["latency_ms"]
+    return Verdict(
+        tuple(problems),
+        tuple(measured),
+        tuple(_described(case) for case in cases),
+        {"median": round(float(np.median(latency)), 3), "min": round(min(latency), 3), "rounds": len(latency)},
+        answer["versions"],
+    )
+
+
+def not_executed(why: str) -> Verdict:
+    """The verdict on an artifact for which there is no runtime."""
+    return Verdict((f"not executed: {why}",), (), (), {}, {})
+
+
+def _described(case: Case) -> dict[str, Any]:
+    inputs = {}
+    for name, value in case.inputs.items():
+        if isinstance(value, list):
+            inputs[name] = ["PNG file" if item.startswith(b"\x89PNG") else "JPEG file" for item in value]
+        else:
+            inputs[name] = list(value.shape)
+    return {"signature": case.signature, "inputs": inputs}
+
+
+def _declared(
+    specs: Sequence[TensorSpec], declared: list[dict[str, Any]], dims: Mapping[str, int], free: Sequence[str], kind: str
+) -> list[str]:
+    """What is wrong with the names, dtypes and shapes an artifact declares."""
+    by_name = {d["name"]: d for d in declared}
+    if set(by_name) != {spec.name for spec in specs}:
+        return [f"expected the {kind}s {[spec.name for spec in specs]}, it has {sorted(by_name)}"]
+    problems = []
+    for spec in specs:
+        entry = by_name[spec.name]
+        if entry["dtype"] != spec.dtype:
+            problems.append(f"expected {kind} {spec.name} to be {spec.dtype}, it is {entry['dtype']}")
+        if len(entry["shape"]) != len(spec.shape):
+            problems.append(f"expected {kind} {spec.name} to have the shape {spec.shape}, it has {entry['shape']}")
+            continue
+        for want, got in zip(spec.shape, entry["shape"], strict=True):
+            if isinstance(want, str) and want in free:
+                good = got is None or got == want
+            elif isinstance(want, str) and want in dims:
+                good = got == dims[want] or (kind == "output" and got is None)
+            else:
+                good = not isinstance(want, int) or got in (want, None)
+            if not good:
+                problems.append(
+                    f"expected dimension {want} of {kind} {spec.name} to be "
+                    f"{'free' if want in free else dims.get(str(want), want)}, it is {got}"
+                )
+    return problems
+
+
+def _compare(
+    spec: TensorSpec, cases: Sequence[Case], found: Mapping[str, np.ndarray], precision: str, gate: float | None
+) -> tuple[Measured | None, list[str]]:
+    largest, squares, count, equal = 0.0, 0.0, 0, 0
+    low, high = math.inf, -math.inf
+    for index, case in enumerate(cases):
+        want, got = case.expected[spec.name], found.get(f"{index}/{spec.name}")
+        where = f"case {index} ({case.signature}, {dict(case.dims)})"
+        if got is None or got.shape != want.shape:
+            shape = "nothing" if got is None else f"the shape {got.shape}"
+            return None, [f"output {spec.name} has {shape} in {where}, expected {want.shape}"]
+        if got.dtype != want.dtype:
+            return None, [f"output {spec.name} is {got.dtype.name} in {where}, expected {want.dtype.name}"]
+        if np.issubdtype(got.dtype, np.floating) and not np.isfinite(got).all():
+            return None, [f"output {spec.name} holds NaN or infinite values in {where}"]
+        want, got = want.astype(np.float64), got.astype(np.float64)
+        difference = np.abs(got - want)
+        largest = max(largest, float(difference.max(initial=0)))
+        squares += float(np.square(difference).sum())
+        count += difference.size
+        equal += int((difference == 0).sum())
+        low, high = min(low, float(want.min(initial=np.inf))), max(high, float(want.max(initial=-np.inf)))
+    share = equal / max(count, 1)
+    spread = 255.0 if spec.kind == "image" else (high - low if high > low else 1.0)
+    psnr = 10 * math.log10(spread**2 / (squares / count)) if squares else None
+
+    problems = []
+    tolerance: dict[str, float]
+    if precision != "fp32":
+        tolerance = {"min_psnr": gate if gate is not None else math.inf}
+        if psnr is not None and not psnr >= tolerance["min_psnr"]:
+            problems.append(f"output {spec.name} has a PSNR of {psnr:.1f} dB, expected {tolerance['min_psnr']:g} dB")
+    elif np.issubdtype(np.dtype(spec.dtype), np.floating):
+        tolerance = {"atol": spec.atol}
+        if not largest <= spec.atol:
+            problems.append(f"output {spec.name} differs by {largest:.3g}, expected at most {spec.atol:g}")
+    else:
+        tolerance = {"min_equal": MIN_EQUAL}
+        if share < MIN_EQUAL:
+            problems.append(f"only {100 * share:.2f} % of output {spec.name} are equal, expected {100 * MIN_EQUAL:g} %")
+        if spec.kind == "image":
+            tolerance["atol"] = max(1.0, spec.atol)
+            if largest > tolerance["atol"]:
+                problems.append(
+                    f"output {spec.name} differs by {largest:g} levels, expected at most {tolerance['atol']:g}"
+                )
+    return Measured(spec.name, largest, psnr, share, tolerance), problems
+
+
+def as_dict(measured: Measured) -> dict[str, Any]:
+    """Plain JSON values."""
+    return {**dataclasses.asdict(measured), "tolerance": dict(measured.tolerance)}
