@@ -1,0 +1,73 @@
+"""`kerasmodels info FAMILY`: everything about one family, from its own code."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import tyro
+from rich.console import RenderableType
+from rich.table import Table
+
+from kerasmodels import registry, weights
+from kerasmodels.apps.command import Outcome, load_family, parse, table
+from kerasmodels.family import config_to_dict
+
+
+@dataclass(frozen=True)
+class Options:
+    family: tyro.conf.Positional[str]
+    """Name of the family, as `kerasmodels list` shows it."""
+
+
+def main(argv: Sequence[str]) -> Outcome:
+    """Variants, parameters, inputs and outputs, presets and experiments of one family."""
+    options = parse(Options, argv, "kerasmodels info", "Variants, inputs and outputs, presets, experiments.")
+    row = registry.row(options.family)
+    family = load_family(row.name)
+    config = family.config()
+    model = family.model(config)
+    result = {
+        **dataclasses.asdict(row),
+        "parameters": model.count_params(),
+        "variants": {name: config_to_dict(variant) for name, variant in family.variants.items()},
+        "servables": {
+            name: {"doc": servable.doc, "inputs": servable.inputs, "outputs": servable.outputs}
+            for name, servable in family.servables(model, config).items()
+        },
+        "presets": {name: dict(preset.card) for name, preset in weights.presets(row.name).items()},
+        "experiments": {name: experiment.line for name, experiment in family.experiments.items()},
+    }
+    shown: list[RenderableType] = [
+        f"{row.name}: {row.line}\n{row.paper}\n{model.count_params():,} parameters",
+        _variants(result["variants"]),
+        _servables(result["servables"]),
+        _pairs("preset", {name: str(card.get("line", "")) for name, card in result["presets"].items()}),
+        _pairs("experiment", result["experiments"]),
+        f"Flags: kerasmodels run {row.name} --help; kerasmodels train {row.name} --help",
+    ]
+    return Outcome(result, shown)
+
+
+def _variants(variants: Mapping[str, Mapping[str, Any]]) -> Table:
+    """A column per variant; after the first, only the values that differ from it."""
+    first, *others = variants
+    rows = [
+        (field, value, *("" if variants[other][field] == value else variants[other][field] for other in others))
+        for field, value in variants[first].items()
+    ]
+    return table(("config", first, *others), rows)
+
+
+def _servables(servables: Mapping[str, Mapping[str, Any]]) -> Table:
+    rows = [
+        (name, way.removesuffix("s"), spec.name, " x ".join(map(str, spec.shape)), spec.dtype, spec.doc)
+        for name, servable in servables.items()
+        for way in ("inputs", "outputs")
+        for spec in servable[way]
+    ]
+    return table(("servable", "", "name", "shape", "type", "meaning"), rows)
+
+
+def _pairs(header: str, lines: Mapping[str, str]) -> Table:
+    return table((header, ""), lines.items() or [("none", "")])

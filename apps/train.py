@@ -1,0 +1,182 @@
+"""`kerasmodels train FAMILY ...`: the flags are the fields of the family's Config."""
+
+import argparse
+import shlex
+import tempfile
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import tyro
+
+from kerasmodels.apps.command import HelpRequest, Outcome, line, load_family, parse, table, take_family, with_group
+from kerasmodels.errors import UsageError
+from kerasmodels.family import config_to_dict
+
+if TYPE_CHECKING:
+    from kerasmodels.family import Family
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    out: Path | None = None
+    """New run folder. Left out: runs/FAMILY."""
+    resume: Path | None = None
+    """Continue the training in this run folder, with its config; of the flags below only --steps may differ."""
+    variant: str = "paper"
+    """Whose values are the defaults of the flags below; `kerasmodels info FAMILY` compares the variants."""
+    config: Path | None = None
+    """TOML file with values for the flags below, such as `learning_rate = 1e-3`; flags go before it."""
+    dry_run: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Build, run one batch and one export, print sizes and a time estimate, and write nothing."""
+    deterministic: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Also on a GPU the same seed gives the same weights, at some cost in speed. On a CPU it always does."""
+    save_every: int = 200
+    """Steps between checkpoints."""
+    preview_every: int = 200
+    """Steps between preview pictures."""
+    log_every: int = 10
+    """Steps between lines of the log."""
+
+
+def main(argv: Sequence[str]) -> Outcome:
+    """Train, resume, or show what a training would take."""
+    name, rest = take_family("train", argv)
+    first = _first_look(rest)
+    family = load_family(name)
+    if first.resume is not None and first.out is not None:
+        raise UsageError(f"expected --out or --resume, not both. Received: --out {first.out} --resume {first.resume}.")
+    if first.resume is not None:
+        start = _with_values(family, family.config(), _config_of_run(first.resume, name), first.resume)
+    else:
+        start = family.variant(first.variant)
+    if first.config is not None:
+        start = _with_file(family, start, first.config)
+
+    fields = with_group(Options, family.name, family.config, "TrainOptions")
+    options: Any = parse(
+        fields, rest, f"kerasmodels train {name}", f"Train {name}.", default=fields(**{family.name: start})
+    )
+    config = getattr(options, family.name)
+    config.validate()
+    if options.dry_run:
+        return _dry_run(family, config)
+
+    from kerasmodels import training
+
+    out = options.resume or options.out or Path("runs") / name
+    done = training.train(
+        family,
+        config,
+        out,
+        resume=options.resume is not None,
+        command=line("train", argv),
+        save_every=options.save_every,
+        preview_every=options.preview_every,
+        log_every=options.log_every,
+        deterministic=options.deterministic,
+    )
+    result = {
+        "family": name,
+        "run": out,
+        "step": done.step,
+        "seconds": done.seconds,
+        "metrics": done.metrics,
+        "config": config_to_dict(config),
+    }
+    place = shlex.quote(str(out))
+    shown = [
+        f"trained {done.step} steps in {done.seconds:.0f} s; look at {out / 'gallery.html'}",
+        f"use it:    kerasmodels run {name} --help",
+        f"export it: kerasmodels export {place} --out served",
+    ]
+    return Outcome(result, shown)
+
+
+def _first_look(argv: Sequence[str]) -> argparse.Namespace:
+    """The flags that decide the defaults of all others."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--variant", default="paper")
+    for flag in ("--config", "--resume", "--out"):
+        parser.add_argument(flag, type=Path)
+    try:
+        return parser.parse_known_args(list(argv))[0]
+    except (argparse.ArgumentError, SystemExit) as error:
+        raise UsageError(str(error)) from None
+
+
+def _config_of_run(folder: Path, family: str) -> Mapping[str, Any]:
+    """The config that a run folder was made with.
+
+    Raises:
+        UsageError: the folder is not a run, or one of another family.
+        TrainingError: its record is damaged.
+    """
+    from kerasmodels.training import RunFolder
+
+    card = RunFolder(folder).read()
+    if card["family"] != family:
+        raise UsageError(f"expected a run of {family}. Received: {str(folder)!r}, a run of {card['family']}.")
+    return card["config"]
+
+
+def _with_file(family: "Family", start: Any, path: Path) -> Any:
+    """`start` with the values of a TOML file.
+
+    Raises:
+        UsageError: the file cannot be read, or a value does not fit.
+    """
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"expected a TOML file at --config. Received: {str(path)!r} ({error.strerror}).") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is not valid TOML: {error}.") from error
+    return _with_values(family, start, values, path)
+
+
+def _with_values(family: "Family", start: Any, values: Mapping[str, Any], source: Path) -> Any:
+    """`start` with plain values, checked and converted as if they had been given as flags.
+
+    Raises:
+        UsageError: a value does not fit.
+    """
+    arguments: list[str] = []
+    for key, value in values.items():
+        flag = key.replace("_", "-")
+        if isinstance(value, bool):
+            arguments.append(f"--{flag}" if value else f"--no-{flag}")
+        elif isinstance(value, list):
+            arguments += [f"--{flag}", *map(str, value)]
+        elif isinstance(value, dict):
+            arguments += [f"--{flag}", *(str(part) for pair in value.items() for part in pair)]
+        else:
+            arguments.append(f"--{flag}={value}")
+    try:
+        return parse(family.config, arguments, str(source), "", default=start)
+    except (UsageError, HelpRequest) as error:
+        raise UsageError(f"{source}: {error}") from None
+
+
+def _dry_run(family: "Family", config: Any) -> Outcome:
+    """One batch and one export, in a folder that is gone afterwards."""
+    from kerasmodels import training
+    from kerasmodels.export import export_servable
+
+    facts = training.dry_run(family, config)
+    servable = next(iter(family.servables(family.model(config), config).values()))
+    with tempfile.TemporaryDirectory(prefix="kerasmodels-") as folder:
+        (artifact,) = export_servable(servable, family.name, folder, formats="saved_model").artifacts
+    facts = {**facts, "export": {"format": artifact.format, "bytes": artifact.bytes, "seconds": artifact.seconds}}
+    rows = [(fact, _words(value)) for fact, value in facts.items()]
+    return Outcome(facts, [table(("dry run", ""), rows), "nothing was written"])
+
+
+def _words(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "\n".join(f"{k}: {_words(v)}" for k, v in value.items())
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
