@@ -1,0 +1,82 @@
+"""`reproduce`: what is written, and when."""
+
+import json
+from pathlib import Path
+
+
+def test_results_figures_and_provenance_are_written(command, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    for name in ("a", "b"):
+        (data / name).write_text("")
+    code, result, _ = command("reproduce", "tiny", "--data", "data")
+    assert code == 0
+    written = json.loads((tmp_path / "results" / "tiny.json").read_text())
+    assert {"path": "results/tiny.json", **written} == result
+    assert written["rows"] == [
+        {"experiment": "one", "claim": "one is one", "paper": "1", "ours": 1.5, "gate": "at least 1", "passed": True},
+        {
+            "experiment": "files",
+            "claim": "there are files",
+            "paper": "many",
+            "ours": 2.0,
+            "gate": "more than 1",
+            "passed": True,
+        },
+    ]
+    measured = written["measured"]["one"]
+    assert measured["command"] == "kerasmodels reproduce tiny --data data"
+    assert measured["figures"] == ["figure.txt"]
+    assert (tmp_path / "results" / "figure.txt").read_text() == "full"
+    assert {"seed", "seconds", "date", "versions", "machine"} <= measured.keys()
+    assert {"tensorflow", "keras", "python", "onnxruntime"} <= measured["versions"].keys()
+    assert measured["machine"]["cores"] >= 1
+
+
+def test_missed_gate_exits_1(command, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    code, result, _ = command("reproduce", "tiny", "--data", "empty", "--only", "files")
+    assert code == 1
+    assert [row["passed"] for row in result["rows"]] == [False]
+    assert json.loads((tmp_path / "results" / "tiny.json").read_text())["rows"] == result["rows"]
+
+
+def test_one_experiment_leaves_the_rows_of_others(command, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    command("reproduce", "tiny", "--data", "empty", "--only", "files")
+    code, result, _ = command("reproduce", "tiny", "--only", "one")
+    assert code == 0
+    assert [row["experiment"] for row in result["rows"]] == ["one", "files"]
+    assert result["measured"].keys() == {"one", "files"}
+
+
+def test_experiments_before_a_failing_one_are_kept(command, tmp_path: Path) -> None:
+    code, result, _ = command("reproduce", "tiny")
+    assert code == 1
+    assert "expected a folder at --data" in result["error"]["message"]
+    assert [r["experiment"] for r in json.loads((tmp_path / "results" / "tiny.json").read_text())["rows"]] == ["one"]
+
+
+def test_quick_does_not_touch_the_full_results(command, tmp_path: Path) -> None:
+    code, _, _ = command("reproduce", "tiny", "--only", "one", "--quick")
+    assert code == 0
+    assert not (tmp_path / "results" / "tiny.json").exists()
+    assert (tmp_path / "results" / "quick" / "figure.txt").read_text() == "quick"
+
+
+def test_foreign_results_are_not_overwritten(command, tmp_path: Path) -> None:
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "tiny.json").write_text('{"mine": true}')
+    code, result, _ = command("reproduce", "tiny", "--only", "one")
+    assert code == 1
+    assert "was not written by this command" in result["error"]["message"]
+    assert (tmp_path / "results" / "tiny.json").read_text() == '{"mine": true}'
+
+
+def test_wrong_requests(command) -> None:
+    code, result, _ = command("reproduce", "tiny", "--only", "onne")
+    assert code == 2
+    assert "unknown experiment of tiny 'onne'. Did you mean 'one'?" in result["error"]["message"]
+    code, result, _ = command("reproduce", "tiny", "--data", "nowhere")
+    assert code == 1
+    assert "expected a folder at --data. Received: 'nowhere'" in result["error"]["message"]

@@ -1,0 +1,456 @@
+"""What every family in the registry must do, tested through the contract alone.
+
+A new family adds its row to `tests/tiny_families.py` and its golden outputs (`python -m tests.golden.make`).
+"""
+
+import dataclasses
+import json
+import os
+import re
+import signal
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+from kerasmodels import export, registry, weights
+from kerasmodels.errors import UsageError, VerificationError
+from kerasmodels.export import formats as table
+from kerasmodels.family import Family, Servable, config_to_dict
+from kerasmodels.training import Interrupted, checkpoint, train
+from tests.golden import make as golden
+from tests.tiny_families import TINY, Tiny
+
+NAMES = registry.names()
+PRESETS = [f"{name}/{preset}" for name in NAMES for preset in weights.presets(name)]
+EVERY_ARTIFACT = [(form.name, precision) for form in table.FORMATS for precision in form.precisions]
+TRAIN: dict[str, Any] = {"save_every": 2, "preview_every": 2, "log_every": 1, "progress": False}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A family, its tiny config with data, and a folder of its own."""
+
+    family: Family
+    tiny: Tiny
+    config: Any
+    folder: Path
+
+    def servables(self, model: keras.Model) -> Mapping[str, Servable]:
+        return self.family.servables(model, self.config)
+
+
+@dataclass(frozen=True)
+class Exported:
+    """One export: the rows of export.json, and what was raised."""
+
+    out: Path
+    artifacts: list[dict[str, Any]]
+    error: VerificationError | None
+
+
+@pytest.fixture(scope="session", params=NAMES)
+def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Case:
+    assert request.param in TINY, f"tests/tiny_families.py has no row for {request.param}: add one"
+    family, tiny = registry.family(request.param), TINY[request.param]
+    folder = tmp_path_factory.mktemp(request.param)
+    return Case(family, tiny, dataclasses.replace(tiny.config, **tiny.data(folder)), folder)
+
+
+@pytest.fixture(scope="session")
+def whole(case: Case) -> Path:
+    """The run folder of 4 steps, never interrupted."""
+    train(case.family, case.config, case.folder / "whole", command=f"kerasmodels train {case.family.name} ...", **TRAIN)
+    return case.folder / "whole"
+
+
+@pytest.fixture(scope="session")
+def trained(whole: Path) -> keras.Model:
+    """The model in that folder. Tests must not change it."""
+    return weights.run(whole).load()[2]
+
+
+@pytest.fixture(scope="session")
+def exported(case: Case, whole: Path) -> Callable[[str, str], Exported]:
+    """Export of a servable in all formats that support a precision, made when first asked for."""
+    made: dict[tuple[str, str], Exported] = {}
+    size = {name: value for name, value in case.tiny.dims.items() if name != "batch"} or None
+
+    def make(servable: str, precision: str) -> Exported:
+        if (servable, precision) not in made:
+            out, error = case.folder / f"served-{servable}-{precision}", None
+            formats = [form.name for form in table.FORMATS if precision in form.precisions]
+            try:
+                report = export.export(whole, out, formats=formats, size=size, precision=precision, servable=servable)
+                assert [a.format for a in report.artifacts] == formats
+                assert report.next_steps
+            except VerificationError as rejection:
+                error = rejection
+            (model,) = json.loads((out / "export.json").read_text())["models"].values()
+            made[servable, precision] = Exported(out, model["artifacts"], error)
+        return made[servable, precision]
+
+    return make
+
+
+class Record(keras.callbacks.Callback):
+    """The trainable weights before and after every step, and the losses."""
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        self.losses: list[float] = []
+        self.weights = [self._now()]
+
+    def on_train_batch_end(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
+        self.losses.append(float((logs or {})["loss"]))
+        self.weights.append(self._now())
+
+    def _now(self) -> dict[str, np.ndarray]:
+        return {variable.path: variable.numpy() for variable in self.model.trainable_variables}
+
+
+class Stop(keras.callbacks.Callback):
+    """Tells this process to end after the second step, as a batch system would."""
+
+    def on_train_batch_end(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
+        if batch == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def fitted(case: Case, config: Any, steps: int) -> Record:
+    """The record of a plain `fit`; its `model` is the trained one."""
+    keras.utils.set_random_seed(config.seed)
+    model, record = case.family.build(config), Record()
+    data = case.family.datasets(config, 0).train
+    model.fit(data, steps_per_epoch=steps, shuffle=False, verbose=0, callbacks=[record])
+    return record
+
+
+@pytest.fixture(scope="session")
+def two_steps(case: Case) -> Record:
+    """Two steps of plain `fit`. Tests must not change the model."""
+    return fitted(case, case.config, 2)
+
+
+# --- config -----------------------------------------------------------------------------------------------------------
+
+
+def test_config_survives_json(case: Case) -> None:
+    for name, config in {**case.family.variants, "tiny": case.config}.items():
+        config.validate()
+        values = json.loads(json.dumps(config_to_dict(config)))
+        assert case.family.config_from_dict(values) == config, name
+    assert {"paper", "quick"} <= case.family.variants.keys()
+
+
+def test_unknown_field_is_named(case: Case) -> None:
+    with pytest.raises(UsageError, match=f"unknown field of {case.family.name}'s config 'stepz'.*steps"):
+        case.family.config_from_dict({"stepz": 3})
+
+
+def test_fields_that_every_config_has(case: Case) -> None:
+    for field in ("steps", "batch", "learning_rate"):
+        with pytest.raises(UsageError, match=rf"{field}[\s\S]*Received"):
+            case.family.config_from_dict({field: 0})
+    assert isinstance(case.config.seed, int)
+
+
+def test_the_paper_s_network_needs_no_data(case: Case, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("KERASMODELS_HOME", str(tmp_path))
+    assert case.family.model(case.family.variant("paper")).count_params() > 0
+
+
+# --- forward ----------------------------------------------------------------------------------------------------------
+
+
+def test_servables_answer_as_they_declare(case: Case, trained: keras.Model) -> None:
+    servables = case.servables(trained)
+    assert servables
+    for name, servable in servables.items():
+        assert servable.doc, name
+        for change in ({}, *servable.check_dims):
+            dims = {**servable.dims, **case.tiny.dims, **change}
+            given = servable.example(dims, 0)
+            answer = servable.call(**given)
+            assert list(given) == [spec.name for spec in servable.inputs]
+            assert sorted(answer) == sorted(spec.name for spec in servable.outputs)
+            for spec, array in [
+                *((spec, given[spec.name]) for spec in servable.inputs),
+                *((spec, np.asarray(answer[spec.name])) for spec in servable.outputs),
+            ]:
+                shape = spec.bind({**dict.fromkeys(d for d in spec.shape if isinstance(d, str)), **dims})
+                assert array.dtype == spec.dtype, (name, spec.name)
+                assert len(array.shape) == len(shape), (name, spec.name, array.shape)
+                assert all(want in (None, got) for want, got in zip(shape, array.shape, strict=True)), (name, dims)
+                assert np.isfinite(array).all(), (name, spec.name)
+                assert spec.doc, (name, spec.name)
+
+
+def test_answers_depend_on_inputs_and_weights(case: Case, trained: keras.Model) -> None:
+    keras.utils.set_random_seed(77)
+    servables, others = case.servables(trained), case.servables(case.family.model(case.config))
+    for name, servable in servables.items():
+        given, other = servable.example(case.tiny.dims, 0), servable.example(case.tiny.dims, 1)
+        for key, value in servable.call(**given).items():
+            assert np.any(value != servable.call(**other)[key]), (name, key)
+            assert np.any(value != others[name].call(**given)[key]), (name, key)
+
+
+def test_keras_file(case: Case, trained: keras.Model, tmp_path: Path) -> None:
+    trained.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert type(loaded) is type(trained)
+    before, after = weights.of_model(trained), weights.of_model(loaded)
+    assert before.keys() == after.keys()
+    for key, value in before.items():
+        np.testing.assert_array_equal(after[key], value, err_msg=key)
+    others = case.servables(loaded)
+    for name, servable in case.servables(trained).items():
+        given = servable.example(case.tiny.dims, 0)
+        answers = others[name].call(**given)
+        for key, value in servable.call(**given).items():
+            np.testing.assert_array_equal(answers[key], value, err_msg=f"{name} {key}")
+
+
+# --- fit --------------------------------------------------------------------------------------------------------------
+
+
+def test_build(case: Case, two_steps: Record) -> None:
+    model = two_steps.model
+    assert model.built
+    assert model.compiled
+    assert (model.family_name, model.config) == (case.family.name, case.config)
+    assert {v.path: v.shape for v in model.variables} == {
+        v.path: v.shape for v in case.family.model(case.config).variables
+    }
+
+
+def test_one_step_moves_every_trainable_weight(two_steps: Record) -> None:
+    before, after = two_steps.weights[:2]
+    assert before
+    assert np.isfinite(two_steps.losses).all()
+    for path, value in after.items():
+        assert np.isfinite(value).all(), path
+        assert np.any(value != before[path]), f"{path} did not move"
+
+
+def test_same_seed_same_losses(case: Case, two_steps: Record) -> None:
+    again = fitted(case, case.config, 2)
+    assert len(again.losses) == 2
+    assert again.losses == two_steps.losses
+    assert again.losses[0] != again.losses[1]
+    for path, value in two_steps.weights[-1].items():
+        np.testing.assert_array_equal(again.weights[-1][path], value, err_msg=path)
+    other = fitted(case, dataclasses.replace(case.config, seed=case.config.seed + 1), 1)
+    assert other.losses != two_steps.losses[:1]
+
+
+def test_mixed_precision(case: Case) -> None:
+    record = fitted(case, dataclasses.replace(case.config, precision="mixed_bfloat16"), 1)
+    assert "bfloat16" in {layer.compute_dtype for layer in record.model._flatten_layers()}
+    assert {variable.dtype for variable in record.model.trainable_variables} == {"float32"}
+    assert np.isfinite(record.losses).all()
+    before, after = record.weights
+    assert all(np.isfinite(value).all() for value in after.values())
+    assert any(np.any(value != before[path]) for path, value in after.items())
+
+
+def test_the_data_can_start_at_any_batch(case: Case) -> None:
+    def batches(start: int, count: int) -> list[list[np.ndarray]]:
+        stream = case.family.datasets(case.config, start).train.take(count)
+        return [[np.asarray(leaf) for leaf in keras.tree.flatten(batch)] for batch in stream]
+
+    from_zero, (third,) = batches(0, 3), batches(2, 1)
+    for mine, expected in zip(third, from_zero[2], strict=True):
+        np.testing.assert_array_equal(mine, expected)
+    assert any(np.any(a != b) for a, b in zip(from_zero[0], from_zero[2], strict=True))
+
+
+def test_stopped_and_resumed_is_bit_equal(case: Case, whole: Path) -> None:
+    """4 steps == 2 steps, SIGTERM, and 2 more: weights, optimizers, random states, whatever else the family saves."""
+    folder = case.folder / "resumed"
+    with pytest.raises(Interrupted, match="stopped at step 2 of 4"):
+        train(case.family, case.config, folder, callbacks=[Stop()], **TRAIN)
+    assert [p.name for p in checkpoint.paths(folder / "checkpoints")] == ["step-000002.npz"]
+    keras.utils.set_random_seed(99)  # another process would not have our random states
+    train(case.family, None, folder, resume=True, **TRAIN)
+
+    ours, theirs = (checkpoint.read(f / "checkpoints" / "step-000004.npz") for f in (folder, whole))
+    assert ours.arrays.keys() == theirs.arrays.keys()
+    assert any(key.startswith("optimizer/") for key in theirs.arrays)
+    for key, value in theirs.arrays.items():
+        np.testing.assert_array_equal(ours.arrays[key], value, err_msg=key)
+    for key in ("step", "config", "python_random", "numpy_random"):
+        assert ours.about[key] == theirs.about[key], key
+    earlier = checkpoint.read(whole / "checkpoints" / "step-000002.npz")
+    assert any(np.any(earlier.arrays[key] != value) for key, value in theirs.arrays.items() if "model/" in key)
+
+
+def test_samples_while_training(case: Case, whole: Path) -> None:
+    samples = sorted(p.name.split("-", 2)[1] for p in (whole / "samples").glob("step-*.png"))
+    assert set(samples) == (set() if case.family.preview is None else {"000002", "000004"})
+
+
+# --- export -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("form", "precision"), EVERY_ARTIFACT, ids=[f"{form}-{precision}" for form, precision in EVERY_ARTIFACT]
+)
+def test_artifact(
+    case: Case,
+    trained: keras.Model,
+    exported: Callable[[str, str], Exported],
+    form: str,
+    precision: str,
+) -> None:
+    """Executed in its own runtime in a fresh process, and equal; or refused, which only a reduced precision may be."""
+    for name, servable in case.servables(trained).items():
+        done = exported(name, precision)
+        (artifact,) = [a for a in done.artifacts if a["format"] == form]
+        assert artifact["precision"] == precision
+        assert artifact["runtime"] == table.find(form).runtime
+        assert artifact["cases"]
+        assert artifact["latency_ms"]["rounds"] > 0
+        for specs, declared in ((servable.inputs, artifact["inputs"]), (servable.outputs, artifact["outputs"])):
+            assert [(d["name"], d["dtype"]) for d in declared] == [(spec.name, spec.dtype) for spec in specs]
+        assert [m["name"] for m in artifact["measured"]] == [spec.name for spec in servable.outputs]
+        assert_built_in(form, artifact["operators"])
+        path = done.out / artifact["path"]
+        assert path.exists()
+        gate = servable.min_psnr[precision] if precision != "fp32" else 0.0
+        psnr = [np.inf if m["psnr"] is None else m["psnr"] for m in artifact["measured"]]
+        if not artifact["verified"]:
+            # Weights that have hardly been trained may be too coarse for few bits; nothing else excuses a refusal.
+            assert precision != "fp32"
+            assert min(psnr) < gate
+            assert all("PSNR" in problem for problem in artifact["problems"])
+            assert path.name.endswith(".rejected")
+            assert not path.with_name(path.name.removesuffix(".rejected")).exists()
+            assert done.error is not None
+            assert path.name in str(done.error)
+            continue
+        assert not artifact["problems"]
+        assert not path.name.endswith(".rejected")
+        metadata = export.read_metadata(path)
+        assert [spec["name"] for spec in metadata["inputs"]] == [spec.name for spec in servable.inputs]
+        assert [spec["name"] for spec in metadata["outputs"]] == [spec.name for spec in servable.outputs]
+        if precision != "fp32":
+            assert min(psnr) >= gate
+            continue
+        for spec, measured in zip(servable.outputs, artifact["measured"], strict=True):
+            if spec.kind == "image" or np.issubdtype(np.dtype(spec.dtype), np.floating):
+                assert measured["max_abs_error"] <= (max(1.0, spec.atol) if spec.kind == "image" else spec.atol)
+            if np.issubdtype(np.dtype(spec.dtype), np.integer):
+                assert measured["equal"] >= 0.995
+
+
+def assert_built_in(form: str, operators: Mapping[str, int]) -> None:
+    """No operator that the plain runtime does not bring along."""
+    assert operators
+    if form == "litert":
+        foreign = [name for name in operators if name.startswith(("Flex", "CUSTOM"))]
+    elif form == "onnx":
+        import onnx
+
+        # Operators of other domains, such as ONNX Runtime's own, have no schema in the standard.
+        foreign = [name for name in operators if not onnx.defs.has(name)]
+    else:
+        foreign = [name for name in operators if "PyFunc" in name]
+    assert not foreign
+
+
+# --- run --------------------------------------------------------------------------------------------------------------
+
+
+def test_run_on_a_file(case: Case, whole: Path, tmp_path: Path) -> None:
+    report = case.family.run(case.tiny.task(tmp_path, whole, tmp_path / "out"))
+    assert report.outputs
+    for path in report.outputs:
+        assert path.is_relative_to(tmp_path / "out")
+        assert path.stat().st_size > 0
+    assert report.facts
+
+
+# --- presets ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_preset(name: str) -> None:
+    assert_preset(name)
+    # "/folder/", but not "https://" nor "and/or".
+    private = re.search(r"(?<![\w.:/])/[\w.-]+/", json.dumps(weights.find(name).card))
+    assert not private, f"{name} has a path of one machine on its card"
+
+
+def test_a_run_becomes_a_preset(case: Case, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(weights, "PRESETS", tmp_path)
+    weights.ship_preset(whole, "made-up", line="nothing learnt", data="made-up pictures", licence="none needed")
+    assert_preset(f"{case.family.name}/made-up")
+
+
+def assert_preset(name: str) -> None:
+    """It loads, it is small, and its card says where it is from."""
+    trained = weights.find(name)
+    family, config, model = trained.load()
+    assert config_to_dict(config) == {**config_to_dict(family.config()), **trained.config}
+    card = trained.card
+    for field in ("line", "family", "data", "license", "commands", "metrics", "versions", "float16"):
+        assert card[field], f"{name} has no {field!r} on its card"
+    assert card["family"] == family.name
+    assert card["seconds"] > 0
+    assert card["steps"] == config.steps
+    assert card["seed"] == config.seed
+    assert all(np.isfinite(value) for value in card["metrics"].values())
+    for command in card["commands"]:
+        assert command.startswith(f"kerasmodels train {family.name} ")
+    assert card["sha256"] == weights.sha256(trained.path)
+    assert card["parameters"] == model.count_params()
+    assert np.isfinite(card["float16"]["max_abs_error"])
+    assert trained.path.stat().st_size + trained.path.with_suffix(".json").stat().st_size <= 7e6
+
+
+def test_presets_are_small_together() -> None:
+    files = [p for p in weights.PRESETS.rglob("*") if p.is_file()]
+    assert sum(p.stat().st_size for p in files) <= 40e6
+    listed = {weights.find(name).path for name in PRESETS}
+    assert {p for p in files if p.suffix == ".npz"} == listed, "weights without a card, or a card without weights"
+
+
+# --- golden outputs ---------------------------------------------------------------------------------------------------
+
+
+def test_golden_outputs(case: Case) -> None:
+    """Inputs, weights and code of today give yesterday's answers, presets included."""
+    kept = weights.load_npz(golden.FOLDER / f"{case.family.name}.npz")
+    given = {key.removeprefix("input/"): value for key, value in kept.items() if key.startswith("input/")}
+    again = "run `python -m tests.golden.make` and look at what changed"
+    expected = {key for key in kept if not key.startswith("input/")}
+    seen = set()
+    for label, (config, model) in golden.models(case.family.name).items():
+        atol = {
+            f"{servable}/{spec.name}": spec.atol
+            for servable, row in case.family.servables(model, config).items()
+            for spec in row.outputs
+        }
+        for key, value in golden.answers(case.family, config, model, given).items():
+            seen.add(f"{label}/{key}")
+            assert f"{label}/{key}" in kept, f"no golden output of {label}: {again}"
+            old = kept[f"{label}/{key}"]
+            assert (value.shape, value.dtype) == (old.shape, old.dtype)
+            difference = np.abs(value.astype("float64") - old.astype("float64")).max()
+            assert difference <= atol[key], f"{label} {key} differs by {difference:g}: {again}"
+    assert seen == expected, again
+
+
+def test_golden_files_are_small_and_all_used() -> None:
+    files = list(golden.FOLDER.glob("*.npz"))
+    assert sum(p.stat().st_size for p in files) <= 100_000
+    assert sorted(p.stem for p in files) == sorted(NAMES)
+
+
+def test_tiny_families_are_the_registry_s() -> None:
+    assert list(TINY) == NAMES

@@ -1,0 +1,253 @@
+import io
+import os
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from kerasmodels.data import list_images, photo_crops, read_image, write_image
+from kerasmodels.data.images import SUFFIXES
+from kerasmodels.errors import DataError, StorageError, UsageError
+
+RANDOM = np.random.default_rng(0)
+
+
+@pytest.fixture
+def photo():
+    """A smooth picture, so that JPEG keeps it nearly exact."""
+    y, x = np.mgrid[0:40, 0:60]
+    return np.stack([x * 4, y * 6, 255 - x * 4], axis=-1).astype("uint8")
+
+
+# --- reading
+
+
+def test_png_comes_back_bit_by_bit(photo, tmp_path):
+    write_image(tmp_path / "a.png", photo)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), photo)
+
+
+def test_jpeg_is_written_at_high_quality(photo, tmp_path):
+    write_image(tmp_path / "a.jpg", photo)
+    assert np.abs(read_image(tmp_path / "a.jpg").astype(int) - photo).mean() < 2
+
+
+def test_exif_rotation_is_applied(photo, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was held turned by 90 degrees
+    Image.fromarray(photo).save(tmp_path / "a.jpg", exif=exif, quality=95)
+    turned = read_image(tmp_path / "a.jpg")
+    assert turned.shape == (60, 40, 3)
+    assert np.abs(turned.astype(int) - np.rot90(photo, -1)).mean() < 2
+
+
+def test_grey_becomes_three_equal_channels(tmp_path):
+    grey = RANDOM.integers(0, 256, (8, 9), dtype="uint8")
+    Image.fromarray(grey).save(tmp_path / "a.png")
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), np.stack([grey] * 3, axis=-1))
+
+
+def test_16_bit_is_scaled_not_cut(tmp_path):
+    deep = (np.arange(256, dtype="uint16") * 257).reshape(16, 16)
+    Image.fromarray(deep).save(tmp_path / "a.png")
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png")[..., 0], np.arange(256).reshape(16, 16))
+
+
+def test_dark_16_bit_stays_dark(tmp_path):
+    """A 16-bit picture without bright pixels must not be taken for an 8-bit one."""
+    Image.fromarray(np.full((4, 4), 200, "uint16")).save(tmp_path / "a.png")
+    assert read_image(tmp_path / "a.png").max() <= 1
+
+
+def test_transparency_is_laid_over_white(tmp_path):
+    rgba = np.zeros((4, 4, 4), "uint8")
+    rgba[:2, :, :] = (255, 0, 0, 255)
+    rgba[2:, :, 3] = 0
+    Image.fromarray(rgba).save(tmp_path / "a.png")
+    read = read_image(tmp_path / "a.png")
+    assert read[0, 0].tolist() == [255, 0, 0]
+    assert read[3, 3].tolist() == [255, 255, 255]
+
+
+@pytest.mark.parametrize(("mode", "colour"), [("L", 0), ("P", 0), ("RGB", (0, 0, 0))])
+def test_a_transparent_colour_is_laid_over_white(mode, colour, tmp_path):
+    grey = np.zeros((4, 4), "uint8")
+    grey[:2] = 100
+    Image.fromarray(grey).convert(mode).save(tmp_path / "a.png", transparency=colour)
+    assert read_image(tmp_path / "a.png")[:, 0, 0].tolist() == [100, 100, 255, 255]
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "CMYK", "YCbCr", "LA"])
+def test_every_mode_becomes_rgb(mode, photo, tmp_path):
+    suffix = "jpg" if mode in ("CMYK", "YCbCr") else "png"
+    Image.fromarray(photo).convert(mode).save(tmp_path / f"a.{suffix}")
+    read = read_image(tmp_path / f"a.{suffix}")
+    assert read.shape == photo.shape
+    assert read.dtype == np.uint8
+
+
+def test_first_frame_of_an_animation(photo, tmp_path):
+    frames = [Image.fromarray(photo), Image.fromarray(255 - photo)]
+    frames[0].save(tmp_path / "a.webp", save_all=True, append_images=frames[1:], lossless=True)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.webp"), photo)
+
+
+def test_one_pixel(tmp_path):
+    write_image(tmp_path / "a.png", np.full((1, 1, 3), 9, "uint8"))
+    assert read_image(tmp_path / "a.png").tolist() == [[[9, 9, 9]]]
+
+
+def test_max_side_shrinks_and_never_enlarges(photo, tmp_path):
+    write_image(tmp_path / "a.jpg", np.kron(photo, np.ones((20, 20, 1), "uint8")))
+    assert read_image(tmp_path / "a.jpg", max_side=300).shape == (200, 300, 3)
+    assert read_image(tmp_path / "a.jpg", max_side=9999).shape == (800, 1200, 3)
+
+
+# --- what cannot be read
+
+
+def _jpeg(photo):
+    buffer = io.BytesIO()
+    Image.fromarray(np.kron(photo, np.ones((8, 8, 1), "uint8"))).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+def test_a_text_named_jpg(tmp_path):
+    (tmp_path / "a.jpg").write_text("Dear diary")
+    with pytest.raises(DataError, match=r"not a picture .* begins with b'Dear diary'.* Expected JPEG"):
+        read_image(tmp_path / "a.jpg")
+
+
+def test_an_empty_file(tmp_path):
+    (tmp_path / "a.jpg").touch()
+    with pytest.raises(DataError, match="it is empty"):
+        read_image(tmp_path / "a.jpg")
+
+
+def test_a_truncated_jpeg(photo, tmp_path):
+    (tmp_path / "a.jpg").write_bytes(_jpeg(photo)[:-2000])
+    with pytest.raises(DataError, match="damaged or cut short"):
+        read_image(tmp_path / "a.jpg")
+
+
+def test_a_decompression_bomb(tmp_path):
+    Image.new("1", (20000, 20000)).save(tmp_path / "a.png")
+    with pytest.raises(DataError, match="too large: at most 178,956,970 pixels"):
+        read_image(tmp_path / "a.png")
+
+
+def test_a_missing_file_and_a_folder(tmp_path):
+    with pytest.raises(DataError, match="no picture at"):
+        read_image(tmp_path / "a.png")
+    with pytest.raises(DataError, match="Received the folder"):
+        read_image(tmp_path)
+
+
+# --- writing
+
+
+@pytest.mark.parametrize("name", ["a.docx", "a.psd", "a.xbm", "a"])
+def test_unknown_suffix(name, photo, tmp_path):
+    """Also of formats that Pillow can only read, or not write in colour."""
+    with pytest.raises(UsageError, match=r"out\.png"):
+        write_image(tmp_path / name, photo)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_every_suffix_is_written_and_read(suffix, photo, tmp_path):
+    write_image(tmp_path / f"a{suffix.upper()}", photo)
+    (found,) = list_images(tmp_path)
+    assert np.abs(read_image(found).astype(int) - photo).mean() < 8
+
+
+def test_a_full_disk_leaves_the_old_file(photo, tmp_path):
+    target = tmp_path / "a.png"
+    write_image(target, photo)
+    before = target.read_bytes()
+    noise = RANDOM.integers(0, 256, (600, 600, 3), dtype="uint8")
+    import resource
+    import signal
+
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
+    try:
+        with pytest.raises(StorageError, match="cannot write"):
+            write_image(target, noise)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert target.read_bytes() == before
+    assert os.listdir(tmp_path) == ["a.png"]
+
+
+def test_a_file_where_a_folder_is_needed(photo, tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(StorageError, match="a file is where a folder is needed"):
+        write_image(tmp_path / "file" / "a.png", photo)
+
+
+# --- folders and streams
+
+
+@pytest.fixture
+def folder(photo, tmp_path):
+    for i in range(5):
+        write_image(tmp_path / "photos" / f"sub{i % 2}" / f"{i}.png", np.roll(photo, 10 * i, axis=1))
+    (tmp_path / "photos" / "notes.txt").write_text("not a picture")
+    return tmp_path / "photos"
+
+
+def test_list_images(folder):
+    assert [p.name for p in list_images(folder)] == ["0.png", "2.png", "4.png", "1.png", "3.png"]
+
+
+def test_list_images_of_nothing(tmp_path):
+    with pytest.raises(DataError, match="no pictures in"):
+        list_images(tmp_path)
+    with pytest.raises(DataError, match="not a folder"):
+        list_images(tmp_path / "absent")
+
+
+def test_stream_continues_where_it_was_left(folder):
+    whole = list(photo_crops(folder, 32, 2, seed=3).take(7).as_numpy_iterator())
+    rest = list(photo_crops(folder, 32, 2, seed=3, start=4).take(3).as_numpy_iterator())
+    np.testing.assert_array_equal(whole[4:], rest)
+    assert whole[0].shape == (2, 32, 32, 3)
+    assert whole[0].dtype == np.float32
+
+
+def test_stream_depends_on_the_seed(folder):
+    one, two = (next(photo_crops(folder, 32, 2, seed=s).as_numpy_iterator()) for s in (1, 2))
+    assert np.abs(one - two).max() > 10
+
+
+def test_an_epoch_shows_every_photo_once(tmp_path):
+    for i in range(6):
+        write_image(tmp_path / f"{i}.png", np.full((40, 50, 3), 40 * i, "uint8"))
+    shades = [b[0, 0, 0, 0] for b in photo_crops(tmp_path, 32, 1, seed=5).take(18).as_numpy_iterator()]
+    epochs = [shades[i : i + 6] for i in (0, 6, 12)]
+    assert [sorted(e) for e in epochs] == [[0, 40, 80, 120, 160, 200]] * 3
+    assert epochs[0] != epochs[1]
+
+
+def test_crops_show_the_photo_at_its_scale(tmp_path):
+    """A crop is 60% to 100% of the shorter side: a slope of 1 a pixel becomes 0.6 to 1 times 100 / 32 a pixel."""
+    ramp = np.broadcast_to(np.arange(100, dtype="uint8")[:, None, None], (100, 140, 3))
+    write_image(tmp_path / "a.png", ramp)
+    for crop in photo_crops(tmp_path, 32, 1, seed=1).take(20).as_numpy_iterator():
+        slope = np.diff(crop[0, 4:-4, 16, 0]).mean()
+        assert 0.55 * 100 / 32 < slope < 1.02 * 100 / 32
+
+
+def test_a_wrong_file_in_the_folder_is_named_before_training(folder):
+    (folder / "bad.jpg").write_text("Dear diary")
+    with pytest.raises(DataError, match=r"bad\.jpg is not a picture"):
+        photo_crops(folder, 32, 2)
+
+
+def test_a_cut_off_file_is_named_when_it_is_decoded(photo, tmp_path):
+    (tmp_path / "half.jpg").write_bytes(_jpeg(photo)[:-2000])
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"half\.jpg is damaged or cut short"):
+        next(photo_crops(tmp_path, 32, 1).as_numpy_iterator())

@@ -1,0 +1,66 @@
+"""Writes tests/golden/<family>.npz: inputs, and what seeded random weights and every preset make of them.
+
+    python -m tests.golden.make [FAMILY ...]
+
+Run it when the outputs are meant to change or a preset is new, look at the difference, and say why in the commit.
+"""
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from kerasmodels import registry, weights
+from kerasmodels.family import Family
+from tests.tiny_families import TINY
+
+FOLDER = Path(__file__).parent
+RANDOM = "random"
+
+
+def models(name: str) -> dict[str, tuple[Any, keras.Model]]:
+    """Config and model of the tiny config with seeded random weights, and of every preset."""
+    family, config = registry.family(name), TINY[name].config
+    keras.utils.set_random_seed(0)
+    found = {RANDOM: (config, family.model(config))}
+    for preset, trained in weights.presets(name).items():
+        found[preset] = trained.load()[1:]
+    return found
+
+
+def inputs(name: str) -> dict[str, np.ndarray]:
+    """One example for every servable, by `servable/input`."""
+    family, tiny = registry.family(name), TINY[name]
+    servables = family.servables(family.model(tiny.config), tiny.config)
+    return {
+        f"{servable}/{key}": value
+        for servable, row in servables.items()
+        for key, value in row.example(tiny.dims, 0).items()
+    }
+
+
+def answers(family: Family, config: Any, model: keras.Model, given: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """What the model's servables make of the inputs, by `servable/output`."""
+    found = {}
+    for name, servable in family.servables(model, config).items():
+        called = servable.call(**{spec.name: given[f"{name}/{spec.name}"] for spec in servable.inputs})
+        found |= {f"{name}/{key}": np.asarray(value) for key, value in called.items()}
+    return found
+
+
+def main() -> None:
+    """Write the files of the named families, or of all."""
+    for name in sys.argv[1:] or registry.names():
+        family, given = registry.family(name), inputs(name)
+        arrays = {f"input/{key}": value for key, value in given.items()}
+        for label, (config, model) in models(name).items():
+            arrays |= {f"{label}/{key}": value for key, value in answers(family, config, model, given).items()}
+        path = weights.save_npz(FOLDER / f"{name}.npz", arrays)
+        print(f"{path}: {path.stat().st_size} bytes, {len(arrays)} arrays")
+
+
+if __name__ == "__main__":
+    main()

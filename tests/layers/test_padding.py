@@ -1,0 +1,56 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from kerasmodels.layers import ReflectionPadding2D
+from kerasmodels.layers.padding import reflect_to_multiple
+
+PICTURE = np.random.default_rng(0).normal(size=(2, 7, 5, 3)).astype("float32")
+
+
+@pytest.mark.parametrize("padding", [0, 1, 4, ((1, 2), (3, 0)), ((9, 20), (13, 6))])
+@pytest.mark.parametrize("known", [True, False], ids=["static", "dynamic"])
+def test_equals_numpy_even_beyond_the_picture(padding, known):
+    layer = ReflectionPadding2D(padding)
+    call = tf.function(layer, input_signature=[tf.TensorSpec(PICTURE.shape if known else (None, None, None, 3))])
+    rows, columns = layer.padding
+    np.testing.assert_array_equal(call(PICTURE), np.pad(PICTURE, ((0, 0), rows, columns, (0, 0)), mode="reflect"))
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["static", "dynamic"])
+def test_one_pixel_is_repeated(known):
+    call = tf.function(
+        ReflectionPadding2D(2), input_signature=[tf.TensorSpec((1, 1, 1, 1) if known else (1, None, None, 1))]
+    )
+    np.testing.assert_array_equal(call(np.full((1, 1, 1, 1), 7.0, "float32")), np.full((1, 5, 5, 1), 7.0))
+
+
+@pytest.mark.parametrize(
+    ("padding", "counts"), [((0, 0), [1, 1, 1, 1]), ((2, 1), [1, 2, 3, 1]), ((0, 5), [2, 3, 3, 1])]
+)
+def test_gradient_counts_how_often_a_pixel_is_shown(padding, counts):
+    x = tf.Variable(np.arange(4, dtype="float32").reshape(1, 1, 4, 1))
+    with tf.GradientTape() as tape:
+        y = tf.reduce_sum(ReflectionPadding2D(((0, 0), padding))(x))
+    assert np.ravel(tape.gradient(y, x)).tolist() == counts
+
+
+@pytest.mark.parametrize("size", [(8, 12), (7, 5), (1, 2)])
+@pytest.mark.parametrize("known", [True, False], ids=["static", "dynamic"])
+def test_reflect_to_multiple(size, known):
+    picture = np.random.default_rng(1).integers(0, 255, (1, *size, 3)).astype("uint8")
+    spec = tf.TensorSpec(picture.shape if known else (None, None, None, 3), tf.uint8)
+    padded = tf.function(lambda x: reflect_to_multiple(x, 4), input_signature=[spec])(picture)
+    rows, columns = (-size[0] % 4, -size[1] % 4)
+    np.testing.assert_array_equal(padded, np.pad(picture, ((0, 0), (0, rows), (0, columns), (0, 0)), mode="reflect"))
+
+
+@pytest.mark.parametrize("padding", [-1, 1.5, (1, 2), ((1, 2), (3, -1)), "same"])
+def test_refuses_other_paddings(padding):
+    with pytest.raises(ValueError, match="padding must be"):
+        ReflectionPadding2D(padding)
+
+
+def test_symbolic_shape():
+    assert ReflectionPadding2D(((1, 2), (3, 4)))(keras.Input((None, 10, 3))).shape == (None, None, 17, 3)

@@ -1,0 +1,85 @@
+"""What makes the conformance battery quick: for every family a tiny config, made-up data, and a task on a file."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kerasmodels.backbones import sources
+from kerasmodels.data import write_image
+from kerasmodels.models import fast_style
+
+
+@dataclass(frozen=True)
+class Tiny:
+    """A family in miniature.
+
+    Args:
+        config: a network of a few thousand weights and 4 training steps, without data. At least one kernel should have
+            1024 weights: LiteRT leaves smaller ones alone when it reduces weights to 8 bits.
+        data: writes made-up data into a folder and returns the fields of the config that name it.
+        dims: small values of the servables' named dimensions; no picture side should be a multiple of the network's
+            stride, so that padding is seen too.
+        task: (folder, run, out) -> `run_options` that use the weights of the run folder `run`. It writes its inputs
+            into `folder`; results go into the folder `out`.
+    """
+
+    config: Any
+    data: Callable[[Path], Mapping[str, Any]]
+    dims: Mapping[str, int]
+    task: Callable[[Path, Path, Path], Any]
+
+
+def photo(seed: int, height: int, width: int) -> np.ndarray:
+    """A made-up picture: smooth colours, an edge, a little grain. RGB 0-255, uint8."""
+    random = np.random.default_rng(seed)
+    y, x = np.mgrid[0:height, 0:width] / max(height, width)
+    waves = [np.sin(x * random.uniform(2, 12) + y * random.uniform(2, 12) + random.uniform(0, 6)) for _ in range(3)]
+    picture = 128 + 90 * np.stack(waves, axis=-1)
+    picture[x + y > random.uniform(0.6, 1.2)] *= 0.5
+    return np.clip(picture + random.normal(0, 4, picture.shape), 0, 255).astype("uint8")
+
+
+def write_vgg16(path: Path) -> Path:
+    """Weights of VGG16 that were never trained, in torchvision's keys; they keep the size of what passes through."""
+    random = np.random.default_rng(0)
+    arrays = {}
+    for key, shape in sources.shapes("vgg16").items():
+        layer, kind = key.removeprefix("conv").split("/")
+        spread = (2 / np.prod(shape[:-1])) ** 0.5 if kind == "kernel" else 0.1
+        block, number = layer.split("_")
+        arrays[f"block{block}_conv{number}_{kind}"] = spread * random.standard_normal(shape, "float32")
+    np.savez(path, **arrays)
+    return path
+
+
+# --- fast style -------------------------------------------------------------------------------------------------------
+
+
+def _fast_style_data(folder: Path) -> Mapping[str, Any]:
+    for number, suffix in enumerate((".png", ".jpg", ".png")):
+        write_image(folder / "photos" / f"{number}{suffix}", photo(number, 48 + 8 * number, 64))
+    return {
+        "style": write_image(folder / "painting.png", photo(99, 40, 56)),
+        "photos": folder / "photos",
+        "vgg": str(write_vgg16(folder / "vgg16.npz")),
+    }
+
+
+def _fast_style_task(folder: Path, run: Path, out: Path) -> fast_style.RunOptions:
+    picture = write_image(folder / "holiday.jpg", photo(7, 45, 62))
+    return fast_style.RunOptions(inputs=(picture,), out=out / "painted.png", run=run)
+
+
+TINY: dict[str, Tiny] = {
+    "fast_style": Tiny(
+        config=fast_style.Config(
+            channels=(4, 8, 16), blocks=1, end_kernel=5, upsampling="resize", size=32, style_size=48, steps=4, batch=2
+        ),
+        data=_fast_style_data,
+        dims={"batch": 1, "height": 42, "width": 54},
+        task=_fast_style_task,
+    ),
+}
