@@ -49,7 +49,7 @@ from kerasmodels.family import (
     check,
     config_to_dict,
 )
-from kerasmodels.layers import InstanceNormalization, ReflectionPadding2D, ResidualBlock, Resize2D
+from kerasmodels.layers import InstanceNormalization, PolyphaseConv2D, ReflectionPadding2D, ResidualBlock, Resize2D
 from kerasmodels.layers.padding import reflect_to_multiple
 from kerasmodels.losses import Perceptual
 
@@ -179,6 +179,8 @@ def _transformation_network(config: Config, dtype: str) -> keras.Model:
         around = ReflectionPadding2D if reflect else layers.ZeroPadding2D
         if kernel > 1:
             x = around(kernel // 2, dtype=dtype, name=f"{name}_pad")(x)
+        if filters == 3:
+            return PolyphaseConv2D(filters, kernel, dtype=dtype, name=name)(x)
         return layers.Conv2D(filters, kernel, strides, dtype=dtype, name=name)(x)
 
     def doubled(x: Any, filters: int, name: str) -> Any:

@@ -8,6 +8,7 @@ from kerasmodels import layers
 
 LAYERS = {
     "InstanceNormalization": lambda: layers.InstanceNormalization(1e-4, gamma_initializer="random_uniform"),
+    "PolyphaseConv2D": lambda: layers.PolyphaseConv2D(4, (3, 2), activation="tanh"),
     "ReflectionPadding2D": lambda: layers.ReflectionPadding2D(((1, 2), (3, 4))),
     "ResidualBlock": lambda: layers.ResidualBlock(4, "batch", "reflect"),
     "Resize2D": lambda: layers.Resize2D(3, "bilinear"),
