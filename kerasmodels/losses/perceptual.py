@@ -195,12 +195,19 @@ class Perceptual(keras.losses.Loss):
         self.style = GramStyle(backbone, style_image, style) if style else None
         self.total_variation_weight = float(total_variation_weight)
 
+    def target(self, y_true: Any) -> dict[str, Any]:
+        """What `terms` must know of the content picture: tap -> features. Compute it once where the picture stays."""
+        if self.content is None:
+            return {}
+        features = self._backbone()(y_true)
+        return {tap: ops.stop_gradient(features[tap]) for tap in self.content.weights}
+
     def terms(self, y_true: Any, y_pred: Any) -> dict[str, Any]:
-        """Each weighted term per example, name -> (N,); their sum is the loss."""
+        """Each weighted term per example, name -> (N,); their sum is the loss. `y_true` may be its `target` instead."""
         features = self._backbone()(y_pred)
         found = {}
         if self.content is not None:
-            target = {k: ops.stop_gradient(v) for k, v in self._backbone()(y_true).items()}
+            target = y_true if isinstance(y_true, Mapping) else self.target(y_true)
             found["content"] = self.content.from_features(target, features)
         if self.style is not None:
             found["style"] = self.style.from_features(features)
