@@ -264,19 +264,15 @@ def ship_preset(folder: str | Path, name: str, *, line: str, data: str, licence:
     servable = next(iter(family.servables(model, config).values()))
     example = servable.example(servable.dims, 0)
     exact = {k: np.asarray(v, "float64") for k, v in servable.call(**example).items()}
+    commands, seconds = _history(trained)
     path = save_npz(PRESETS / trained.family / f"{name}.npz", of_model(model, "float16"))
     assign(model, load_npz(path), path)
     errors = [np.abs(np.asarray(v, "float64") - exact[k]) for k, v in servable.call(**example).items()]
     worst = max(float(e.max()) for e in errors)
     mean_square = max(float(np.mean(e**2)) for e in errors)
-    commands, seconds, earlier = _commands(trained.card), trained.card["seconds"], trained.config.get("start_from")
-    while earlier and Path(earlier).is_dir():
-        start = run(earlier)
-        commands, seconds = [*_commands(start.card), *commands], seconds + start.card["seconds"]
-        earlier = start.config.get("start_from")
     # Where files lay on the machine that trained is nobody's business.
     paths = ("style", "photos", "start_from", "vgg")
-    shown = {k: Path(v).name if k in paths and v else v for k, v in trained.config.items()}
+    shown = {k: Path(v).name if k in paths and v and Path(v).exists() else v for k, v in trained.config.items()}
     card = {
         "line": line,
         "family": trained.family,
@@ -299,6 +295,14 @@ def ship_preset(folder: str | Path, name: str, *, line: str, data: str, licence:
     return write_json(path.with_suffix(".json"), card)
 
 
-def _commands(card: Mapping[str, Any]) -> list[str]:
-    """The command lines of a run: the first, then those that resumed it."""
-    return [card["command"], *(resumed["command"] for resumed in card.get("resumed", []))]
+def _history(trained: Trained) -> tuple[list[str], float]:
+    """The command lines that led to these weights and the seconds they took, those of what it started from first."""
+    card = trained.card
+    if "commands" in card:  # a preset's card tells the whole story
+        return card["commands"], card["seconds"]
+    commands = [card["command"], *(resumed["command"] for resumed in card.get("resumed", []))]
+    seconds, earlier = card["seconds"], trained.config.get("start_from")
+    if earlier:
+        before, more = _history(find(earlier))
+        commands, seconds = [*before, *commands], more + seconds
+    return commands, seconds

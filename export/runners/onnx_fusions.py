@@ -99,7 +99,8 @@ def instance_normalization(model: onnx.ModelProto) -> onnx.ModelProto:
         group = graph.group(node) if node.op_type == "Sub" else None
         if group is None:
             continue
-        count = next((len(a) for a in (group.scale, group.shift) if a is not None), channels.get(group.source, 0))
+        shapes = (channels.get(group.source, 0), channels.get(group.nodes[1].output[0], 0))
+        count = next((len(a) for a in (group.scale, group.shift) if a is not None), max(shapes))
         if not count:
             continue
         name = group.nodes[-1].output[0]
