@@ -521,7 +521,7 @@ def _objective_and_speed(data: Path | None, figures: Path, quick: bool) -> Seque
     folder = next((f for f in sorted(data.rglob("content")) if f.is_dir()), None)
     if folder is None:
         raise DataError(f"no folder `content` of photos in {data}.")
-    photos = [_square(read_image(p), 256) for p in list_images(folder)][: 1 if quick else 3]
+    photos = [_square(read_image(p), 256) for p in list_images(folder)][: 1 if quick else 2]
     iterations = 40 if quick else 100
     rows: list[Row] = []
     seconds_iteration, seconds_pass = [], []
