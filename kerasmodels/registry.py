@@ -39,6 +39,13 @@ ROWS = (
         "Johnson, Alahi, Fei-Fei: Perceptual Losses for Real-Time Style Transfer and Super-Resolution, ECCV 2016",
         "repaint photos and videos in the style of a painting, in one forward pass",
     ),
+    Row(
+        "closed_form_matting",
+        "kerasmodels.models.closed_form_matting",
+        "Levin, Lischinski, Weiss: A Closed-Form Solution to Natural Image Matting, PAMI 2008",
+        "cut hair and fur out of a photo with a trimap or a few strokes, or change its background",
+        trains=False,
+    ),
 )
 
 
