@@ -15,12 +15,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Row:
-    """One family. `module` defines `FAMILY`; `line` is what it does for the user, in one line."""
+    """One family.
+
+    Args:
+        name: registry name.
+        module: defines `FAMILY`.
+        paper: authors, title, where, year.
+        line: what it does for the user, in one line.
+        trains: False if there is nothing to train: its `FAMILY.build` and `FAMILY.datasets` are None.
+    """
 
     name: str
     module: str
     paper: str
     line: str
+    trains: bool = True
 
 
 ROWS = (
@@ -30,12 +39,24 @@ ROWS = (
         "Johnson, Alahi, Fei-Fei: Perceptual Losses for Real-Time Style Transfer and Super-Resolution, ECCV 2016",
         "repaint photos and videos in the style of a painting, in one forward pass",
     ),
+    Row(
+        "closed_form_matting",
+        "kerasmodels.models.closed_form_matting",
+        "Levin, Lischinski, Weiss: A Closed-Form Solution to Natural Image Matting, PAMI 2008",
+        "cut hair and fur out of a photo with a trimap or a few strokes, or change its background",
+        trains=False,
+    ),
 )
 
 
 def names() -> list[str]:
     """All family names, in registry order."""
     return [row.name for row in ROWS]
+
+
+def ready() -> list[str]:
+    """The families that have nothing to train and so are ready as they are."""
+    return [row.name for row in ROWS if not row.trains]
 
 
 def row(name: str) -> Row:

@@ -9,7 +9,7 @@ import numpy as np
 
 from kerasmodels.backbones import sources
 from kerasmodels.data import write_image
-from kerasmodels.models import fast_style
+from kerasmodels.models import closed_form_matting, fast_style
 
 
 @dataclass(frozen=True)
@@ -17,19 +17,19 @@ class Tiny:
     """A family in miniature.
 
     Args:
-        config: a network of a few thousand weights and 4 training steps, without data. At least one kernel should have
-            1024 weights: LiteRT leaves smaller ones alone when it reduces weights to 8 bits.
+        config: a network of a few thousand weights and 4 training steps if it trains, without data. At least one kernel
+            should have 1024 weights: LiteRT leaves smaller ones alone when it reduces weights to 8 bits.
         data: writes made-up data into a folder and returns the fields of the config that name it.
         dims: small values of the servables' named dimensions; no picture side should be a multiple of the network's
             stride, so that padding is seen too.
-        task: (folder, run, out) -> `run_options` that use the weights of the run folder `run`. It writes its inputs
-            into `folder`; results go into the folder `out`.
+        task: (folder, run, out) -> `run_options` that use the weights of the run folder `run`, None where there is
+            nothing to train. It writes its inputs into `folder`; results go into the folder `out`.
     """
 
     config: Any
     data: Callable[[Path], Mapping[str, Any]]
     dims: Mapping[str, int]
-    task: Callable[[Path, Path, Path], Any]
+    task: Callable[[Path, Path | None, Path], Any]
 
 
 def photo(seed: int, height: int, width: int) -> np.ndarray:
@@ -68,9 +68,22 @@ def _fast_style_data(folder: Path) -> Mapping[str, Any]:
     }
 
 
-def _fast_style_task(folder: Path, run: Path, out: Path) -> fast_style.RunOptions:
+def _fast_style_task(folder: Path, run: Path | None, out: Path) -> fast_style.RunOptions:
     picture = write_image(folder / "holiday.jpg", photo(7, 45, 62))
     return fast_style.RunOptions(inputs=(picture,), out=out / "painted.png", run=run)
+
+
+# --- closed-form matting ----------------------------------------------------------------------------------------------
+
+
+def _matting_task(folder: Path, run: Path | None, out: Path) -> closed_form_matting.RunOptions:
+    trimap = np.full((30, 41, 3), 128, "uint8")
+    trimap[:, :9], trimap[:, -12:] = 255, 0
+    return closed_form_matting.RunOptions(
+        photo=write_image(folder / "photo.png", photo(7, 30, 41)),
+        trimap=write_image(folder / "trimap.png", trimap),
+        out=out / "cutout.png",
+    )
 
 
 TINY: dict[str, Tiny] = {
@@ -81,5 +94,11 @@ TINY: dict[str, Tiny] = {
         data=_fast_style_data,
         dims={"batch": 1, "height": 42, "width": 54},
         task=_fast_style_task,
+    ),
+    "closed_form_matting": Tiny(
+        config=closed_form_matting.Config(served_iterations=20),
+        data=lambda folder: {},
+        dims={"batch": 1, "height": 26, "width": 37},
+        task=_matting_task,
     ),
 }

@@ -4,11 +4,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from kerasmodels.models.closed_form_matting import ClosedFormMatting
     from kerasmodels.models.fast_style import FastStyle
 
-__all__ = ["FastStyle"]
+__all__ = ["ClosedFormMatting", "FastStyle"]
 
-_MODULES = {"FastStyle": "fast_style"}
+_MODULES = {"ClosedFormMatting": "closed_form_matting", "FastStyle": "fast_style"}
 
 
 def __getattr__(name: str) -> Any:
