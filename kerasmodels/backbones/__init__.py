@@ -8,12 +8,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from kerasmodels.backbones.receptive_field import ReceptiveField, receptive_field
+    from kerasmodels.backbones.receptive_fields import ReceptiveField, receptive_field
     from kerasmodels.backbones.vgg import VGG16, VGG19
 
 __all__ = ["VGG16", "VGG19", "ReceptiveField", "receptive_field"]
 
-_HOMES = {"VGG16": "vgg", "VGG19": "vgg", "ReceptiveField": "receptive_field", "receptive_field": "receptive_field"}
+_HOMES = {"VGG16": "vgg", "VGG19": "vgg", "ReceptiveField": "receptive_fields", "receptive_field": "receptive_fields"}
 
 
 def __getattr__(name: str) -> Any:

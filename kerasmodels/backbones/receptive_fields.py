@@ -5,8 +5,9 @@ first one turns a field of size r, jump j and start b into
 
     r + (k - 1) j,        j s,        b - p j.
 
-Padding that mirrors changes which values stand outside the picture, not where. Where several branches meet, the field
-is the smallest interval that holds theirs.
+Padding that mirrors changes which values stand outside the picture, not where: a position whose field lies inside the
+picture sees that field exactly; one at the border may also see what is mirrored there. Where several branches meet, the
+field is the smallest interval that holds theirs.
 
 Reference: Araujo, Norris, Sim: Computing Receptive Fields of Convolutional Neural Networks, Distill 2019.
 """
@@ -45,7 +46,11 @@ class ReceptiveField:
         return tuple((first + end - 1) / 2 for first, end in self.box(position))
 
     def inside(self, position: Sequence[int], size: Sequence[int]) -> bool:
-        """Whether the output position sees nothing but pixels of a picture of that size."""
+        """Whether the output position sees pixels of a picture of that size only, no padding.
+
+        A padded position, of whichever layer, has a box that leaves the picture. (The one exception is padding that
+        follows a cropping: it stands where pixels were.)
+        """
         return all(first >= 0 and end <= n for (first, end), n in zip(self.box(position), size, strict=True))
 
     def then(self, next_layer: "ReceptiveField") -> "ReceptiveField":
@@ -87,9 +92,9 @@ def receptive_field(model: keras.Model, layer: str) -> ReceptiveField:
     found: dict[str, ReceptiveField] = {}
 
     def field(operation: Any) -> ReceptiveField:
+        if isinstance(operation, keras.layers.InputLayer):
+            return pixels
         if operation.name not in found:
-            if isinstance(operation, keras.layers.InputLayer):
-                return pixels
             sources = []
             for tensor in keras.tree.flatten(operation.input):
                 if id(tensor) not in producers:
@@ -114,7 +119,15 @@ def _union(name: str, fields: Sequence[ReceptiveField]) -> ReceptiveField:
 
 _CONVOLUTIONS = tuple(
     getattr(keras.layers, name)
-    for name in ("Conv1D", "Conv2D", "Conv3D", "DepthwiseConv1D", "DepthwiseConv2D", "SeparableConv1D", "SeparableConv2D")
+    for name in (
+        "Conv1D",
+        "Conv2D",
+        "Conv3D",
+        "DepthwiseConv1D",
+        "DepthwiseConv2D",
+        "SeparableConv1D",
+        "SeparableConv2D",
+    )
 )
 _POOLINGS = tuple(getattr(keras.layers, f"{kind}Pooling{n}D") for kind in ("Max", "Average") for n in (1, 2, 3))
 _PADDINGS = (
@@ -123,12 +136,16 @@ _PADDINGS = (
 )
 _CROPPINGS = tuple(getattr(keras.layers, f"Cropping{n}D") for n in (1, 2, 3))
 _POINTWISE = frozenset(
-    # Layers, then operations of keras.ops.
-    "Activation ReLU LeakyReLU PReLU ELU Softmax Identity Dense BatchNormalization Rescaling Normalization "
-    "Dropout SpatialDropout1D SpatialDropout2D SpatialDropout3D GaussianDropout GaussianNoise AlphaDropout "
-    "Add Subtract Multiply Average Maximum Minimum Concatenate "
-    "Absolute Cast Clip Divide Elu Exp Flip Gelu Log LogSoftmax Negative Power Relu Relu6 Sigmoid Silu Softplus Sqrt "
-    "Square Tanh TrueDivide".split()
+    (
+        # layers
+        *("Activation", "ReLU", "LeakyReLU", "PReLU", "ELU", "Softmax", "Identity", "Dense", "BatchNormalization"),
+        *("Rescaling", "Normalization", "GaussianDropout", "GaussianNoise", "AlphaDropout", "Dropout"),
+        *("SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D"),
+        *("Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum", "Concatenate"),
+        # operations of keras.ops
+        *("Absolute", "Cast", "Clip", "Divide", "Elu", "Exp", "Flip", "Gelu", "Log", "LogSoftmax", "Negative", "Power"),
+        *("Relu", "Relu6", "Sigmoid", "Silu", "Softplus", "Sqrt", "Square", "Tanh", "TrueDivide"),
+    )
 )
 
 
@@ -142,7 +159,9 @@ def _own(operation: Any, axes: int) -> ReceptiveField:
         return ReceptiveField(size, strides, _padding_before(operation, size, strides))
     if isinstance(operation, _POOLINGS):
         strides = tuple(operation.strides)
-        return ReceptiveField(tuple(operation.pool_size), strides, _padding_before(operation, operation.pool_size, strides))
+        return ReceptiveField(
+            tuple(operation.pool_size), strides, _padding_before(operation, operation.pool_size, strides)
+        )
     if isinstance(operation, _PADDINGS):
         return ReceptiveField(ones, ones, tuple(-before for before, _ in _pairs(operation.padding)))
     if isinstance(operation, _CROPPINGS):
