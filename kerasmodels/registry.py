@@ -39,6 +39,13 @@ ROWS = (
         "Johnson, Alahi, Fei-Fei: Perceptual Losses for Real-Time Style Transfer and Super-Resolution, ECCV 2016",
         "repaint photos and videos in the style of a painting, in one forward pass",
     ),
+    Row(
+        "feature_patches",
+        "kerasmodels.models.feature_patches",
+        "Zeiler, Fergus: Visualizing and Understanding Convolutional Networks, ECCV 2014",
+        "see what a network has learnt: the patches of your photos that excite a unit most",
+        trains=False,
+    ),
 )
 
 

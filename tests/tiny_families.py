@@ -9,7 +9,7 @@ import numpy as np
 
 from kerasmodels.backbones import sources
 from kerasmodels.data import write_image
-from kerasmodels.models import fast_style
+from kerasmodels.models import fast_style, feature_patches
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,18 @@ def _fast_style_task(folder: Path, run: Path | None, out: Path) -> fast_style.Ru
     return fast_style.RunOptions(inputs=(picture,), out=out / "painted.png", run=run)
 
 
+# --- feature patches --------------------------------------------------------------------------------------------------
+
+
+def _feature_patches_task(folder: Path, run: Path | None, out: Path) -> feature_patches.RunOptions:
+    for number in range(3):
+        write_image(folder / "photos" / f"{number}.png", photo(number, 40 + number, 52))
+    return feature_patches.RunOptions(
+        unit=(3, 17), out=out / "grid.png", photos=folder / "photos", layer="relu2_1", vgg="random", k=2, maximise=True,
+        steps=2,
+    )  # fmt: skip
+
+
 TINY: dict[str, Tiny] = {
     "fast_style": Tiny(
         config=fast_style.Config(
@@ -81,5 +93,11 @@ TINY: dict[str, Tiny] = {
         data=_fast_style_data,
         dims={"batch": 1, "height": 42, "width": 54},
         task=_fast_style_task,
+    ),
+    "feature_patches": Tiny(
+        config=feature_patches.Config(layer="relu2_1", vgg="random"),
+        data=lambda folder: {},
+        dims={"batch": 1, "height": 42, "width": 54},
+        task=_feature_patches_task,
     ),
 }

@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from kerasmodels.models.fast_style import FastStyle
+    from kerasmodels.models.feature_patches import FeaturePatches
 
-__all__ = ["FastStyle"]
+__all__ = ["FastStyle", "FeaturePatches"]
 
-_MODULES = {"FastStyle": "fast_style"}
+_MODULES = {"FastStyle": "fast_style", "FeaturePatches": "feature_patches"}
 
 
 def __getattr__(name: str) -> Any:
