@@ -293,9 +293,9 @@ def maximise(
 ) -> np.ndarray:
     """For each unit a picture that excites it, found by Adam from grey noise.
 
-    The picture is as large as what the unit sees. It is moved a little at every step (jitter), blurred every few steps
-    but for the last fifth, and pays for total variation: without that it would be noise of high frequency. Behind a
-    ReLU it is the value before it that grows, because 0 has no slope.
+    The picture is as large as what the unit sees. It is moved by up to a sixteenth of that at every step (jitter),
+    blurred every few steps but for the last fifth, and pays for total variation: without that it would be noise of high
+    frequency. Behind a ReLU it is the value before it that grows, because 0 has no slope.
 
     Args:
         model: a layer.
@@ -319,12 +319,13 @@ def maximise(
     for unit in units:
         check(0 <= unit < model.units, f"units of {model.config.layer} from 0 to {model.units - 1}", unit)
     random = np.random.default_rng(seed)
-    network, layer, field = model.network, model.config.layer, model.field
-    before_relu = keras.Model(network.input, network.get_layer(layer.replace("relu", "conv")).output)
+    network, field = model.network, model.field
+    last = [layer for layer in network.layers if isinstance(layer, layers.Conv2D)][-1]
+    before_relu, pooled = keras.Model(network.input, last.output), model.config.layer.startswith("pool")
     # The first position whose field lies inside, and a crop that ends where that field ends.
     position = -(field.start[0] // field.jump[0])
     first, crop = field.box((position, position))[0]
-    jitter = min(field.jump[0], 8)
+    jitter = field.size[0] // 16
     side = crop + 2 * jitter
     canvas = tf.Variable(random.normal(128, 8, (len(units), side, side, 3)).astype("float32"))
     adam = keras.optimizers.Adam(learning_rate)
@@ -336,7 +337,9 @@ def maximise(
     def step(top: tf.Tensor, left: tf.Tensor, rate: tf.Tensor) -> None:
         with tf.GradientTape() as tape:
             seen = tf.slice(canvas, tf.stack([0, top, left, 0]), (len(units), crop, crop, 3))
-            value = tf.gather_nd(before_relu(seen)[:, position, position], chosen)
+            values = before_relu(seen)
+            values = tf.nn.max_pool2d(values, 2, 2, "VALID") if pooled else values
+            value = tf.gather_nd(values[:, position, position], chosen)
             # The slope of the logarithm of |value|: the weight of total variation then fits every layer.
             gain = value / (tf.stop_gradient(tf.abs(value)) + 1e-6)
             loss = tf.reduce_sum(tv_weight * total_variation(canvas) / side**2 - gain)
