@@ -287,8 +287,8 @@ def maximise(
     steps: int = 150,
     *,
     learning_rate: float = 8.0,
-    tv_weight: float = 3e-5,
-    blur_every: int = 4,
+    tv_weight: float = 0.01,
+    blur_every: int = 8,
     seed: int = 0,
 ) -> np.ndarray:
     """For each unit a picture that excites it, found by Adam from grey noise.
@@ -302,7 +302,7 @@ def maximise(
         units: numbers of its channels.
         steps: of Adam; the rate falls linearly to a twentieth.
         learning_rate: at the start, levels of 0-255.
-        tv_weight: of total variation per pixel (levels squared) against the logarithm of the activation.
+        tv_weight: of the slope of total variation (levels) against that of the activation, whose mean square is made 1.
         blur_every: steps between two blurs with the kernel 1 2 1.
         seed: of the noise and the jitter.
 
@@ -335,16 +335,18 @@ def maximise(
 
     @tf.function
     def step(top: tf.Tensor, left: tf.Tensor, rate: tf.Tensor) -> None:
-        with tf.GradientTape() as tape:
+        with tf.GradientTape() as excited, tf.GradientTape() as rough:
             seen = tf.slice(canvas, tf.stack([0, top, left, 0]), (len(units), crop, crop, 3))
             values = before_relu(seen)
             values = tf.nn.max_pool2d(values, 2, 2, "VALID") if pooled else values
             value = tf.gather_nd(values[:, position, position], chosen)
-            # The slope of the logarithm of |value|: the weight of total variation then fits every layer.
-            gain = value / (tf.stop_gradient(tf.abs(value)) + 1e-6)
-            loss = tf.reduce_sum(tv_weight * total_variation(canvas) / side**2 - gain)
+            roughness = total_variation(canvas)
+        # Of length 1 per value, so that the weight of total variation fits every unit of every layer.
+        slope = excited.gradient(value, canvas)
+        slope /= tf.sqrt(tf.reduce_mean(slope**2, axis=(1, 2, 3), keepdims=True)) + 1e-12
+        downhill = tv_weight * rough.gradient(roughness, canvas) - slope
         adam.learning_rate.assign(rate)
-        adam.apply([tape.gradient(loss, canvas)], [canvas])
+        adam.apply([downhill], [canvas])
         canvas.assign(tf.clip_by_value(canvas, 0.0, 255.0))
 
     @tf.function
@@ -372,8 +374,7 @@ class RunOptions:
     unit: tuple[int, ...]
     """Channels of the layer, from 0; one row each."""
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
-    """The picture to write, such as grid.png; grid.json beside it says where each patch is from. In a folder it gets
-    the name MODEL_LAYER_UNITS.png."""
+    """The picture, such as grid.png; in a folder, MODEL_LAYER_UNITS.png. A .json beside it says where patches are."""
     photos: Path | None = None
     """A folder of photos, searched with its subfolders."""
     model: Literal["vgg16", "vgg19"] = "vgg16"
