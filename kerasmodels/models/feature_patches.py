@@ -591,11 +591,11 @@ def _alike(data: Path | None, figures: Path, quick: bool) -> Sequence[Row]:
     made_claim = (
         "a picture made to excite a unit, against its best patch: activation, as a multiple (least of the figures')"
     )
-    error, gain = max(errors), min(gains)
+    error, gain = float(max(errors)), float(min(gains))
     return [
         *rows,
         Row(again, "the same number", float(f"{error:.2g}"), "<= 1e-4", error <= 1e-4),
-        Row(made_claim, "not given", round(float(gain), 2), "> 1", gain > 1),
+        Row(made_claim, "not given", round(gain, 2), "> 1", gain > 1),
     ]
 
 
