@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from kerasmodels import models
 from kerasmodels.backbones import receptive_field, sources
-from kerasmodels.data import grid, read_image, write_image
+from kerasmodels.data import read_image, write_image
 from kerasmodels.errors import DataError, StorageError, UsageError, WeightsError
 from kerasmodels.models import FeaturePatches, feature_patches
 from kerasmodels.models.feature_patches import FAMILY, Config, RunOptions, maximise, top_patches
@@ -316,18 +316,6 @@ def test_config_and_model_say_what_is_wrong(tmp_path, monkeypatch):
     monkeypatch.setenv("KERASMODELS_HOME", str(tmp_path))
     with pytest.raises(WeightsError, match="kerasmodels weights vgg16"):
         models.FeaturePatches(Config())
-
-
-# --- the grid
-
-
-def test_grid():
-    tiny, large = np.full((5, 5, 3), 7, "uint8"), np.full((50, 50, 3), 9, "uint8")
-    picture = grid([[tiny, large], [None]], cell=20, apart=1)
-    assert picture.shape == (2 * 22 + 2, 2 * 22 + 2 + 8, 3)
-    assert (picture[2:22, 2:22] == 7).all()
-    assert (picture[2:22, 32:52] == 9).all()
-    assert (picture[24:] == 255).all()
 
 
 # --- reproduce
