@@ -76,9 +76,10 @@ class FeaturePatches(keras.Model):
     Attributes:
         field: the layer's `ReceptiveField`.
         units: number of its channels.
+        least_side: of a picture, pixels.
 
     Shapes:
-        (N, H, W, 3) RGB 0-255 -> (N, h, w, units); H and W at least the field's jump.
+        (N, H, W, 3) RGB 0-255 -> (N, h, w, units); H and W at least `least_side`.
 
     Raises:
         UsageError: an unknown network or layer.
@@ -106,6 +107,9 @@ class FeaturePatches(keras.Model):
         self.network = network
         self.field = receptive_field(network, self.config.layer)
         self.units: int = network.output[self.config.layer].shape[-1]
+        # Reflection needs two pixels at every size of the map.
+        reflects = any(type(operation).__name__ == "Pad" for operation in network.operations)
+        self.least_side: int = self.field.jump[0] * (2 if reflects else 1)
         self.trainable = False
         self.built = True
 
@@ -162,7 +166,7 @@ def _servables(model: FeaturePatches, config: Config) -> dict[str, Servable]:
         return {"activation": tf.reduce_max(flat, axis=1), "position": position, "box": box}
 
     units = model.units
-    image = f"RGB pictures, 0-255, at least {jump} pixels a side"
+    image = f"RGB pictures, 0-255, at least {model.least_side} pixels a side"
     box = "the pixels it sees there: top, left, and the ends bottom, right"
     return {
         "peaks": Servable(
@@ -232,7 +236,7 @@ def top_patches(
 
     Args:
         model: a layer.
-        photos: (name, (H, W, 3) uint8 RGB), of any sizes from the field's jump up.
+        photos: (name, (H, W, 3) uint8 RGB), of any sizes from `model.least_side` up.
         units: numbers of the layer's channels.
         k: patches a unit.
 
@@ -412,7 +416,7 @@ def _run(options: RunOptions) -> RunReport:
     _try_to_write(out)
 
     began, skipped = time.perf_counter(), list[str]()
-    reader = _readable(files, options.max_side, model.field.jump[0], skipped)
+    reader = _readable(files, options.max_side, model.least_side, skipped)
     best = top_patches(model, reader, options.unit, options.k)
     if files and len(skipped) == len(files):
         raise DataError(f"none of the {len(files)} photos can be used: " + " ".join(skipped[:3]))

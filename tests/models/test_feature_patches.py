@@ -199,6 +199,8 @@ def test_keras_file_needs_no_cached_weights(tmp_path, monkeypatch):
     np.testing.assert_array_equal(again(picture), model(picture))
     assert again.field == model.field
     assert again.config == model.config
+    assert again.least_side == 4
+    assert again(np.zeros((1, 4, 4, 3))).shape == (1, 2, 2, 128)
     # The patch test again, with reflection and pooling that rounds up.
     for patch in top_patches(again, PHOTOS[:3], [9])[9]:
         assert float(again.on_patches(patch.pixels[None])[0, 9]) == pytest.approx(patch.activation, rel=1e-4)
