@@ -11,6 +11,7 @@ from rich.table import Table
 
 from kerasmodels import registry, weights
 from kerasmodels.apps.command import Outcome, load_family, parse, table
+from kerasmodels.errors import WeightsError
 from kerasmodels.family import config_to_dict
 
 
@@ -26,20 +27,24 @@ def main(argv: Sequence[str]) -> Outcome:
     row = registry.row(options.family)
     family = load_family(row.name)
     config = family.config()
-    model = family.model(config)
+    try:
+        model = family.model(config)
+        size = f"{model.count_params():,} parameters"
+    except WeightsError as error:  # It shows a network that others have trained.
+        model, size = None, f"What it serves is shown once its network is there: {error}"
     result = {
         **dataclasses.asdict(row),
-        "parameters": model.count_params(),
+        "parameters": None if model is None else model.count_params(),
         "variants": {name: config_to_dict(variant) for name, variant in family.variants.items()},
         "servables": {
             name: {"doc": servable.doc, "inputs": servable.inputs, "outputs": servable.outputs}
-            for name, servable in family.servables(model, config).items()
+            for name, servable in ({} if model is None else family.servables(model, config)).items()
         },
         "presets": {name: dict(preset.card) for name, preset in weights.presets(row.name).items()},
         "experiments": {name: experiment.line for name, experiment in family.experiments.items()},
     }
     shown: list[RenderableType] = [
-        f"{row.name}: {row.line}\n{row.paper}\n{model.count_params():,} parameters",
+        f"{row.name}: {row.line}\n{row.paper}\n{size}",
         _variants(result["variants"]),
         _servables(result["servables"]),
         _pairs("preset", {name: str(card.get("line", "")) for name, card in result["presets"].items()}),

@@ -127,7 +127,8 @@ class Family:
             there is something to train, its fields are the flags of `train`, and it has at least `steps`, `batch`,
             `learning_rate` and `seed`.
         variants: named configs: "paper", for a family that trains "quick", and others.
-        model: config -> the untrained `keras.Model`, uncompiled. Needs no data and no downloads.
+        model: config -> the untrained `keras.Model`, uncompiled. Needs no data and no downloads; but where there is
+            nothing to train it may be a pretrained network, and raise WeightsError if its weights are not cached.
         build: config -> the same model, compiled. Plain `fit(datasets(config).train)` trains it. None: there is nothing
             to train (the family is a solver or a visualisation); its registry row says so too.
         datasets: (config, start) -> Datasets whose training stream begins at batch number `start`. None if `build` is.

@@ -46,6 +46,13 @@ ROWS = (
         "cut hair and fur out of a photo with a trimap or a few strokes, or change its background",
         trains=False,
     ),
+    Row(
+        "feature_patches",
+        "kerasmodels.models.feature_patches",
+        "Zeiler, Fergus: Visualizing and Understanding Convolutional Networks, ECCV 2014",
+        "see what a network has learnt: the patches of your photos that excite a unit most",
+        trains=False,
+    ),
 )
 
 

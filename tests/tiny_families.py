@@ -9,7 +9,7 @@ import numpy as np
 
 from kerasmodels.backbones import sources
 from kerasmodels.data import write_image
-from kerasmodels.models import closed_form_matting, fast_style
+from kerasmodels.models import closed_form_matting, fast_style, feature_patches
 
 
 @dataclass(frozen=True)
@@ -86,6 +86,18 @@ def _matting_task(folder: Path, run: Path | None, out: Path) -> closed_form_matt
     )
 
 
+# --- feature patches --------------------------------------------------------------------------------------------------
+
+
+def _feature_patches_task(folder: Path, run: Path | None, out: Path) -> feature_patches.RunOptions:
+    for number in range(3):
+        write_image(folder / "photos" / f"{number}.png", photo(number, 40 + number, 52))
+    return feature_patches.RunOptions(
+        unit=(3, 17), out=out / "grid.png", photos=folder / "photos", layer="relu2_1", vgg="random", k=2, maximise=True,
+        steps=2,
+    )  # fmt: skip
+
+
 TINY: dict[str, Tiny] = {
     "fast_style": Tiny(
         config=fast_style.Config(
@@ -100,5 +112,11 @@ TINY: dict[str, Tiny] = {
         data=lambda folder: {},
         dims={"batch": 1, "height": 26, "width": 37},
         task=_matting_task,
+    ),
+    "feature_patches": Tiny(
+        config=feature_patches.Config(layer="relu2_1", vgg="random"),
+        data=lambda folder: {},
+        dims={"batch": 1, "height": 42, "width": 54},
+        task=_feature_patches_task,
     ),
 }

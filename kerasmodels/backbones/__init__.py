@@ -1,18 +1,22 @@
-"""Pretrained networks with named taps. Each owns its preprocessing: pictures go in as RGB 0-255.
+"""Pretrained networks with named taps, and the arithmetic of what their units see.
 
-`sources` (where weights come from) imports no TensorFlow; the networks load on first use.
+Each network owns its preprocessing: pictures go in as RGB 0-255. `sources` (where weights come from) imports no
+TensorFlow; all else loads on first use.
 """
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from kerasmodels.backbones.receptive_fields import ReceptiveField, receptive_field
     from kerasmodels.backbones.vgg import VGG16, VGG19
 
-__all__ = ["VGG16", "VGG19"]
+__all__ = ["VGG16", "VGG19", "ReceptiveField", "receptive_field"]
+
+_HOMES = {"VGG16": "vgg", "VGG19": "vgg", "ReceptiveField": "receptive_fields", "receptive_field": "receptive_fields"}
 
 
 def __getattr__(name: str) -> Any:
-    if name in __all__:
-        return getattr(importlib.import_module("kerasmodels.backbones.vgg"), name)
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"kerasmodels.backbones.{_HOMES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}. Public names: {', '.join(__all__)}")

@@ -1,9 +1,17 @@
 """Reusable `keras.layers.Layer`s. Those written in `keras.ops` also run on the JAX and torch backends."""
 
 from kerasmodels.layers.normalization import InstanceNormalization
-from kerasmodels.layers.padding import ReflectionPadding2D
+from kerasmodels.layers.padding import ReflectionPadding1D, ReflectionPadding2D, ReflectionPadding3D
 from kerasmodels.layers.polyphase import PolyphaseConv2D
 from kerasmodels.layers.residual import ResidualBlock
 from kerasmodels.layers.resize import Resize2D
 
-__all__ = ["InstanceNormalization", "PolyphaseConv2D", "ReflectionPadding2D", "ResidualBlock", "Resize2D"]
+__all__ = [
+    "InstanceNormalization",
+    "PolyphaseConv2D",
+    "ReflectionPadding1D",
+    "ReflectionPadding2D",
+    "ReflectionPadding3D",
+    "ResidualBlock",
+    "Resize2D",
+]

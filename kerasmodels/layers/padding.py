@@ -6,12 +6,73 @@ import keras
 import numpy as np
 from keras import ops
 
-Padding = tuple[tuple[int, int], tuple[int, int]]
-"""((top, bottom), (left, right)), pixels."""
+Padding = tuple[tuple[int, int], ...]
+"""(before, after) for each positional axis, positions."""
+
+
+class _ReflectionPadding(keras.layers.Layer):
+    """`padding`, an int or a pair for each of `axes` positional axes, added by mirroring."""
+
+    axes: int
+
+    def __init__(self, padding: Any = 1, **kwargs: Any):
+        super().__init__(**kwargs)
+        pairs = ((padding, padding),) * self.axes if isinstance(padding, int) else padding
+        try:
+            pairs = tuple((before, after) for before, after in pairs)
+            valid = len(pairs) == self.axes and all(isinstance(p, int) and p >= 0 for pair in pairs for p in pair)
+        except (TypeError, ValueError):
+            valid = False
+        if not valid:
+            form = {1: "(before, after)", 2: "((top, bottom), (left, right))"}.get(self.axes, "three (before, after)")
+            raise ValueError(f"padding must be an int >= 0 or {form} of such ints. Received: padding={padding!r}")
+        self.padding = pairs
+
+    def call(self, inputs: Any) -> Any:
+        sizes = inputs.shape[1:-1]
+        once = all(s is not None and max(p) < s for s, p in zip(sizes, self.padding, strict=True))
+        if once and keras.backend.backend() == "tensorflow":
+            return _with_pad_gradient(inputs, self.padding)
+        return _padded(inputs, self.padding)
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        n, *sizes, c = input_shape
+        return (n, *(None if s is None else s + sum(p) for s, p in zip(sizes, self.padding, strict=True)), c)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "padding": self.padding}
 
 
 @keras.saving.register_keras_serializable("kerasmodels")
-class ReflectionPadding2D(keras.layers.Layer):
+class ReflectionPadding1D(_ReflectionPadding):
+    """Pad signals by mirroring them about their first and last value (which are not repeated).
+
+    All else as `ReflectionPadding2D`.
+
+    Args:
+        padding: positions added at both ends, or (before, after).
+
+    Shapes:
+        (N, L, C) -> (N, before + L + after, C); L may be unknown.
+
+    Raises:
+        ValueError: padding is negative or not of one of the two forms.
+
+    Example:
+        >>> import numpy as np, kerasmodels as km
+        >>> np.ravel(km.layers.ReflectionPadding1D((0, 3))(np.array([[[1.0], [2.0], [3.0]]]))).astype(int).tolist()
+        [1, 2, 3, 2, 1, 2]
+    """
+
+    axes = 1
+
+    def __init__(self, padding: int | tuple[int, int] | Padding = 1, **kwargs: Any):
+        pair = isinstance(padding, (tuple, list)) and len(padding) == 2
+        super().__init__((padding,) if pair else padding, **kwargs)
+
+
+@keras.saving.register_keras_serializable("kerasmodels")
+class ReflectionPadding2D(_ReflectionPadding):
     """Pad height and width by mirroring the picture about its border pixels (which are not repeated).
 
     Written as two gathers of rows and columns: exactly `ops.pad(mode="reflect")`, but LiteRT's MIRROR_PAD kernel, which
@@ -34,40 +95,35 @@ class ReflectionPadding2D(keras.layers.Layer):
         [3, 2, 1, 2, 3, 2, 1]
     """
 
-    def __init__(self, padding: int | Padding = 1, **kwargs: Any):
-        super().__init__(**kwargs)
-        if isinstance(padding, int):
-            padding = ((padding, padding), (padding, padding))
-        try:
-            (top, bottom), (left, right) = padding
-            valid = all(isinstance(p, int) and p >= 0 for p in (top, bottom, left, right))
-        except (TypeError, ValueError):
-            valid = False
-        if not valid:
-            raise ValueError(
-                "padding must be an int >= 0 or ((top, bottom), (left, right)) of such ints. "
-                f"Received: padding={padding!r}"
-            )
-        self.padding = ((top, bottom), (left, right))
+    axes = 2
 
-    def call(self, inputs: Any) -> Any:
-        sizes = inputs.shape[1:3]
-        once = all(s is not None and max(p) < s for s, p in zip(sizes, self.padding, strict=True))
-        if once and keras.backend.backend() == "tensorflow":
-            return _with_pad_gradient(inputs, self.padding)
-        return _padded(inputs, self.padding)
 
-    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        n, h, w, c = input_shape
-        (top, bottom), (left, right) = self.padding
-        return (n, None if h is None else h + top + bottom, None if w is None else w + left + right, c)
+@keras.saving.register_keras_serializable("kerasmodels")
+class ReflectionPadding3D(_ReflectionPadding):
+    """Pad volumes by mirroring them about their outermost planes (which are not repeated).
 
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "padding": self.padding}
+    All else as `ReflectionPadding2D`.
+
+    Args:
+        padding: positions added on every side, or (before, after) for each of the three axes.
+
+    Shapes:
+        (N, D, H, W, C) -> (N, D', H', W', C); sizes may be unknown.
+
+    Raises:
+        ValueError: padding is negative or not of one of the two forms.
+
+    Example:
+        >>> import numpy as np, kerasmodels as km
+        >>> tuple(km.layers.ReflectionPadding3D(2)(np.ones((1, 4, 5, 6, 1))).shape)
+        (1, 8, 9, 10, 1)
+    """
+
+    axes = 3
 
 
 def _padded(x: Any, padding: Padding) -> Any:
-    for axis, (before, after) in zip((1, 2), padding, strict=True):
+    for axis, (before, after) in enumerate(padding, 1):
         if before or after:
             x = _take(x, _reflected(x, axis, before, after), axis)
     return x

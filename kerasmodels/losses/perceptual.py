@@ -4,6 +4,9 @@ A backbone is any callable from pictures (N, H, W, 3), RGB 0-255, to a dict tap 
 `kerasmodels.backbones.VGG16(taps=...)`. Every loss runs it once for all its taps. Features are compared in float32, so
 the backbone itself may compute in bfloat16.
 
+Nothing here is about two dimensions: with a backbone of 1-D or 3-D convolutions, `picture` below stands for a signal
+(L, C) or a volume (D, H, W, C), and a mask for one weight per position of it.
+
 The backbone is not saved with a model that was compiled with one of these losses: load such a model with
 `keras.models.load_model(path, compile=False)`.
 """
@@ -97,7 +100,8 @@ class GramStyle(keras.losses.Loss):
 
     Args:
         backbone: see the module.
-        style_image: (H, W, 3) or (1, H, W, 3), RGB 0-255; its size sets the size of the brush strokes.
+        style_image: (H, W, 3) or (1, H, W, 3), RGB 0-255; its size sets the size of the brush strokes. For backbones of
+            signals or volumes, one of these, with or without the leading 1.
         weights: tap -> weight; None for 1 for each tap of the backbone.
         style_mask: (H, W), 0-1: the region of the style picture to learn from; None for all.
         mask: (h, w), 0-1: the region of `y_pred` that gets the style; None for all. Masks are shrunk to each tap's size
@@ -107,7 +111,7 @@ class GramStyle(keras.losses.Loss):
         y_pred (N, H, W, 3), RGB 0-255 -> (N,) before reduction.
 
     Raises:
-        ValueError: the style picture is not of that shape, or a weight names a tap the backbone does not have.
+        ValueError: the style picture or a mask is not of that shape, or a weight names a tap the backbone lacks.
 
     Reference:
         Gatys et al. 2016; Johnson et al. 2016, equations 3 and 4.
@@ -126,14 +130,9 @@ class GramStyle(keras.losses.Loss):
         super().__init__(name=name, **kwargs)
         self._backbone = _hidden(backbone)
         self.weights = _tap_weights(backbone, weights)
-        self.mask = None if mask is None else _checked_mask(mask)
-        style = np.asarray(style_image, "float32")
-        style = style[None] if style.ndim == 3 else style
-        if style.ndim != 4 or style.shape[0] != 1 or style.shape[3] != 3:
-            raise ValueError(
-                f"style_image must be one RGB picture (H, W, 3), values 0-255. Received shape: {np.shape(style_image)}"
-            )
-        style_mask = None if style_mask is None else _checked_mask(style_mask)
+        style = _one_example(backbone, np.asarray(style_image, "float32"))
+        self.mask = None if mask is None else _checked_mask(mask, style.ndim - 2)
+        style_mask = None if style_mask is None else _checked_mask(style_mask, style.ndim - 2)
         features = backbone(style)
         self.targets = {
             tap: ops.stop_gradient(gram_matrix(features[tap], _mask_for(style_mask, features[tap])))
@@ -237,24 +236,42 @@ def _tap_weights(backbone: Backbone, weights: Mapping[str, float] | None) -> dic
     return {tap: float(w) for tap, w in weights.items()}
 
 
-def _checked_mask(mask: Any) -> np.ndarray:
+def _one_example(backbone: Backbone, style: np.ndarray) -> np.ndarray:
+    """`style` as a batch of one, (1, positions..., C), checked against what the backbone takes if it tells."""
+    takes = getattr(getattr(backbone, "input", None), "shape", None)
+    rank = len(takes) if takes is not None else style.ndim + (style.ndim > 0 and style.shape[0] != 1)
+    one = style[None] if style.ndim == rank - 1 else style
+    fits = one.ndim == rank >= 3 and one.shape[0] == 1
+    if not (fits and (takes is None or takes[-1] in (None, one.shape[-1]))):
+        channels = "C" if takes is None or takes[-1] is None else takes[-1]
+        form = {3: f"signal (L, {channels})", 4: f"picture (H, W, {channels})", 5: f"volume (D, H, W, {channels})"}
+        if (rank, channels) == (4, 3):
+            form[4] = "RGB picture (H, W, 3), values 0-255"
+        raise ValueError(f"style_image must be one {form.get(rank, form[4])}. Received shape: {style.shape}")
+    return one
+
+
+def _checked_mask(mask: Any, axes: int) -> np.ndarray:
     mask = np.asarray(mask, "float32")
-    if mask.ndim != 2 or not (mask.min() >= 0 and mask.max() <= 1):
+    if mask.ndim != axes or not (mask.min() >= 0 and mask.max() <= 1):
+        form = {1: "(L,)", 2: "(H, W)", 3: "(D, H, W)"}.get(axes, f"of {axes} axes")
         raise ValueError(
-            f"a mask must be (H, W) with values 0-1. Received shape {mask.shape}, values {mask.min()} to {mask.max()}"
+            f"a mask must be {form} with values 0-1. Received shape {mask.shape}, values {mask.min()} to {mask.max()}"
         )
     return mask
 
 
 def _mask_for(mask: np.ndarray | None, features: Any) -> Any:
-    """The mask at the features' size, (1, h, w), or None."""
+    """The mask at the features' size, (1, positions...), or None."""
     if mask is None:
         return None
-    size = tuple(features.shape[1:3])
+    size = tuple(features.shape[1:-1])
     if None in size:
         raise ValueError("a mask needs pictures of a known size.")
-    rows, columns = (_area_weights(m, s) for m, s in zip(mask.shape, size, strict=True))
-    return ops.convert_to_tensor((rows @ mask @ columns.T)[None].astype("float32"))
+    for axis, length in enumerate(size):
+        shrunk = np.tensordot(_area_weights(mask.shape[axis], length), mask, (1, axis))
+        mask = np.moveaxis(shrunk, 0, axis)
+    return ops.convert_to_tensor(mask[None].astype("float32"))
 
 
 def _area_weights(source: int, target: int) -> np.ndarray:

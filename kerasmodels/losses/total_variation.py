@@ -1,4 +1,4 @@
-"""Total variation of pictures."""
+"""Total variation of pictures, signals and volumes."""
 
 from typing import Any
 
@@ -13,22 +13,22 @@ def total_variation(images: Any) -> Any:
     define the gradient only.
 
     Args:
-        images: (N, H, W, C), any unit.
+        images: (N, positions..., C), any unit: pictures (N, H, W, C), signals (N, L, C), volumes (N, D, H, W, C).
 
     Returns:
         (N,), the unit squared. It is a sum: it grows with the number of pixels.
     """
     images = ops.cast(images, "float32")
-    n, h, w, c = ops.shape(images)
-    # Not images[:, 1:]: TensorFlow takes several times as long for the gradient of that.
-    down = ops.subtract(
-        ops.slice(images, (0, 1, 0, 0), (n, h - 1, w, c)), ops.slice(images, (0, 0, 0, 0), (n, h - 1, w, c))
-    )
-    right = ops.subtract(
-        ops.slice(images, (0, 0, 1, 0), (n, h, w - 1, c)), ops.slice(images, (0, 0, 0, 0), (n, h, w - 1, c))
-    )
-    axes = (1, 2, 3)
-    return 0.5 * ops.add(ops.sum(ops.square(down), axis=axes), ops.sum(ops.square(right), axis=axes))
+    shape = ops.shape(images)
+    rank = len(shape)
+    total = 0.0
+    for axis in range(1, rank - 1):
+        # Not images[:, 1:]: TensorFlow takes several times as long for the gradient of that.
+        size = [length - 1 if a == axis else length for a, length in enumerate(shape)]
+        here, next_one = [0] * rank, [int(a == axis) for a in range(rank)]
+        step = ops.subtract(ops.slice(images, next_one, size), ops.slice(images, here, size))
+        total = ops.add(total, ops.sum(ops.square(step), axis=tuple(range(1, rank))))
+    return ops.multiply(total, 0.5)
 
 
 @keras.saving.register_keras_serializable("kerasmodels")

@@ -6,10 +6,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from kerasmodels.models.closed_form_matting import ClosedFormMatting
     from kerasmodels.models.fast_style import FastStyle
+    from kerasmodels.models.feature_patches import FeaturePatches
 
-__all__ = ["ClosedFormMatting", "FastStyle"]
+__all__ = ["ClosedFormMatting", "FastStyle", "FeaturePatches"]
 
-_MODULES = {"ClosedFormMatting": "closed_form_matting", "FastStyle": "fast_style"}
+_MODULES = {
+    "ClosedFormMatting": "closed_form_matting",
+    "FastStyle": "fast_style",
+    "FeaturePatches": "feature_patches",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -1,6 +1,7 @@
 """`list`, `info` and `run`."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -57,6 +58,20 @@ def test_info_shows_how_variants_differ(tiny_family, capfd) -> None:
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in capfd.readouterr().out.splitlines()]
     assert ["steps", "6", "2", ""] in rows
     assert ["bias", "True", "", "False"] in rows
+
+
+def test_info_without_the_weights_it_needs(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "kerasmodels", "info", "feature_patches"],
+        cwd=ROOT,
+        env={**os.environ, "KERASMODELS_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0
+    assert "kerasmodels weights vgg16" in done.stdout
+    assert "relu3_1" in done.stdout
 
 
 def test_run_passes_flags_and_shows_facts(tiny_family, capfd, tmp_path: Path) -> None:

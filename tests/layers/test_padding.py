@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kerasmodels.layers import ReflectionPadding2D
+from kerasmodels.layers import ReflectionPadding1D, ReflectionPadding2D, ReflectionPadding3D
 from kerasmodels.layers.padding import reflect_to_multiple
 
 PICTURE = np.random.default_rng(0).normal(size=(2, 7, 5, 3)).astype("float32")
@@ -36,6 +36,36 @@ def test_gradient_counts_how_often_a_pixel_is_shown(padding, counts):
     assert np.ravel(tape.gradient(y, x)).tolist() == counts
 
 
+@pytest.mark.parametrize(
+    ("layer", "x"),
+    [
+        (ReflectionPadding1D(3), PICTURE[:, :, 0]),
+        (ReflectionPadding1D((0, 11)), PICTURE[:, :, 0]),
+        (ReflectionPadding3D(1), np.stack([PICTURE, -PICTURE, PICTURE**2], axis=1)),
+        (ReflectionPadding3D(((5, 0), (0, 2), (4, 4))), np.stack([PICTURE, -PICTURE, PICTURE**2], axis=1)),
+    ],
+    ids=["signal", "signal, beyond", "volume", "volume, beyond"],
+)
+@pytest.mark.parametrize("known", [True, False], ids=["static", "dynamic"])
+def test_signals_and_volumes(layer, x, known):
+    """Values, and the gradient: each position counts as often as it is shown."""
+    shape = x.shape if known else (None,) * (x.ndim - 1) + (3,)
+    padding = ((0, 0), *layer.padding, (0, 0))
+
+    @tf.function(input_signature=[tf.TensorSpec(shape)])
+    def call(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = layer(x)
+            total = tf.reduce_sum(y)
+        return y, tape.gradient(total, x)
+
+    y, gradient = call(x)
+    np.testing.assert_array_equal(y, np.pad(x, padding, mode="reflect"))
+    shown = np.pad(np.arange(x.size).reshape(x.shape), padding, mode="reflect")
+    np.testing.assert_array_equal(gradient, np.bincount(shown.ravel(), minlength=x.size).reshape(x.shape))
+
+
 @pytest.mark.parametrize("size", [(8, 12), (7, 5), (1, 2)])
 @pytest.mark.parametrize("known", [True, False], ids=["static", "dynamic"])
 def test_reflect_to_multiple(size, known):
@@ -52,5 +82,20 @@ def test_refuses_other_paddings(padding):
         ReflectionPadding2D(padding)
 
 
+@pytest.mark.parametrize(
+    ("layer", "padding", "words"),
+    [
+        (ReflectionPadding1D, ((1, 2), (3, 4)), r"or \(before, after\)"),
+        (ReflectionPadding1D, (1, -2), r"or \(before, after\)"),
+        (ReflectionPadding3D, (1, 2, 3), r"three \(before, after\)"),
+    ],
+)
+def test_refuses_paddings_of_another_rank(layer, padding, words):
+    with pytest.raises(ValueError, match=words):
+        layer(padding)
+
+
 def test_symbolic_shape():
     assert ReflectionPadding2D(((1, 2), (3, 4)))(keras.Input((None, 10, 3))).shape == (None, None, 17, 3)
+    assert ReflectionPadding1D((1, 2))(keras.Input((10, 3))).shape == (None, 13, 3)
+    assert ReflectionPadding3D(1)(keras.Input((None, 10, 4, 3))).shape == (None, None, 12, 6, 3)

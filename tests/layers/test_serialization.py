@@ -9,10 +9,14 @@ from kerasmodels import layers
 LAYERS = {
     "InstanceNormalization": lambda: layers.InstanceNormalization(1e-4, gamma_initializer="random_uniform"),
     "PolyphaseConv2D": lambda: layers.PolyphaseConv2D(4, (3, 2), activation="tanh"),
+    "ReflectionPadding1D": lambda: layers.ReflectionPadding1D((2, 3)),
     "ReflectionPadding2D": lambda: layers.ReflectionPadding2D(((1, 2), (3, 4))),
+    "ReflectionPadding3D": lambda: layers.ReflectionPadding3D(((1, 2), (0, 0), (3, 4))),
     "ResidualBlock": lambda: layers.ResidualBlock(4, "batch", "reflect"),
     "Resize2D": lambda: layers.Resize2D(3, "bilinear"),
 }
+POSITIONS = {"ReflectionPadding1D": (9,), "ReflectionPadding3D": (5, 9, 8)}
+"""Of an input, where it is not a picture."""
 
 
 def test_every_public_layer_is_here():
@@ -21,8 +25,9 @@ def test_every_public_layer_is_here():
 
 @pytest.mark.parametrize("name", LAYERS)
 def test_saved_and_loaded_equal(name, tmp_path):
-    x = np.random.default_rng(0).normal(size=(2, 9, 8, 4)).astype("float32")
-    inputs = keras.Input((9, 8, 4))
+    shape = (*POSITIONS.get(name, (9, 8)), 4)
+    x = np.random.default_rng(0).normal(size=(2, *shape)).astype("float32")
+    inputs = keras.Input(shape)
     model = keras.Model(inputs, LAYERS[name]()(inputs))
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
@@ -31,11 +36,13 @@ def test_saved_and_loaded_equal(name, tmp_path):
 
 @pytest.mark.parametrize("name", LAYERS)
 def test_trains_in_mixed_precision(name):
-    inputs = keras.Input((8, 8, 4))
-    x = keras.layers.Conv2D(4, 1)(inputs)
+    shape = (*POSITIONS.get(name, (8, 8)), 4)
+    inputs = keras.Input(shape)
+    x = keras.layers.Dense(4)(inputs)
     layer = LAYERS[name]()
     layer = type(layer).from_config({**layer.get_config(), "dtype": keras.DTypePolicy("mixed_bfloat16")})
-    model = keras.Model(inputs, keras.layers.GlobalAveragePooling2D(dtype="float32")(layer(x) * 2))
+    mean = keras.ops.mean(keras.ops.cast(layer(x), "float32"), axis=tuple(range(1, len(shape))))
+    model = keras.Model(inputs, mean)
     model.compile("sgd", "mse", jit_compile=False)
-    losses = model.fit(np.ones((2, 8, 8, 4)), np.ones((2, 4)), epochs=2, verbose=0).history["loss"]
+    losses = model.fit(np.ones((2, *shape)), np.ones((2, 4)), epochs=2, verbose=0).history["loss"]
     assert np.isfinite(losses).all()

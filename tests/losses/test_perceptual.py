@@ -165,6 +165,94 @@ def test_bfloat16_backbone_is_compared_in_float32(backbone):
     assert rough == pytest.approx(exact, rel=0.03)
 
 
+# --- signals and volumes
+
+
+def conv_stack(convolution, pooling, positions):
+    """A small network of 1-D or 3-D convolutions with two taps."""
+    keras.utils.set_random_seed(2)
+    inputs = keras.Input((*positions, 2))
+    first = convolution(5, 3, activation="relu", padding="same")(inputs)
+    second = convolution(4, 3, activation="relu", padding="same")(pooling(2)(first))
+    return keras.Model(inputs, {"a": first, "b": second})
+
+
+STACKS = {
+    "signal": ((16,), keras.layers.Conv1D, keras.layers.MaxPooling1D),
+    "volume": ((8, 6, 10), keras.layers.Conv3D, keras.layers.MaxPooling3D),
+}
+
+
+@pytest.fixture(scope="module", params=STACKS)
+def stack(request):
+    positions, convolution, pooling = STACKS[request.param]
+    return conv_stack(convolution, pooling, positions), positions
+
+
+def test_style_and_content_of_signals_and_volumes(stack):
+    backbone, positions = stack
+    style, x = (RANDOM.normal(size=(n, *positions, 2)).astype("float32") for n in (1, 3))
+    want, have = backbone(style), backbone(x)
+    expected = 0.0
+    for tap in ("a", "b"):
+        a, b = (np.asarray(f[tap], "float64").reshape(len(f[tap]), -1, f[tap].shape[-1]) for f in (want, have))
+        grams = [np.einsum("npi,npj->nij", f, f) / (f.shape[1] * f.shape[2]) for f in (a, b)]
+        expected += np.mean((grams[0] - grams[1]) ** 2)
+    for given in (style, style[0]):  # with the leading 1 and without
+        assert float(GramStyle(backbone, given)(x, x)) == pytest.approx(expected, rel=1e-5)
+    whole = Perceptual(backbone, style[0], {"b": 2.0}, {"a": 1.0}, total_variation_weight=0.5)
+    terms = {name: float(np.mean(term)) for name, term in whole.terms(x, x[::-1]).items()}
+    assert terms["content"] == pytest.approx(2 * np.mean((have["b"] - have["b"][::-1]) ** 2), rel=1e-5)
+    assert terms["total_variation"] == pytest.approx(0.5 * float(TotalVariation()(x, x)), rel=1e-5)
+
+
+def test_masks_of_signals_and_volumes(stack):
+    """A mask on the first half of the first axis: the rest is not looked at, and gets no gradient."""
+    backbone, positions = stack
+    style, x = (RANDOM.normal(size=(1, *positions, 2)).astype("float32") for _ in range(2))
+    mask = np.zeros(positions, "float32")
+    half = positions[0] // 2
+    mask[:half] = 1
+    other = style.copy()
+    other[:, half + 4 :] = 9.0
+    one, two = (GramStyle(backbone, s, {"a": 1.0}, style_mask=mask, mask=mask) for s in (style, other))
+    np.testing.assert_allclose(one.targets["a"], two.targets["a"], rtol=1e-6)
+    np.testing.assert_allclose(
+        one.targets["a"], gram_matrix(np.asarray(backbone(style)["a"])[:, :half]), rtol=1e-5, atol=1e-7
+    )
+    variable = tf.Variable(x)
+    with tf.GradientTape() as tape:
+        value = one(x, variable)
+    gradient = np.abs(tape.gradient(value, variable).numpy())
+    assert gradient[:, :half].max() > 0
+    assert gradient[:, half + 1 :].max() == 0
+    # At the pooled tap the mask has half the resolution.
+    pooled = GramStyle(backbone, style, {"b": 1.0}, style_mask=mask)
+    quarter = gram_matrix(np.asarray(backbone(style)["b"])[:, : half // 2])
+    np.testing.assert_allclose(pooled.targets["b"], quarter, rtol=1e-5, atol=1e-7)
+
+
+def test_a_signal_s_masks_and_shapes_are_checked():
+    backbone = conv_stack(keras.layers.Conv1D, keras.layers.MaxPooling1D, (None,))
+    signal = np.zeros((16, 2))
+    with pytest.raises(ValueError, match=r"one signal \(L, 2\)\. Received shape: \(16, 3\)"):
+        GramStyle(backbone, np.zeros((16, 3)))
+    with pytest.raises(ValueError, match=r"one signal \(L, 2\)\. Received shape: \(5, 16, 2\)"):
+        GramStyle(backbone, np.zeros((5, 16, 2)))
+    with pytest.raises(ValueError, match=r"a mask must be \(L,\)"):
+        GramStyle(backbone, signal, style_mask=np.ones((4, 4)))
+    with pytest.raises(ValueError, match="a known size"):
+        GramStyle(backbone, signal, mask=np.ones(16)).call(None, keras.Input((None, 2)))
+
+
+def test_total_variation_of_a_signal_and_a_volume():
+    signal = np.array([0.0, 3.0, 1.0], "float32").reshape(1, 3, 1)
+    assert np.asarray(total_variation(signal)).tolist() == [0.5 * (9 + 4)]
+    volume = RANDOM.normal(size=(2, 4, 3, 5, 2)).astype("float32")
+    expected = 0.5 * sum(np.sum(np.diff(volume.astype("float64"), axis=a) ** 2, axis=(1, 2, 3, 4)) for a in (1, 2, 3))
+    np.testing.assert_allclose(total_variation(volume), expected, rtol=1e-5)
+
+
 # --- total variation
 
 
