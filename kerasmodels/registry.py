@@ -30,6 +30,12 @@ ROWS = (
         "Johnson, Alahi, Fei-Fei: Perceptual Losses for Real-Time Style Transfer and Super-Resolution, ECCV 2016",
         "repaint photos and videos in the style of a painting, in one forward pass",
     ),
+    Row(
+        "neural_style",
+        "kerasmodels.models.neural_style",
+        "Gatys, Ecker, Bethge: Image Style Transfer Using Convolutional Neural Networks, CVPR 2016",
+        "paint a photo in the style of one or several paintings, by optimising its pixels",
+    ),
 )
 
 

@@ -1,5 +1,5 @@
 """Pictures and texts on disk as arrays and `tf.data` streams."""
 
-from kerasmodels.data.images import list_images, photo_crops, read_image, write_image
+from kerasmodels.data.images import image_size, list_images, photo_crops, read_image, resized, write_image
 
-__all__ = ["list_images", "photo_crops", "read_image", "write_image"]
+__all__ = ["image_size", "list_images", "photo_crops", "read_image", "resized", "write_image"]

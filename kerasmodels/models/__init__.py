@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from kerasmodels.models.fast_style import FastStyle
+    from kerasmodels.models.neural_style import NeuralStyle
 
-__all__ = ["FastStyle"]
+__all__ = ["FastStyle", "NeuralStyle"]
 
-_MODULES = {"FastStyle": "fast_style"}
+_MODULES = {"FastStyle": "fast_style", "NeuralStyle": "neural_style"}
 
 
 def __getattr__(name: str) -> Any:

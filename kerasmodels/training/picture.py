@@ -53,6 +53,7 @@ class PictureModel(keras.Model):
         super().__init__(**kwargs)
         self.picture = Picture(height, width)
         self.objective: Objective | None = None
+        self._terms_of_now: Callable[[], Mapping[str, Any]] | None = None
         self._term_means = [keras.metrics.Mean(name=term) for term in terms]
         self.built = True
 
@@ -64,13 +65,12 @@ class PictureModel(keras.Model):
         super().compile(optimizer, loss=None, **kwargs)
         # Behind Keras' back: it would take a network inside for a part of the model, and save it.
         object.__setattr__(self, "objective", objective)
+        object.__setattr__(self, "_terms_of_now", None)
 
     def compute_loss(
         self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
     ) -> Any:
-        if self.objective is None:
-            raise UsageError("the model has no objective yet. Call `model.compile(optimizer, objective)` first.")
-        terms = {name: ops.sum(value) for name, value in self.objective.terms(y_pred).items()}
+        terms = {name: ops.sum(value) for name, value in self._objective().terms(y_pred).items()}
         for mean in self._term_means:
             if mean.name in terms:
                 mean.update_state(terms[mean.name])
@@ -78,6 +78,24 @@ class PictureModel(keras.Model):
 
     def get_compile_config(self) -> dict[str, Any] | None:
         return None
+
+    def terms(self) -> dict[str, float]:
+        """The weighted terms of the objective at the present picture; their sum is the loss."""
+        if self._terms_of_now is None:
+            objective = self._objective()
+
+            @tf.function(autograph=False)
+            def terms() -> dict[str, Any]:
+                return {name: ops.sum(value) for name, value in objective.terms(self(None)).items()}
+
+            # Traced at once: TensorFlow warns of many functions made at one line, of which each has its own model.
+            object.__setattr__(self, "_terms_of_now", terms.get_concrete_function())
+        return {name: float(value) for name, value in self._terms_of_now().items()}
+
+    def _objective(self) -> Objective:
+        if self.objective is None:
+            raise UsageError("the model has no objective yet. Call `model.compile(optimizer, objective)` first.")
+        return self.objective
 
     def pixels(self) -> np.ndarray:
         """The picture as it is now, (H, W, 3) float32, RGB 0-255, not clipped."""
@@ -210,7 +228,7 @@ def optimize_picture(
         write_image(out, picture)
     if stop.is_set() and done < total:
         raise Interrupted(f"stopped at step {done} of {total}; the picture so far is in {out}.")
-    terms = _terms(model)
+    terms = model.terms()
     return Painted(
         picture=picture,
         steps=done,
@@ -260,7 +278,7 @@ def _by_fit(
 ) -> tuple[tuple[float, ...], int]:
     history = _History()
     model.fit(step_numbers(start), steps_per_epoch=steps, callbacks=[history, *callbacks], shuffle=False, verbose=0)
-    return (*history.losses, sum(_terms(model).values())), len(history.losses)
+    return (*history.losses, sum(model.terms().values())), len(history.losses)
 
 
 def _by_minimize(
@@ -280,7 +298,7 @@ def _by_minimize(
         nonlocal before
         logs = {"loss": value}
         if due(every, start + before, start + iteration) or iteration >= steps:
-            logs |= _terms(model)
+            logs |= model.terms()
         before = iteration
         calls.on_train_batch_end(iteration - 1, logs)
         calls.on_train_batch_begin(iteration)
@@ -302,7 +320,7 @@ def _by_minimize(
             callback_every=1,
         )
     except DivergedError as error:
-        bad = [(name, value) for name, value in _terms(model).items() if not np.isfinite(value)]
+        bad = [(name, value) for name, value in model.terms().items() if not np.isfinite(value)]
         if not bad:
             raise
         name, value = bad[0]
@@ -312,18 +330,3 @@ def _by_minimize(
     calls.on_epoch_end(0)
     calls.on_train_end()
     return result.history, result.evaluations
-
-
-def _terms(model: PictureModel) -> dict[str, float]:
-    """The weighted terms at the present picture."""
-    assert model.objective is not None
-    objective = model.objective
-
-    if not hasattr(model, "_terms_function"):
-
-        @tf.function(autograph=False)
-        def terms() -> dict[str, Any]:
-            return {name: ops.sum(value) for name, value in objective.terms(model(None)).items()}
-
-        object.__setattr__(model, "_terms_function", terms)
-    return {name: float(value) for name, value in model._terms_function().items()}
