@@ -275,8 +275,8 @@ def ship_preset(folder: str | Path, name: str, *, line: str, data: str, licence:
         commands, seconds = [*_commands(start.card), *commands], seconds + start.card["seconds"]
         earlier = start.config.get("start_from")
     # Where files lay on the machine that trained is nobody's business.
-    paths = ("style", "photos", "start_from", "vgg")
-    shown = {k: Path(v).name if k in paths and v else v for k, v in trained.config.items()}
+    paths = ("style", "photos", "start_from", "vgg", "content", "masks", "style_masks")
+    shown = {k: _file_name(v) if k in paths else v for k, v in trained.config.items()}
     card = {
         "line": line,
         "family": trained.family,
@@ -297,6 +297,13 @@ def ship_preset(folder: str | Path, name: str, *, line: str, data: str, licence:
         },
     }
     return write_json(path.with_suffix(".json"), card)
+
+
+def _file_name(value: Any) -> Any:
+    """The name of a file without its folder; of each, in a list."""
+    if isinstance(value, list | tuple):
+        return [_file_name(v) for v in value]
+    return Path(value).name if value else value
 
 
 def _commands(card: Mapping[str, Any]) -> list[str]:

@@ -118,7 +118,7 @@ TINY: dict[str, Tiny] = {
     "neural_style": Tiny(
         config=neural_style.Config(**_NEURAL_STYLE, height=40, width=55, steps=4),
         data=_neural_style_data,
-        dims={"height": 38, "width": 53, "style_height": 35, "style_width": 44},
+        dims={"height": 9, "width": 14, "style_height": 11, "style_width": 10},
         task=_neural_style_task,
     ),
 }
