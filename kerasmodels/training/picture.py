@@ -5,6 +5,8 @@ user who wants the picture and no run folder: it drives one model after another,
 has whenever asked.
 """
 
+import errno
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
@@ -19,7 +21,8 @@ from keras import ops
 
 from kerasmodels import optimizers
 from kerasmodels.data import write_image
-from kerasmodels.errors import DivergedError, UsageError, unknown_name
+from kerasmodels.data.images import SUFFIXES
+from kerasmodels.errors import DivergedError, UsageError, storage_error, unknown_name
 from kerasmodels.layers import Picture
 from kerasmodels.training.callbacks import Gallery, Log, NaNStop, StepCallback, due
 from kerasmodels.training.interrupts import Interrupted, stop_on_signal
@@ -188,6 +191,7 @@ def optimize_picture(
     out, log = Path(out), None if log is None else Path(log)
     if log is not None and (log / "log.csv").exists():
         raise UsageError(f"expected a new folder to log into. Received: {str(log)!r}, which has a log.csv.")
+    _check_writable(out)
     total, done, evaluations, began = sum(stage.steps for stage in stages), 0, 0, time.perf_counter()
     pixels: np.ndarray | None = None
     histories: list[tuple[float, ...]] = []
@@ -238,6 +242,19 @@ def optimize_picture(
         terms=terms,
         history=tuple(histories),
     )
+
+
+def _check_writable(out: Path) -> None:
+    """Raise now what `write_image` would raise after minutes of work."""
+    if out.suffix.lower() not in SUFFIXES:
+        raise UsageError(f"expected a picture name such as out.png or out.jpg. Received: {str(out)!r}.")
+    if out.is_dir():
+        raise storage_error(out, IsADirectoryError(errno.EISDIR, "a folder"))
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=out.parent).close()
+    except OSError as error:
+        raise storage_error(out, error) from error
 
 
 class _Live(StepCallback):

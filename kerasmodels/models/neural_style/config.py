@@ -1,13 +1,13 @@
 """What a picture should look like, and how it is made."""
 
 import dataclasses
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from kerasmodels.backbones.sources import layer_names
 from kerasmodels.data import image_size
-from kerasmodels.errors import DataError
+from kerasmodels.errors import DataError, unknown_name
 from kerasmodels.family import check
 
 TERMS = ("content", "style", "total_variation")
@@ -77,6 +77,9 @@ class Look:
             (self.style_layers, self.style_layer_weights),
         ):
             check(len(given) in (0, len(layers)), f"a weight for each of the layers {layers}", given)
+            for name in layers:
+                if name not in layer_names(self.network):
+                    raise unknown_name(f"layer of {self.network}", name, layer_names(self.network))
             check(len(set(layers)) == len(layers), "each layer once", layers)
         check(len(self.style_layers) > 0, "at least one of style_layers", self.style_layers)
         every = (*self.style_weights, *self.content_layer_weights, *self.style_layer_weights)
@@ -141,8 +144,9 @@ class Config(Look):
 
 def smallest_side(look: Look) -> int:
     """The smallest side that leaves two positions at the deepest layer; with one, there is nothing to reflect."""
-    blocks = [re.search(r"\d", name) for name in (*look.content_layers, *look.style_layers)]
-    return 2 ** max((int(block[0]) for block in blocks if block), default=1)
+    order = layer_names(look.network)
+    deepest = max(order.index(name) for name in (*look.content_layers, *look.style_layers))
+    return 2 ** (1 + sum(name.startswith("pool") for name in order[: deepest + 1]))
 
 
 VARIANTS = {
