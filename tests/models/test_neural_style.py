@@ -131,7 +131,8 @@ def test_gradient(pictures, pooling, formulation):
     # Small enough to meet few kinks, large enough not to drown in float32's rounding.
     h = 0.004 * float(value) / length
     finite = (float(loss(point + h * slope / length)) - float(loss(point - h * slope / length))) / (2 * h)
-    assert finite == pytest.approx(length, rel=1e-4)
+    # Maxima that change places are kinks, too.
+    assert finite == pytest.approx(length, rel=1e-4 if pooling == "avg" else 3e-4)
 
     read = read_pictures(made)
     written = PortableStyle(

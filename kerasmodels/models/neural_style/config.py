@@ -46,11 +46,11 @@ class Look:
     formulation: Literal["course", "gatys", "relative"] = "course"
     """The content term per layer: a quarter of the mean square (course) or half the sum (gatys) of differences; the
     style term is the same in both. relative: both terms as parts of their targets' own size, whatever the network."""
-    content_layers: tuple[str, ...] = ("conv4_2",)
-    """Layers that must keep the content."""
+    content_layers: tuple[str, ...] = ("relu4_2",)
+    """Layers that must keep the content (paper: conv4_2, which stands for its output after the ReLU)."""
     content_layer_weights: tuple[float, ...] = ()
     """Weights of these layers; left out, 1 / their number."""
-    style_layers: tuple[str, ...] = ("conv1_1", "conv2_1", "conv3_1", "conv4_1", "conv5_1")
+    style_layers: tuple[str, ...] = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
     """Layers whose Gram matrices must match the painting's."""
     style_layer_weights: tuple[float, ...] = ()
     """Weights of these layers; left out, 1 / their number (paper: 1/5)."""
