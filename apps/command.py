@@ -9,9 +9,9 @@ import re
 import shlex
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING, Any, TypeVar
+from typing import IO, TYPE_CHECKING, Any, TypeVar, get_args, get_origin, get_type_hints
 
 from kerasmodels import registry
 from kerasmodels.errors import KerasModelsError, UsageError
@@ -95,7 +95,7 @@ def parse(options: type[T], argv: Sequence[str], prog: str, description: str, de
         with contextlib.redirect_stdout(written), contextlib.redirect_stderr(complaint):
             return tyro.cli(
                 options,
-                args=list(argv),
+                args=_gathered(argv, _list_flags(options)),
                 prog=prog,
                 description=f"{description}\n\n{EVERYWHERE}",
                 config=(tyro.conf.OmitArgPrefixes,),
@@ -105,6 +105,34 @@ def parse(options: type[T], argv: Sequence[str], prog: str, description: str, de
         if not end.code:
             raise HelpRequest(written.getvalue()) from None
         raise UsageError(_unboxed(complaint.getvalue())) from None
+
+
+def _list_flags(options: Any) -> set[str]:
+    """The flags of a dataclass, and of those in it, that take any number of values."""
+    flags: set[str] = set()
+    for name, kind in get_type_hints(options).items():
+        if dataclasses.is_dataclass(kind):
+            flags |= _list_flags(kind)
+        elif get_origin(kind) is tuple and get_args(kind)[-1] is Ellipsis:
+            flags.add(f"--{name.replace('_', '-')}")
+    return flags
+
+
+def _gathered(argv: Sequence[str], lists: Collection[str]) -> list[str]:
+    """`--style a --style b` as `--style a b` for the flags in `lists`; of other flags given twice the last counts."""
+    groups: list[list[str]] = [[]]
+    for word in argv:
+        flag, equals, value = word.partition("=")
+        if flag not in lists:
+            if word.startswith("-") and not re.match(r"-[\d.]", word):
+                groups.append([])
+            groups[-1].append(word)
+            continue
+        earlier = next((group for group in groups if group[:1] == [flag]), [flag])
+        # What follows belongs to it: it moves to the end.
+        groups = [group for group in groups if group is not earlier]
+        groups.append([*earlier, *([value] if equals else [])])
+    return [word for group in groups for word in group]
 
 
 def _unboxed(text: str) -> str:

@@ -87,7 +87,7 @@ def bench(
         sizes: as for `export`; None is the servable's own.
         rounds: calls timed of each contestant.
         threads: numbers of threads for LiteRT and ONNX Runtime.
-        precisions: of LiteRT and ONNX files, as far as each supports them; without weights only fp32.
+        precisions: of LiteRT and ONNX files, as far as each supports them and the servable has them.
         calibration: for int8, as for `export`.
         progress: called with one line of text as each step begins.
 
@@ -102,14 +102,16 @@ def bench(
             raise unknown_name("precision", precision, PRECISIONS)
     if rounds < 1:
         raise UsageError(f"expected at least one round. Received: rounds={rounds}.")
-    if not servable.model.variables:
-        precisions = ("fp32",)
     say = progress or (lambda line: None)
     rows: list[Row] = []
     for size in sizes:
         dims, _ = bind(servable, size)
         label = "x".join(str(value) for name, value in dims.items() if name != "batch")
-        examples = calibration_examples(servable, dims, calibration) if "int8" in precisions else ()
+        examples = (
+            calibration_examples(servable, dims, calibration)
+            if "int8" in precisions and servable.model.variables
+            else ()
+        )
         inputs = servable.example(dims, 0)
         try:
             with tempfile.TemporaryDirectory(prefix="kerasmodels-bench-") as folder:
@@ -263,7 +265,8 @@ def _contestants(
 
     for name, title, prepare in (("litert", "LiteRT", litert), ("onnx", "ONNX Runtime", onnx)):
         for precision in find(name).precisions:
-            for count in threads if precision in precisions else ():
+            there = precision in precisions and not servable.lacks(name, precision)
+            for count in threads if there else ():
                 yield _Contestant(title, precision, count, functools.partial(prepare, precision, count))
 
 

@@ -141,8 +141,10 @@ def export_servable(
     chosen = table.select(formats, precision)
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name):
         raise UsageError(f'expected a name of letters, digits, ".", "_" and "-". Received: {name!r}.')
-    if precision != "fp32" and not servable.model.variables:
-        raise UsageError(f"expected precision 'fp32', as {name} has no weights to reduce. Received: {precision!r}.")
+    for form in chosen:
+        why = servable.lacks(form.name, precision)
+        if why:
+            raise UsageError(f"{name} does not exist as {form.name} in {precision}: {why}")
     if calibration is not None and precision != "int8":
         raise UsageError(f"calibration is for precision 'int8'. Received precision {precision!r}: drop one of the two.")
     if allow_flex and not any("allow_flex" in f.options for f in chosen):

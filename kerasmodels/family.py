@@ -63,6 +63,8 @@ class Servable:
         check_dims: further values of the named dimensions that a dynamic artifact must also agree on.
         min_psnr: quality gate (dB) of the reduced precisions against the fp32 Keras model, over the outputs' range.
         doc: one line for the model card.
+        without: (format, precision) that cannot exist -> why, in one sentence with what to use instead. Asking for one
+            is an error that says so.
     """
 
     call: Callable[..., "dict[str, tf.Tensor]"]
@@ -74,6 +76,13 @@ class Servable:
     check_dims: tuple[Mapping[str, int], ...] = ()
     min_psnr: Mapping[str, float] = field(default_factory=lambda: {"fp16": 40.0, "dynamic": 25.0, "int8": 25.0})
     doc: str = ""
+    without: Mapping[tuple[str, str], str] = field(default_factory=dict)
+
+    def lacks(self, form: str, precision: str) -> str:
+        """Why there is no artifact of that format and precision; empty if there is one."""
+        if precision != "fp32" and not self.model.variables:
+            return "it has no weights to reduce; export it in fp32."
+        return self.without.get((form, precision), "")
 
 
 @dataclass(frozen=True)
@@ -197,7 +206,8 @@ def nothing_to_train(name: str) -> UsageError:
 def _from_json(value: Any, declared: Any) -> Any:
     """A field's value from its JSON form: lists were tuples, and strings of Path fields paths."""
     if isinstance(value, list):
-        return tuple(value)
+        (element, *_) = typing.get_args(declared) or (None,)
+        return tuple(_from_json(v, element) for v in value)
     if isinstance(value, str) and (declared is Path or Path in typing.get_args(declared)):
         return Path(value)
     return value

@@ -53,6 +53,12 @@ ROWS = (
         "see what a network has learnt: the patches of your photos that excite a unit most",
         trains=False,
     ),
+    Row(
+        "neural_style",
+        "kerasmodels.models.neural_style",
+        "Gatys, Ecker, Bethge: Image Style Transfer Using Convolutional Neural Networks, CVPR 2016",
+        "paint a photo in the style of one or several paintings, by optimising its pixels",
+    ),
 )
 
 

@@ -271,8 +271,8 @@ def ship_preset(folder: str | Path, name: str, *, line: str, data: str, licence:
     worst = max(float(e.max()) for e in errors)
     mean_square = max(float(np.mean(e**2)) for e in errors)
     # Where files lay on the machine that trained is nobody's business.
-    paths = ("style", "photos", "start_from", "vgg")
-    shown = {k: Path(v).name if k in paths and v and Path(v).exists() else v for k, v in trained.config.items()}
+    paths = ("style", "photos", "start_from", "vgg", "content", "masks", "style_masks")
+    shown = {k: _file_name(v) if k in paths else v for k, v in trained.config.items()}
     card = {
         "line": line,
         "family": trained.family,
@@ -306,3 +306,10 @@ def _history(trained: Trained) -> tuple[list[str], float]:
         before, more = _history(find(earlier))
         commands, seconds = [*before, *commands], more + seconds
     return commands, seconds
+
+
+def _file_name(value: Any) -> Any:
+    """The name of a file or folder without where it lies; of each, in a list. Anything else stays, as a preset's name."""
+    if isinstance(value, list | tuple):
+        return [_file_name(v) for v in value]
+    return Path(value).name if value and Path(value).exists() else value

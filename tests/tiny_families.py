@@ -9,7 +9,7 @@ import numpy as np
 
 from kerasmodels.backbones import sources
 from kerasmodels.data import write_image
-from kerasmodels.models import closed_form_matting, fast_style, feature_patches
+from kerasmodels.models import closed_form_matting, fast_style, feature_patches, neural_style
 
 
 @dataclass(frozen=True)
@@ -98,6 +98,39 @@ def _feature_patches_task(folder: Path, run: Path | None, out: Path) -> feature_
     )  # fmt: skip
 
 
+# --- neural style -----------------------------------------------------------------------------------------------------
+
+
+def _neural_style_data(folder: Path) -> Mapping[str, Any]:
+    return {
+        "content": write_image(folder / "photo.png", photo(7, 45, 62)),
+        "style": (write_image(folder / "painting.png", photo(99, 40, 56)),),
+        "height": 40,
+        "width": 55,
+    }
+
+
+def _neural_style_task(folder: Path, run: Path, out: Path) -> neural_style.RunOptions:
+    return neural_style.RunOptions(
+        content=write_image(folder / "holiday.jpg", photo(7, 45, 62)),
+        style=(write_image(folder / "painting.png", photo(99, 40, 56)),),
+        out=out / "painted.png",
+        start_from=run,
+        **_NEURAL_STYLE,
+        steps=3,
+    )
+
+
+_NEURAL_STYLE: dict[str, Any] = {
+    "size": 48,
+    "network": "vgg16",
+    "vgg": "random",
+    "content_layers": ("conv2_2",),
+    "style_layers": ("conv1_1", "conv2_1"),
+    "tv_weight": 1e-3,
+}
+
+
 TINY: dict[str, Tiny] = {
     "fast_style": Tiny(
         config=fast_style.Config(
@@ -118,5 +151,11 @@ TINY: dict[str, Tiny] = {
         data=lambda folder: {},
         dims={"batch": 1, "height": 42, "width": 54},
         task=_feature_patches_task,
+    ),
+    "neural_style": Tiny(
+        config=neural_style.Config(**_NEURAL_STYLE, height=40, width=55, steps=4),
+        data=_neural_style_data,
+        dims={"height": 9, "width": 14, "style_height": 11, "style_width": 10},
+        task=_neural_style_task,
     ),
 }

@@ -8,12 +8,19 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from kerasmodels.backbones.portable import PortableVGG
     from kerasmodels.backbones.receptive_fields import ReceptiveField, receptive_field
     from kerasmodels.backbones.vgg import VGG16, VGG19
 
-__all__ = ["VGG16", "VGG19", "ReceptiveField", "receptive_field"]
+__all__ = ["VGG16", "VGG19", "PortableVGG", "ReceptiveField", "receptive_field"]
 
-_HOMES = {"VGG16": "vgg", "VGG19": "vgg", "ReceptiveField": "receptive_fields", "receptive_field": "receptive_fields"}
+_HOMES = {
+    "PortableVGG": "portable",
+    "ReceptiveField": "receptive_fields",
+    "VGG16": "vgg",
+    "VGG19": "vgg",
+    "receptive_field": "receptive_fields",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -62,6 +62,16 @@ def shapes(network: str) -> dict[str, tuple[int, ...]]:
     return found
 
 
+def layer_names(network: str) -> list[str]:
+    """All layers of "vgg16" or "vgg19" that can be tapped, in order of computation."""
+    names = []
+    for block, size in enumerate(_blocks(network), 1):
+        for i in range(1, size.convolutions + 1):
+            names += [f"conv{block}_{i}", f"relu{block}_{i}"]
+        names.append(f"pool{block}")
+    return names
+
+
 @dataclass(frozen=True)
 class Convention:
     """What a set of weights expects of its input and of the network around it.

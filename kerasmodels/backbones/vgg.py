@@ -78,7 +78,7 @@ def _vgg(
     dtype: str | None,
     preprocess: bool,
 ) -> keras.Model:
-    names = _layer_names(network)
+    names = sources.layer_names(network)
     taps = (taps,) if isinstance(taps, str) else tuple(taps)
     if not taps:
         raise UsageError(f"expected at least one tap of {network}, such as 'relu3_1'. Received: taps=().")
@@ -136,13 +136,3 @@ def _vgg(
                 layer.set_weights([loaded.arrays[f"{layer.name}/kernel"], loaded.arrays[f"{layer.name}/bias"]])
     model.trainable = False
     return model
-
-
-def _layer_names(network: str) -> list[str]:
-    """All layers that can be tapped, in order of computation."""
-    names = []
-    for block, size in enumerate(sources.NETWORKS[network], 1):
-        for i in range(1, size.convolutions + 1):
-            names += [f"conv{block}_{i}", f"relu{block}_{i}"]
-        names.append(f"pool{block}")
-    return names

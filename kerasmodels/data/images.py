@@ -41,6 +41,25 @@ def read_image(path: str | Path, max_side: int | None = None) -> np.ndarray:
         return np.asarray(_upright_rgb(image, max_side))
 
 
+def image_size(path: str | Path) -> tuple[int, int]:
+    """Height and width of the upright picture in a file, from its header.
+
+    Raises:
+        DataError: it is missing or not a picture.
+    """
+    with _opened(path) as image:
+        width, height = image.size
+        # Orientations 5 to 8 of EXIF are turned by a quarter.
+        return (width, height) if image.getexif().get(0x0112, 1) >= 5 else (height, width)
+
+
+def resized(picture: np.ndarray, height: int, width: int) -> np.ndarray:
+    """A picture (H, W, 3), or a mask (H, W), of any range at another size, by Lanczos' filter: float32."""
+    if picture.ndim == 2:
+        return np.asarray(Image.fromarray(picture.astype("float32")).resize((width, height), Image.Resampling.LANCZOS))
+    return np.stack([resized(channel, height, width) for channel in np.moveaxis(picture, -1, 0)], axis=-1)
+
+
 @contextmanager
 def _opened(path: str | Path) -> Iterator[Image.Image]:
     """The picture in a file. What is wrong with it, even if found later while it is decoded, becomes a DataError."""

@@ -2,12 +2,14 @@
 
 from kerasmodels.layers.normalization import InstanceNormalization
 from kerasmodels.layers.padding import ReflectionPadding1D, ReflectionPadding2D, ReflectionPadding3D
+from kerasmodels.layers.picture import Picture
 from kerasmodels.layers.polyphase import PolyphaseConv2D
 from kerasmodels.layers.residual import ResidualBlock
 from kerasmodels.layers.resize import Resize2D
 
 __all__ = [
     "InstanceNormalization",
+    "Picture",
     "PolyphaseConv2D",
     "ReflectionPadding1D",
     "ReflectionPadding2D",

@@ -7,13 +7,15 @@ if TYPE_CHECKING:
     from kerasmodels.models.closed_form_matting import ClosedFormMatting
     from kerasmodels.models.fast_style import FastStyle
     from kerasmodels.models.feature_patches import FeaturePatches
+    from kerasmodels.models.neural_style import NeuralStyle
 
-__all__ = ["ClosedFormMatting", "FastStyle", "FeaturePatches"]
+__all__ = ["ClosedFormMatting", "FastStyle", "FeaturePatches", "NeuralStyle"]
 
 _MODULES = {
     "ClosedFormMatting": "closed_form_matting",
     "FastStyle": "fast_style",
     "FeaturePatches": "feature_patches",
+    "NeuralStyle": "neural_style",
 }
 
 

@@ -56,7 +56,7 @@ def test_export_by_name(command, tmp_path: Path) -> None:
 def test_export_of_what_is_not_there(command) -> None:
     code, result, _ = command("export", "ready", "--formats", "litert", "--precision", "fp16")
     assert code == 2
-    assert "ready has no weights to reduce. Received: 'fp16'" in result["error"]["message"]
+    assert "in fp16: it has no weights to reduce" in result["error"]["message"]
     code, result, _ = command("export", "tiny")
     assert code == 2
     assert "expected a run folder or one of the presets" in result["error"]["message"]
