@@ -2,7 +2,8 @@
 
 from kerasmodels.layers.normalization import InstanceNormalization
 from kerasmodels.layers.padding import ReflectionPadding2D
+from kerasmodels.layers.picture import Picture
 from kerasmodels.layers.residual import ResidualBlock
 from kerasmodels.layers.resize import Resize2D
 
-__all__ = ["InstanceNormalization", "ReflectionPadding2D", "ResidualBlock", "Resize2D"]
+__all__ = ["InstanceNormalization", "Picture", "ReflectionPadding2D", "ResidualBlock", "Resize2D"]

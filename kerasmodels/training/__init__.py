@@ -20,16 +20,24 @@ _HOMES = {
     "RunFolder": "run_folder",
     "write_gallery": "gallery",
     "config_toml": "run_folder",
+    "PictureModel": "picture",
+    "Stage": "picture",
+    "optimize_picture": "picture",
+    "step_numbers": "picture",
 }
 
 __all__ = [
     "Gallery",
     "Interrupted",
     "NaNStop",
+    "PictureModel",
     "RunFolder",
+    "Stage",
     "TrainResult",
     "config_toml",
     "dry_run",
+    "optimize_picture",
+    "step_numbers",
     "train",
     "write_gallery",
 ]

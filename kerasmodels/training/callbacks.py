@@ -152,21 +152,22 @@ class Log(StepCallback):
     in the middle of an interval covers the steps since the resume.
 
     Args:
-        path: log.csv, appended to.
+        path: log.csv, appended to; None for no file.
         every: steps in an interval.
         last: the last step of the training, which ends an interval too.
         batch: pictures in a step, for images/s.
+        writer: of TensorBoard's events, beside log.csv; None for none.
         seconds: seconds the run took before this `fit`.
     """
 
     def __init__(
         self,
-        path: Path,
+        path: Path | None,
         every: int,
         last: int,
         batch: int,
         display: Display,
-        writer: "tf.summary.SummaryWriter",
+        writer: "tf.summary.SummaryWriter | None",
         start: int = 0,
         seconds: float = 0.0,
     ):
@@ -210,26 +211,33 @@ class Log(StepCallback):
         row |= {name: repr(value) for name, value in self.means.items()}
         row |= {"learning_rate": "" if rate is None else f"{rate:.6g}"}
         row |= {"images/s": "" if math.isnan(speed) else f"{speed:.3f}"}
-        self._append(row)
-        with summaries(self.writer, self.path.parent):
+        if self.path is not None:
+            self._append(self.path, row)
+            self._summarise(self.path.parent, step, rate, speed)
+        self.display.report(step, self.means, speed)
+        self.model.reset_metrics()
+
+    def _summarise(self, folder: Path, step: int, rate: float | None, speed: float) -> None:
+        if self.writer is None:
+            return
+        with summaries(self.writer, folder):
             for name, value in self.means.items():
                 tf.summary.scalar(name, value, step)
             if rate is not None:
                 tf.summary.scalar("learning_rate", rate, step)
             if not math.isnan(speed):
                 tf.summary.scalar("images_per_second", speed, step)
-        self.display.report(step, self.means, speed)
-        self.model.reset_metrics()
 
-    def _append(self, row: Mapping[str, Any]) -> None:
+    @staticmethod
+    def _append(path: Path, row: Mapping[str, Any]) -> None:
         try:
-            with open(self.path, "a", newline="", encoding="utf-8") as file:
+            with open(path, "a", newline="", encoding="utf-8") as file:
                 writer = csv.DictWriter(file, list(row), lineterminator="\n")
                 if file.tell() == 0:
                     writer.writeheader()
                 writer.writerow(row)
         except OSError as error:
-            raise storage_error(self.path, error) from error
+            raise storage_error(path, error) from error
 
 
 @contextmanager
