@@ -30,6 +30,12 @@ ROWS = (
         "Johnson, Alahi, Fei-Fei: Perceptual Losses for Real-Time Style Transfer and Super-Resolution, ECCV 2016",
         "repaint photos and videos in the style of a painting, in one forward pass",
     ),
+    Row(
+        "photo_style",
+        "kerasmodels.models.photo_style",
+        "Luan, Paris, Shechtman, Bala: Deep Photo Style Transfer, CVPR 2017",
+        "give a photo the colours and the light of another photo, region by region, and keep it a photo",
+    ),
 )
 
 

@@ -196,7 +196,8 @@ def test_answers_depend_on_inputs_and_weights(case: Case, trained: keras.Model) 
         given, other = servable.example(case.tiny.dims, 0), servable.example(case.tiny.dims, 1)
         for key, value in servable.call(**given).items():
             assert np.any(value != servable.call(**other)[key]), (name, key)
-            assert np.any(value != others[name].call(**given)[key]), (name, key)
+            if servable.model.variables:
+                assert np.any(value != others[name].call(**given)[key]), (name, key)
 
 
 def test_keras_file(case: Case, trained: keras.Model, tmp_path: Path) -> None:

@@ -26,15 +26,15 @@ COLOURS: Mapping[str, tuple[int, int, int]] = {
 TOLERANCE = 25.5
 """How far a channel may be from a colour of the table and still be that colour, of 255 (Luan et al.: 0.1)."""
 
-_LEAST = 0.002  # a colour on less of the picture than this is a blend at an edge between two others
+_LEAST = 0.002  # of the picture: a region smaller than this has no statistics worth matching
 
 
 def read_labels(path: str | Path) -> np.ndarray:
     """Read a label picture: each pixel becomes the number of its colour in `COLOURS`.
 
     Pixels between two regions, where a drawing program blends the colours, take the nearest colour that occurs in the
-    picture as an area. A picture with a palette (as segmentation networks write them) needs no colours of the table: its
-    palette's indices are the labels.
+    picture as an area. A picture with a palette (as segmentation networks write them) needs no colours of the table:
+    its palette's indices are the labels.
 
     Returns:
         (H, W) uint8.
@@ -54,14 +54,16 @@ def labels_of(picture: np.ndarray, name: str = "the label picture") -> np.ndarra
     far = np.stack([np.abs(picture.astype("int16") - colour).max(-1) for colour in table])
     nearest, distance = far.argmin(0), far.min(0)
     near = distance <= TOLERANCE
-    counts = np.bincount(nearest[near], minlength=len(table))
-    present = counts >= max(1, _LEAST * picture.shape[0] * picture.shape[1])
-    # Blends at edges are thin; an unknown colour that fills 3x3 pixels evenly is meant.
+    # Blends at edges are thin: white beside black makes a line of grey. What fills 3x3 pixels evenly is meant.
+    spread = _spread_of_window(picture)
+    inside = near & (spread <= 2 * TOLERANCE)
+    present = np.bincount(nearest[inside], minlength=len(table)) >= max(1, 2e-4 * near.size)
     strange = ~near if not present.any() else far[present].min(0) > TOLERANCE
-    even = _spread_of_window(picture) <= 4
-    meant = strange & even
+    meant = strange & (spread <= 4)
     if meant.sum() >= max(9, _LEAST * meant.size) or not present.any():
-        colours, times = np.unique(picture[meant if meant.any() else strange].reshape(-1, 3), axis=0, return_counts=True)
+        colours, times = np.unique(
+            picture[meant if meant.any() else strange].reshape(-1, 3), axis=0, return_counts=True
+        )
         found = tuple(int(c) for c in colours[times.argmax()])
         raise DataError(
             f"expected the colours {', '.join(COLOURS)} in {name}. Received: RGB {found} on about "
@@ -91,14 +93,14 @@ def fit_labels(labels: np.ndarray, height: int, width: int, name: str = "the mas
     # A pixel more or less is no other picture, whatever it does to the proportions of a small one.
     if abs(np.log(h * width / (w * height))) > 0.03 and max(abs(h - height), abs(w - width)) > 2:
         raise DataError(
-            f"expected {name} of its picture's proportions, {width} x {height} pixels or a multiple. Received: {w} x {h}. "
+            f"expected {name} in its picture's proportions, such as {width} x {height} pixels. Received: {w} x {h}. "
             "Give the mask that was painted for this picture."
         )
     return np.asarray(Image.fromarray(labels).resize((width, height), Image.Resampling.NEAREST))
 
 
 def merge_orphans(labels: np.ndarray, known: Sequence[int] | np.ndarray, least: float = _LEAST) -> np.ndarray:
-    """`labels` (H, W) without those that are not in `known`: each such pixel takes the label of the nearest one that is.
+    """`labels` (H, W) without those not in `known`: each such pixel takes the label of the nearest pixel that is.
 
     The paper lets its segmentation network choose among the reference's labels only; a label picture has no second
     choice, but regions that touch are likelier to be alike than any other two.
@@ -166,7 +168,9 @@ def cluster(features: Sequence[np.ndarray], classes: int, seed: int = 0) -> list
     best: Any = None
     for attempt in range(4):
         # k-means ends in a local optimum, so the best of a few beginnings is taken.
-        centres, chosen = kmeans2(points, classes, minit="++", rng=np.random.default_rng([seed, attempt]), missing="warn")
+        centres, chosen = kmeans2(
+            points, classes, minit="++", rng=np.random.default_rng([seed, attempt]), missing="warn"
+        )
         cost = float(((points - centres[chosen]) ** 2).sum())
         if best is None or cost < best[0]:
             best = (cost, chosen)

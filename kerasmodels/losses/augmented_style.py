@@ -17,8 +17,8 @@ from kerasmodels.losses.perceptual import _area_weights, _hidden, _tap_weights, 
 def masks_at_taps(backbone: keras.Model, masks: Any) -> dict[str, np.ndarray]:
     """Masks of a picture, taken through the network beside the picture.
 
-    Every 3x3 convolution spreads what a pixel sees by one pixel, so it averages the masks over 3x3 pixels (over fewer at
-    the border, as nothing is known beyond it); every pooling halves them by area averaging, to the very size of the
+    Every 3x3 convolution spreads what a pixel sees by one pixel, so it averages the masks over 3x3 pixels (over fewer
+    at the border, as nothing is known beyond it); every pooling halves them by area averaging, to the very size of the
     features. Both are averages: masks that sum to 1 everywhere do so at every layer.
 
     Args:
@@ -133,12 +133,10 @@ class AugmentedStyle(keras.losses.Loss):
         at_taps, there_at_taps = masks_at_taps(backbone, here[used]), masks_at_taps(backbone, there[used])
         features = backbone(picture)
         self.targets: dict[str, list[Any]] = {}
-        self._regions: dict[str, list[tuple[Any, float]]] = {}
+        self._regions: dict[str, list[_Region]] = {}
         for tap in self.weights:
-            self._regions[tap] = [(_constant(m), float(m.mean())) for m in at_taps[tap]]
-            self.targets[tap] = [
-                ops.stop_gradient(gram_matrix(features[tap], _constant(m))) for m in there_at_taps[tap]
-            ]
+            self._regions[tap] = [_Region(m) for m in at_taps[tap]]
+            self.targets[tap] = [ops.stop_gradient(_Region(m).gram(features[tap])) for m in there_at_taps[tap]]
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
         return self.from_features(self._backbone()(y_pred))
@@ -146,12 +144,26 @@ class AugmentedStyle(keras.losses.Loss):
     def from_features(self, features: Mapping[str, Any]) -> Any:
         """The same from features already at hand: dict tap -> (N, h, w, c)."""
         return sum(
-            weight * share * style_distance(gram_matrix(features[tap], mask), target)
+            weight * region.share * style_distance(region.gram(features[tap]), target)
             for tap, weight in self.weights.items()
-            for (mask, share), target in zip(self._regions[tap], self.targets[tap], strict=True)
+            for region, target in zip(self._regions[tap], self.targets[tap], strict=True)
         )
 
 
-def _constant(mask: np.ndarray) -> Any:
-    return ops.convert_to_tensor(mask[None].astype("float32"))
+class _Region:
+    """One class at one tap: the box that holds it, its mask there, and its share of the picture."""
 
+    def __init__(self, mask: np.ndarray):
+        rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
+        # A class can fade out on the way through the network, if it was a few pixels.
+        top, left = (int(x[0]) if len(x) else 0 for x in (rows, columns))
+        bottom, right = (int(x[-1]) + 1 if len(x) else 1 for x in (rows, columns))
+        self.start, self.size = (top, left), (bottom - top, right - left)
+        self.share = float(mask.mean())
+        self.mask = ops.convert_to_tensor(mask[None, top:bottom, left:right].astype("float32"))
+
+    def gram(self, features: Any) -> Any:
+        """Outside the box all products are 0, so only what is inside is multiplied."""
+        batch, channels = ops.shape(features)[0], features.shape[-1]
+        inside = ops.slice(features, (0, *self.start, 0), (batch, *self.size, channels))
+        return gram_matrix(inside, self.mask)

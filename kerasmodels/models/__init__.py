@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from kerasmodels.models.fast_style import FastStyle
+    from kerasmodels.models.photo_style import PhotoStyle
 
-__all__ = ["FastStyle"]
+__all__ = ["FastStyle", "PhotoStyle"]
 
-_MODULES = {"FastStyle": "fast_style"}
+_MODULES = {"FastStyle": "fast_style", "PhotoStyle": "photo_style"}
 
 
 def __getattr__(name: str) -> Any:

@@ -12,7 +12,10 @@ LAYERS = {
     "ResidualBlock": lambda: layers.ResidualBlock(4, "batch", "reflect"),
     "Resize2D": lambda: layers.Resize2D(3, "bilinear"),
 }
-ELSEWHERE = {"Picture": "does not look at its input: test_picture.py"}
+ELSEWHERE = {
+    "LocalAffineSmoothing": "takes two pictures: test_local_affine.py",
+    "Picture": "does not look at its input: test_picture.py",
+}
 
 
 def test_every_public_layer_is_here():
