@@ -11,7 +11,7 @@ the result is a local affine map of the photo's colours, at little cost in style
 |---|---|
 | VGG19 rescaled to mean activation 1 (Gatys); Oxford's own weights in the paper | the set that can be had |
 | features count 340 times, which is about the size of Oxford's at conv4_2 | the paper's other weights then hold |
-| `style_weight` 4 for each layer; the code has 100 | the rescaled network gives all layers equal parts |
+| `style_weight` 2 for each layer; the code has 100 | the rescaled network gives all layers equal parts |
 | stage 1 begins with the photo, its colours matched linearly, region by region (`start`); the code with noise | \
 a few hundred iterations suffice |
 | masks are averaged over the pixels inside the picture; the code counts zeros beyond its border | they sum to 1 |
@@ -96,7 +96,7 @@ class Config:
     """Weight of the content term."""
     style_layers: tuple[str, ...] = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
     """VGG19 layers whose Gram matrices must match the reference's, region by region."""
-    style_weight: float = 4.0
+    style_weight: float = 2.0
     """Weight of each style layer."""
     affine_weight: float = 1e4
     """Weight of the photorealism term (lambda), which is measured on pictures of 0-1."""
@@ -674,7 +674,7 @@ def _on_pair(number: int) -> Experiment:
     """
 
     def measure(data: Path | None, figures: Path, quick: bool) -> Sequence[Row]:
-        size, iterations = (128, 25) if quick else (320, 100)
+        size, iterations = (128, 25) if quick else (256, 100)
         photo, files = _files_of_pair(data, number)
         height, width = (round(side * size / max(photo.shape[:2])) for side in photo.shape[:2])
         config = Config(**files, height=height, width=width, reference_size=size, steps=1, plain_steps=0)
