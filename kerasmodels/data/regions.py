@@ -136,13 +136,12 @@ def _names(labels: np.ndarray) -> str:
 def region_masks(labels: np.ndarray, classes: Sequence[int], height: int, width: int) -> np.ndarray:
     """One mask for each class, (K, height, width) float32, 0-1: what part of each pixel belongs to it.
 
-    The labels are shrunk or enlarged after they were told apart, as fractions: not as colours, which would make new
-    labels at edges.
+    The labels are shrunk (area averaging) or enlarged (bilinear) after they were told apart, as fractions: not as
+    colours, which would make new labels at edges. Where every pixel has one of the classes the masks sum to 1.
     """
-    masks = [
-        np.asarray(Image.fromarray((labels == k).astype("float32")).resize((width, height), Image.Resampling.BOX))
-        for k in classes
-    ]
+    shrunk = height * width <= labels.size
+    how = Image.Resampling.BOX if shrunk else Image.Resampling.BILINEAR
+    masks = [np.asarray(Image.fromarray((labels == k).astype("float32")).resize((width, height), how)) for k in classes]
     return np.clip(np.stack(masks), 0, 1)
 
 
