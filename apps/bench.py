@@ -50,6 +50,7 @@ def main(argv: Sequence[str]) -> Outcome:
         model = family.model(config)
     from kerasmodels.export.bench import bench
 
+    untrained = "" if family.build is None else ", untrained"
     servable_name, servable = next(iter(family.servables(model, config).items()))
     rows = bench(
         servable,
@@ -61,7 +62,7 @@ def main(argv: Sequence[str]) -> Outcome:
     )
     result = {
         "family": name,
-        "model": f"preset {options.preset}" if trained is not None else f"variant {options.variant}, untrained",
+        "model": f"preset {options.preset}" if trained is not None else f"variant {options.variant}{untrained}",
         "servable": servable_name,
         "parameters": model.count_params(),
         "command": line("bench", argv),

@@ -129,7 +129,7 @@ def take_family(verb: str, argv: Sequence[str]) -> tuple[str, list[str]]:
         HelpRequest: --help without a family, whose flags are therefore unknown.
     """
     usage = f"kerasmodels {verb} FAMILY"
-    listed = "\n".join(f"  {row.name}  {row.line}" for row in registry.ROWS)
+    listed = "\n".join(f"  {row.name}  {row.line}" for row in registry.ROWS if verb != "train" or row.trains)
     if argv and argv[0] in ("-h", "--help"):
         raise HelpRequest(f"usage: {usage} [FLAGS]\n       {usage} --help shows its flags\n\nFamilies:\n{listed}\n")
     if not argv or argv[0].startswith("-"):

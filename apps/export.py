@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from kerasmodels import weights
+from kerasmodels import registry, weights
 from kerasmodels.apps.command import Outcome, load_tensorflow, parse
 from kerasmodels.export import formats as table
 from kerasmodels.family import Precision
@@ -21,7 +21,7 @@ DESCRIPTION = "Formats:\n" + "\n".join(
 @dataclass(frozen=True)
 class Options:
     source: tyro.conf.Positional[str]
-    """A run folder, or FAMILY/PRESET such as fast_style/wave."""
+    """A run folder, FAMILY/PRESET such as fast_style/wave, or a FAMILY that has nothing to train."""
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("served")
     """Folder for the artifacts; what else is in it stays."""
     formats: str = ",".join(table.NAMES)
@@ -42,7 +42,8 @@ def main(argv: Sequence[str]) -> Outcome:
     """Export, verify, and say how to go on."""
     options = parse(Options, argv, "kerasmodels export", DESCRIPTION)
     table.select(options.formats, options.precision)
-    weights.find(options.source)
+    if options.source not in registry.ready():
+        weights.find(options.source)
     load_tensorflow()
     from kerasmodels.export import export
 

@@ -20,11 +20,13 @@ def main(argv: Sequence[str]) -> Outcome:
     families = [
         {
             **dataclasses.asdict(row),
-            "commands": list(COMMANDS),
+            "commands": [command for command in COMMANDS if row.trains or command != "train"],
             "presets": {name: str(preset.card.get("line", "")) for name, preset in weights.presets(row.name).items()},
         }
         for row in registry.ROWS
     ]
     rows = [(f["name"], f["line"], "\n".join(f["presets"]) or "none", f["paper"]) for f in families]
-    hint = f"Each can: {', '.join(COMMANDS)}. Presets are also sources: kerasmodels export FAMILY/PRESET"
+    ready = registry.ready()
+    except_for = f" ({', '.join(ready)}: nothing to train)" if ready else ""
+    hint = f"Each can: {', '.join(COMMANDS)}{except_for}. Presets are also sources: kerasmodels export FAMILY/PRESET"
     return Outcome({"families": families}, [table(("family", "what it does", "presets", "paper"), rows), hint])

@@ -44,7 +44,8 @@ def main(argv: Sequence[str]) -> Outcome:
         _servables(result["servables"]),
         _pairs("preset", {name: str(card.get("line", "")) for name, card in result["presets"].items()}),
         _pairs("experiment", result["experiments"]),
-        f"Flags: kerasmodels run {row.name} --help; kerasmodels train {row.name} --help",
+        f"Flags: kerasmodels run {row.name} --help"
+        + (f"; kerasmodels train {row.name} --help" if row.trains else ". There is nothing to train."),
     ]
     return Outcome(result, shown)
 

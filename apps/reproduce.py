@@ -61,7 +61,7 @@ def main(argv: Sequence[str]) -> Outcome:
         measured = {
             "command": line("reproduce", argv),
             "quick": options.quick,
-            "seed": family.config().seed,
+            "seed": getattr(family.config(), "seed", None),
             "seconds": round(time.perf_counter() - began, 1),
             "date": provenance.now(),
             "versions": provenance.versions(),

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import tyro
 
+from kerasmodels import registry
 from kerasmodels.apps.command import HelpRequest, Outcome, line, load_family, parse, table, take_family, with_group
 from kerasmodels.errors import UsageError
-from kerasmodels.family import config_to_dict
+from kerasmodels.family import config_to_dict, nothing_to_train
 
 if TYPE_CHECKING:
     from kerasmodels.family import Family
@@ -44,6 +45,8 @@ class Options:
 def main(argv: Sequence[str]) -> Outcome:
     """Train, resume, or show what a training would take."""
     name, rest = take_family("train", argv)
+    if not registry.row(name).trains:
+        raise nothing_to_train(name)
     first = _first_look(rest)
     family = load_family(name)
     if first.resume is not None and first.out is not None:

@@ -87,7 +87,7 @@ def bench(
         sizes: as for `export`; None is the servable's own.
         rounds: calls timed of each contestant.
         threads: numbers of threads for LiteRT and ONNX Runtime.
-        precisions: of LiteRT and ONNX files, as far as each supports them.
+        precisions: of LiteRT and ONNX files, as far as each supports them; without weights only fp32.
         calibration: for int8, as for `export`.
         progress: called with one line of text as each step begins.
 
@@ -102,6 +102,8 @@ def bench(
             raise unknown_name("precision", precision, PRECISIONS)
     if rounds < 1:
         raise UsageError(f"expected at least one round. Received: rounds={rounds}.")
+    if servable.float32_only or not servable.model.variables:
+        precisions = ("fp32",)
     say = progress or (lambda line: None)
     rows: list[Row] = []
     for size in sizes:

@@ -50,7 +50,8 @@ def export(
     """Export a model of a registered family and prove every artifact equal to it.
 
     Args:
-        source: a model of a family (it has `family_name` and `config`), a run folder, or "family/preset".
+        source: a model of a family (it has `family_name` and `config`), a run folder, "family/preset", or the name of a
+            family that has nothing to train.
         out: the folder to put artifacts in. What else is there stays untouched.
         formats: names from the table of formats.
         size: of LiteRT files: a side in pixels, (height, width), "256x384", {dimension: value} or "dynamic"; None for
@@ -74,6 +75,9 @@ def export(
     """
     table.select(formats, precision)
     card: Mapping[str, Any] = {}
+    if isinstance(source, str) and source in registry.ready():
+        family = registry.family(source)
+        source = family.model(family.config())
     if isinstance(source, str | Path):
         trained = weights.find(source)
         family, config, model = trained.load()
@@ -137,6 +141,9 @@ def export_servable(
     chosen = table.select(formats, precision)
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name):
         raise UsageError(f'expected a name of letters, digits, ".", "_" and "-". Received: {name!r}.')
+    why = servable.float32_only or ("" if servable.model.variables else f"{name} has no weights to reduce")
+    if precision != "fp32" and why:
+        raise UsageError(f"expected precision 'fp32', as {why}. Received: {precision!r}.")
     if calibration is not None and precision != "int8":
         raise UsageError(f"calibration is for precision 'int8'. Received precision {precision!r}: drop one of the two.")
     if allow_flex and not any("allow_flex" in f.options for f in chosen):

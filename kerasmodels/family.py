@@ -63,6 +63,7 @@ class Servable:
         check_dims: further values of the named dimensions that a dynamic artifact must also agree on.
         min_psnr: quality gate (dB) of the reduced precisions against the fp32 Keras model, over the outputs' range.
         doc: one line for the model card.
+        float32_only: why there are no reduced precisions of it, in a few words for the error; empty if there are.
     """
 
     call: Callable[..., "dict[str, tf.Tensor]"]
@@ -74,6 +75,7 @@ class Servable:
     check_dims: tuple[Mapping[str, int], ...] = ()
     min_psnr: Mapping[str, float] = field(default_factory=lambda: {"fp16": 40.0, "dynamic": 25.0, "int8": 25.0})
     doc: str = ""
+    float32_only: str = ""
 
 
 @dataclass(frozen=True)
@@ -123,12 +125,14 @@ class Family:
 
     Args:
         name: registry name.
-        config: frozen dataclass; the paper's values are its defaults. Its fields are the flags of `train`. It has at
-            least `steps`, `batch`, `learning_rate` and `seed`, and `validate()` raising UsageError.
-        variants: named configs: "paper", "quick" and others.
+        config: frozen dataclass; the paper's values are its defaults. It has `validate()` raising UsageError. Where
+            there is something to train, its fields are the flags of `train`, and it has at least `steps`, `batch`,
+            `learning_rate` and `seed`.
+        variants: named configs: "paper", for a family that trains "quick", and others.
         model: config -> the untrained `keras.Model`, uncompiled. Needs no data and no downloads.
-        build: config -> the same model, compiled. Plain `fit(datasets(config).train)` trains it.
-        datasets: (config, start) -> Datasets whose training stream begins at batch number `start`.
+        build: config -> the same model, compiled. Plain `fit(datasets(config).train)` trains it. None: there is nothing
+            to train (the family is a solver or a visualisation); its registry row says so too.
+        datasets: (config, start) -> Datasets whose training stream begins at batch number `start`. None if `build` is.
         servables: (model, config) -> name -> Servable; the first is the default.
         preview: (model, config) -> name -> uint8 (H, W, 3) picture for galleries, or None.
         run_options: frozen dataclass; its fields are the flags of `run`.
@@ -140,13 +144,23 @@ class Family:
     config: type
     variants: Mapping[str, Any]
     model: "Callable[[Any], keras.Model]"
-    build: "Callable[[Any], keras.Model]"
-    datasets: Callable[[Any, int], Datasets]
+    build: "Callable[[Any], keras.Model] | None"
+    datasets: Callable[[Any, int], Datasets] | None
     servables: "Callable[[keras.Model, Any], Mapping[str, Servable]]"
     run_options: type
     run: Callable[[Any], RunReport]
     experiments: Mapping[str, Experiment]
     preview: "Callable[[keras.Model, Any], dict[str, np.ndarray]] | None" = None
+
+    def trainer(self) -> "tuple[Callable[[Any], keras.Model], Callable[[Any, int], Datasets]]":
+        """`build` and `datasets`.
+
+        Raises:
+            UsageError: there is nothing to train.
+        """
+        if self.build is None or self.datasets is None:
+            raise nothing_to_train(self.name)
+        return self.build, self.datasets
 
     def variant(self, name: str) -> Any:
         """The named config.
@@ -171,6 +185,14 @@ class Family:
         config = self.config(**{key: _from_json(value, fields[key].type) for key, value in values.items()})
         config.validate()
         return config
+
+
+def nothing_to_train(name: str) -> UsageError:
+    """The error for training family `name`, which has nothing to train."""
+    return UsageError(
+        f"expected a family that is trained. Received: {name!r}, which has nothing to train: "
+        f"use it right away with `kerasmodels run {name}` (its flags: `kerasmodels run {name} --help`)."
+    )
 
 
 def _from_json(value: Any, declared: Any) -> Any:

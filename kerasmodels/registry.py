@@ -15,12 +15,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Row:
-    """One family. `module` defines `FAMILY`; `line` is what it does for the user, in one line."""
+    """One family.
+
+    Args:
+        name: registry name.
+        module: defines `FAMILY`.
+        paper: authors, title, where, year.
+        line: what it does for the user, in one line.
+        trains: False if there is nothing to train: its `FAMILY.build` and `FAMILY.datasets` are None.
+    """
 
     name: str
     module: str
     paper: str
     line: str
+    trains: bool = True
 
 
 ROWS = (
@@ -42,6 +51,11 @@ ROWS = (
 def names() -> list[str]:
     """All family names, in registry order."""
     return [row.name for row in ROWS]
+
+
+def ready() -> list[str]:
+    """The families that have nothing to train and so are ready as they are."""
+    return [row.name for row in ROWS if not row.trains]
 
 
 def row(name: str) -> Row:

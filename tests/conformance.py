@@ -1,6 +1,7 @@
 """What every family in the registry must do, tested through the contract alone.
 
-A new family adds its row to `tests/tiny_families.py` and its golden outputs (`python -m tests.golden.make`).
+Tests marked `trains` are for the families that have something to train. A new family adds its row to
+`tests/tiny_families.py` and its golden outputs (`python -m tests.golden.make`).
 """
 
 import dataclasses
@@ -27,6 +28,8 @@ from tests.tiny_families import TINY, Tiny
 
 NAMES = registry.names()
 PRESETS = [f"{name}/{preset}" for name in NAMES for preset in weights.presets(name)]
+trains = pytest.mark.parametrize("case", [row.name for row in registry.ROWS if row.trains], indirect=True)
+"""Only the families that are trained."""
 EVERY_ARTIFACT = [(form.name, precision) for form in table.FORMATS for precision in form.precisions]
 TRAIN: dict[str, Any] = {"save_every": 2, "preview_every": 2, "log_every": 1, "progress": False}
 
@@ -39,6 +42,10 @@ class Case:
     tiny: Tiny
     config: Any
     folder: Path
+
+    @property
+    def trains(self) -> bool:
+        return registry.row(self.family.name).trains
 
     def servables(self, model: keras.Model) -> Mapping[str, Servable]:
         return self.family.servables(model, self.config)
@@ -69,13 +76,19 @@ def whole(case: Case) -> Path:
 
 
 @pytest.fixture(scope="session")
-def trained(whole: Path) -> keras.Model:
-    """The model in that folder. Tests must not change it."""
-    return weights.run(whole).load()[2]
+def ready(case: Case, request: pytest.FixtureRequest) -> Path | None:
+    """The run folder of 4 steps; None where there is nothing to train."""
+    return request.getfixturevalue("whole") if case.trains else None
 
 
 @pytest.fixture(scope="session")
-def exported(case: Case, whole: Path) -> Callable[[str, str], Exported]:
+def model(case: Case, ready: Path | None) -> keras.Model:
+    """The model in that folder; as the family makes it where there is nothing to train. Tests must not change it."""
+    return case.family.model(case.config) if ready is None else weights.run(ready).load()[2]
+
+
+@pytest.fixture(scope="session")
+def exported(case: Case, ready: Path | None, model: keras.Model) -> Callable[[str, str], Exported]:
     """Export of a servable in all formats that support a precision, made when first asked for."""
     made: dict[tuple[str, str], Exported] = {}
     size = {name: value for name, value in case.tiny.dims.items() if name != "batch"} or None
@@ -85,13 +98,15 @@ def exported(case: Case, whole: Path) -> Callable[[str, str], Exported]:
             out, error = case.folder / f"served-{servable}-{precision}", None
             formats = [form.name for form in table.FORMATS if precision in form.precisions]
             try:
-                report = export.export(whole, out, formats=formats, size=size, precision=precision, servable=servable)
+                report = export.export(
+                    ready or model, out, formats=formats, size=size, precision=precision, servable=servable
+                )
                 assert [a.format for a in report.artifacts] == formats
                 assert report.next_steps
             except VerificationError as rejection:
                 error = rejection
-            (model,) = json.loads((out / "export.json").read_text())["models"].values()
-            made[servable, precision] = Exported(out, model["artifacts"], error)
+            (entry,) = json.loads((out / "export.json").read_text())["models"].values()
+            made[servable, precision] = Exported(out, entry["artifacts"], error)
         return made[servable, precision]
 
     return make
@@ -123,9 +138,9 @@ class Stop(keras.callbacks.Callback):
 def fitted(case: Case, config: Any, steps: int) -> Record:
     """The record of a plain `fit`; its `model` is the trained one."""
     keras.utils.set_random_seed(config.seed)
-    model, record = case.family.build(config), Record()
-    data = case.family.datasets(config, 0).train
-    model.fit(data, steps_per_epoch=steps, shuffle=False, verbose=0, callbacks=[record])
+    build, datasets = case.family.trainer()
+    model, record = build(config), Record()
+    model.fit(datasets(config, 0).train, steps_per_epoch=steps, shuffle=False, verbose=0, callbacks=[record])
     return record
 
 
@@ -143,15 +158,24 @@ def test_config_survives_json(case: Case) -> None:
         config.validate()
         values = json.loads(json.dumps(config_to_dict(config)))
         assert case.family.config_from_dict(values) == config, name
-    assert {"paper", "quick"} <= case.family.variants.keys()
+    assert ({"paper", "quick"} if case.trains else {"paper"}) <= case.family.variants.keys()
 
 
 def test_unknown_field_is_named(case: Case) -> None:
-    with pytest.raises(UsageError, match=f"unknown field of {case.family.name}'s config 'stepz'.*steps"):
-        case.family.config_from_dict({"stepz": 3})
+    known = dataclasses.fields(case.config)[0].name
+    with pytest.raises(UsageError, match=f"unknown field of {case.family.name}'s config '{known}z'.*{known}"):
+        case.family.config_from_dict({f"{known}z": 3})
 
 
-def test_fields_that_every_config_has(case: Case) -> None:
+def test_the_registry_says_whether_it_trains(case: Case) -> None:
+    assert (case.family.build is not None) == (case.family.datasets is not None) == case.trains
+    if not case.trains:
+        with pytest.raises(UsageError, match=f"nothing to train.*kerasmodels run {case.family.name}"):
+            case.family.trainer()
+
+
+@trains
+def test_fields_that_every_trained_config_has(case: Case) -> None:
     for field in ("steps", "batch", "learning_rate"):
         with pytest.raises(UsageError, match=rf"{field}[\s\S]*Received"):
             case.family.config_from_dict({field: 0})
@@ -160,14 +184,15 @@ def test_fields_that_every_config_has(case: Case) -> None:
 
 def test_the_paper_s_network_needs_no_data(case: Case, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("KERASMODELS_HOME", str(tmp_path))
-    assert case.family.model(case.family.variant("paper")).count_params() > 0
+    model = case.family.model(case.family.variant("paper"))
+    assert model.count_params() > 0 or not case.trains
 
 
 # --- forward ----------------------------------------------------------------------------------------------------------
 
 
-def test_servables_answer_as_they_declare(case: Case, trained: keras.Model) -> None:
-    servables = case.servables(trained)
+def test_servables_answer_as_they_declare(case: Case, model: keras.Model) -> None:
+    servables = case.servables(model)
     assert servables
     for name, servable in servables.items():
         assert servable.doc, name
@@ -189,27 +214,35 @@ def test_servables_answer_as_they_declare(case: Case, trained: keras.Model) -> N
                 assert spec.doc, (name, spec.name)
 
 
-def test_answers_depend_on_inputs_and_weights(case: Case, trained: keras.Model) -> None:
-    keras.utils.set_random_seed(77)
-    servables, others = case.servables(trained), case.servables(case.family.model(case.config))
-    for name, servable in servables.items():
+def test_answers_depend_on_inputs(case: Case, model: keras.Model) -> None:
+    for name, servable in case.servables(model).items():
         given, other = servable.example(case.tiny.dims, 0), servable.example(case.tiny.dims, 1)
         for key, value in servable.call(**given).items():
             assert np.any(value != servable.call(**other)[key]), (name, key)
-            if servable.model.variables:
-                assert np.any(value != others[name].call(**given)[key]), (name, key)
 
 
-def test_keras_file(case: Case, trained: keras.Model, tmp_path: Path) -> None:
-    trained.save(tmp_path / "model.keras")
+@trains
+def test_answers_depend_on_weights(case: Case, model: keras.Model) -> None:
+    keras.utils.set_random_seed(77)
+    others = case.servables(case.family.model(case.config))
+    for name, servable in case.servables(model).items():
+        if not servable.model.variables:
+            continue
+        given = servable.example(case.tiny.dims, 0)
+        for key, value in servable.call(**given).items():
+            assert np.any(value != others[name].call(**given)[key]), (name, key)
+
+
+def test_keras_file(case: Case, model: keras.Model, tmp_path: Path) -> None:
+    model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
-    assert type(loaded) is type(trained)
-    before, after = weights.of_model(trained), weights.of_model(loaded)
+    assert type(loaded) is type(model)
+    before, after = weights.of_model(model), weights.of_model(loaded)
     assert before.keys() == after.keys()
     for key, value in before.items():
         np.testing.assert_array_equal(after[key], value, err_msg=key)
     others = case.servables(loaded)
-    for name, servable in case.servables(trained).items():
+    for name, servable in case.servables(model).items():
         given = servable.example(case.tiny.dims, 0)
         answers = others[name].call(**given)
         for key, value in servable.call(**given).items():
@@ -219,6 +252,12 @@ def test_keras_file(case: Case, trained: keras.Model, tmp_path: Path) -> None:
 # --- fit --------------------------------------------------------------------------------------------------------------
 
 
+def test_model_knows_its_family(case: Case, model: keras.Model) -> None:
+    assert model.built
+    assert (model.family_name, type(model.config)) == (case.family.name, case.family.config)
+
+
+@trains
 def test_build(case: Case, two_steps: Record) -> None:
     model = two_steps.model
     assert model.built
@@ -229,7 +268,8 @@ def test_build(case: Case, two_steps: Record) -> None:
     }
 
 
-def test_one_step_moves_every_trainable_weight(two_steps: Record) -> None:
+@trains
+def test_one_step_moves_every_trainable_weight(case: Case, two_steps: Record) -> None:
     before, after = two_steps.weights[:2]
     assert before
     assert np.isfinite(two_steps.losses).all()
@@ -238,6 +278,7 @@ def test_one_step_moves_every_trainable_weight(two_steps: Record) -> None:
         assert np.any(value != before[path]), f"{path} did not move"
 
 
+@trains
 def test_same_seed_same_losses(case: Case, two_steps: Record) -> None:
     again = fitted(case, case.config, 2)
     assert len(again.losses) == 2
@@ -249,6 +290,7 @@ def test_same_seed_same_losses(case: Case, two_steps: Record) -> None:
     assert other.losses != two_steps.losses[:1]
 
 
+@trains
 def test_mixed_precision(case: Case) -> None:
     record = fitted(case, dataclasses.replace(case.config, precision="mixed_bfloat16"), 1)
     assert "bfloat16" in {layer.compute_dtype for layer in record.model._flatten_layers()}
@@ -259,9 +301,10 @@ def test_mixed_precision(case: Case) -> None:
     assert any(np.any(value != before[path]) for path, value in after.items())
 
 
+@trains
 def test_the_data_can_start_at_any_batch(case: Case) -> None:
     def batches(start: int, count: int) -> list[list[np.ndarray]]:
-        stream = case.family.datasets(case.config, start).train.take(count)
+        stream = case.family.trainer()[1](case.config, start).train.take(count)
         return [[np.asarray(leaf) for leaf in keras.tree.flatten(batch)] for batch in stream]
 
     from_zero, (third,) = batches(0, 3), batches(2, 1)
@@ -270,6 +313,7 @@ def test_the_data_can_start_at_any_batch(case: Case) -> None:
     assert any(np.any(a != b) for a, b in zip(from_zero[0], from_zero[2], strict=True))
 
 
+@trains
 def test_stopped_and_resumed_is_bit_equal(case: Case, whole: Path) -> None:
     """4 steps == 2 steps, SIGTERM, and 2 more: weights, optimizers, random states, whatever else the family saves."""
     folder = case.folder / "resumed"
@@ -290,6 +334,7 @@ def test_stopped_and_resumed_is_bit_equal(case: Case, whole: Path) -> None:
     assert any(np.any(earlier.arrays[key] != value) for key, value in theirs.arrays.items() if "model/" in key)
 
 
+@trains
 def test_samples_while_training(case: Case, whole: Path) -> None:
     samples = sorted(p.name.split("-", 2)[1] for p in (whole / "samples").glob("step-*.png"))
     assert set(samples) == (set() if case.family.preview is None else {"000002", "000004"})
@@ -303,13 +348,17 @@ def test_samples_while_training(case: Case, whole: Path) -> None:
 )
 def test_artifact(
     case: Case,
-    trained: keras.Model,
+    model: keras.Model,
     exported: Callable[[str, str], Exported],
     form: str,
     precision: str,
 ) -> None:
     """Executed in its own runtime in a fresh process, and equal; or refused, which only a reduced precision may be."""
-    for name, servable in case.servables(trained).items():
+    for name, servable in case.servables(model).items():
+        if precision != "fp32" and (servable.float32_only or not servable.model.variables):
+            with pytest.raises(UsageError, match=re.escape(servable.float32_only) or "no weights to reduce"):
+                exported(name, precision)
+            continue
         done = exported(name, precision)
         (artifact,) = [a for a in done.artifacts if a["format"] == form]
         assert artifact["precision"] == precision
@@ -367,8 +416,8 @@ def assert_built_in(form: str, operators: Mapping[str, int]) -> None:
 # --- run --------------------------------------------------------------------------------------------------------------
 
 
-def test_run_on_a_file(case: Case, whole: Path, tmp_path: Path) -> None:
-    report = case.family.run(case.tiny.task(tmp_path, whole, tmp_path / "out"))
+def test_run_on_a_file(case: Case, ready: Path | None, tmp_path: Path) -> None:
+    report = case.family.run(case.tiny.task(tmp_path, ready, tmp_path / "out"))
     assert report.outputs
     for path in report.outputs:
         assert path.is_relative_to(tmp_path / "out")
@@ -387,6 +436,7 @@ def test_preset(name: str) -> None:
     assert not private, f"{name} has a path of one machine on its card"
 
 
+@trains
 def test_a_run_becomes_a_preset(case: Case, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(weights, "PRESETS", tmp_path)
     weights.ship_preset(whole, "made-up", line="nothing learnt", data="made-up pictures", licence="none needed")

@@ -17,19 +17,19 @@ class Tiny:
     """A family in miniature.
 
     Args:
-        config: a network of a few thousand weights and 4 training steps, without data. At least one kernel should have
-            1024 weights: LiteRT leaves smaller ones alone when it reduces weights to 8 bits.
+        config: a network of a few thousand weights and 4 training steps if it trains, without data. At least one kernel
+            should have 1024 weights: LiteRT leaves smaller ones alone when it reduces weights to 8 bits.
         data: writes made-up data into a folder and returns the fields of the config that name it.
         dims: small values of the servables' named dimensions; no picture side should be a multiple of the network's
             stride, so that padding is seen too.
-        task: (folder, run, out) -> `run_options` that use the weights of the run folder `run`. It writes its inputs
-            into `folder`; results go into the folder `out`.
+        task: (folder, run, out) -> `run_options` that use the weights of the run folder `run`, None where there is
+            nothing to train. It writes its inputs into `folder`; results go into the folder `out`.
     """
 
     config: Any
     data: Callable[[Path], Mapping[str, Any]]
     dims: Mapping[str, int]
-    task: Callable[[Path, Path, Path], Any]
+    task: Callable[[Path, Path | None, Path], Any]
 
 
 def photo(seed: int, height: int, width: int) -> np.ndarray:
@@ -68,7 +68,7 @@ def _fast_style_data(folder: Path) -> Mapping[str, Any]:
     }
 
 
-def _fast_style_task(folder: Path, run: Path, out: Path) -> fast_style.RunOptions:
+def _fast_style_task(folder: Path, run: Path | None, out: Path) -> fast_style.RunOptions:
     picture = write_image(folder / "holiday.jpg", photo(7, 45, 62))
     return fast_style.RunOptions(inputs=(picture,), out=out / "painted.png", run=run)
 

@@ -68,8 +68,7 @@ class LocalAffineSmoothing(keras.layers.Layer):
         rest = ops.subtract(stylised, _mapped(overall, photo))
         fitted = _affine_fit(photo, rest, lambda x: _box_mean(x, 1), self.ridge / 9)
         coefficients = ops.concatenate(fitted, axis=-1)
-        guided = _affine_fit(photo, coefficients, lambda x: _box_mean(x, self.radius), self.edge**2)
-        smooth = _box_mean(ops.concatenate(guided, axis=-1), self.radius)
+        smooth = _guided_maps(photo, coefficients, self.radius, self.edge)
         return {
             "overall": ops.concatenate(overall, axis=-1),
             "slopes": smooth[:, :, :, :36],
@@ -89,6 +88,32 @@ class LocalAffineSmoothing(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "radius": self.radius, "edge": self.edge, "ridge": self.ridge}
+
+
+def guided_filter(guide: Any, values: Any, radius: int, edge: float) -> Any:
+    """Values smoothed within regions of the guide, and sharpened to its edges.
+
+    Args:
+        guide: (N, H, W, 3), 0-1.
+        values: (N, H, W, K), any unit.
+        radius: of the two box averages, pixels.
+        edge: a step of the guide's colours, 0-1, that the averaging stops at.
+
+    Returns:
+        (N, H, W, K), the unit of the values, at places a little beyond their range.
+
+    Reference:
+        He, Sun, Tang: Guided image filtering, ECCV 2010.
+    """
+    k = values.shape[-1]
+    maps = _guided_maps(guide, values, radius, edge)
+    return _mapped([maps[:, :, :, k * i : k * (i + 1)] for i in range(4)], guide)
+
+
+def _guided_maps(guide: Any, values: Any, radius: int, edge: float) -> Any:
+    """(N, H, W, 4 K): for each of the K values its slopes on red, green and blue, and its offset, window by window."""
+    fitted = _affine_fit(guide, values, lambda x: _box_mean(x, radius), edge**2)
+    return _box_mean(ops.concatenate(fitted, axis=-1), radius)
 
 
 def _mean_of_all(x: Any) -> Any:

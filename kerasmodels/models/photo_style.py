@@ -58,6 +58,7 @@ from kerasmodels.family import (
     config_to_dict,
 )
 from kerasmodels.layers import LocalAffineSmoothing, Picture
+from kerasmodels.layers.local_affine import guided_filter
 from kerasmodels.losses import AugmentedStyle, MattingLaplacian, content_distance, total_variation
 from kerasmodels.training.picture import PictureModel, Stage, optimize_picture, step_numbers, to_uint8
 
@@ -198,12 +199,19 @@ def read_pair(config: Config) -> Pair:
     mine, theirs = labels
     mine = label_pictures.merge_orphans(mine, _substantial(theirs))
     classes = np.unique(mine)
-    return Pair(
-        photo,
-        reference,
-        label_pictures.region_masks(mine, classes, config.height, config.width),
-        label_pictures.region_masks(theirs, classes, *there),
-    )
+    masks = label_pictures.region_masks(mine, classes, config.height, config.width)
+    reference_masks = label_pictures.region_masks(theirs, classes, *there)
+    if config.mask is None:
+        masks = _along_edges(photo, masks)
+    return Pair(photo, reference, masks, reference_masks)
+
+
+def _along_edges(photo: np.ndarray, masks: np.ndarray) -> np.ndarray:
+    """Coarse masks (K, H, W), their borders drawn to the photo's edges; they still sum to 1."""
+    guide, values = (photo[None] / np.float32(255)), np.moveaxis(masks, 0, -1)[None]
+    fine = np.moveaxis(np.asarray(guided_filter(guide, values, radius=8, edge=0.05))[0], -1, 0)
+    fine = np.clip(fine, 0, 1)
+    return fine / np.maximum(fine.sum(0), 1e-6)
 
 
 def _substantial(labels: np.ndarray) -> np.ndarray:

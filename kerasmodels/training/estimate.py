@@ -24,13 +24,14 @@ def dry_run(family: Family, config: Any) -> dict[str, Any]:
         and peak_gpu_memory_mb if there is a GPU.
 
     Raises:
-        UsageError: the config is out of range.
+        UsageError: there is nothing to train, or the config is out of range.
         DataError: the data cannot be used.
     """
+    build, datasets = family.trainer()
     config.validate()
     keras.utils.set_random_seed(config.seed)
-    model = family.build(config)
-    data = family.datasets(config, 0).train
+    model = build(config)
+    data = datasets(config, 0).train
     steps = _FirstSteps()
     model.fit(data, steps_per_epoch=2 * model.steps_per_execution, callbacks=[steps], shuffle=False, verbose=0)
     per_step = steps.seconds[-1] / model.steps_per_execution

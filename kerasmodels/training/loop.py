@@ -72,12 +72,14 @@ def train(
             on GPU it is not, and this costs speed.
 
     Raises:
-        UsageError: `out` already holds a run, holds none to resume, or the config is not the run's own.
+        UsageError: there is nothing to train, `out` already holds a run or holds none to resume, or the config is not
+            the run's own.
         Interrupted: Ctrl-C or SIGTERM; saved.
         DivergedError: a loss term or a variable became NaN or infinite; the last checkpoint and weights are kept.
         StorageError: the folder cannot be written; the previous checkpoint is intact.
         TrainingError: no checkpoint can be read, or the data ended early.
     """
+    build, datasets = family.trainer()
     folder = RunFolder(Path(out))
     for name, value, least in (
         ("save_every", save_every, 1),
@@ -98,7 +100,7 @@ def train(
         tf.config.experimental.enable_op_determinism()
     keras.utils.set_random_seed(config.seed)
     with strategy.scope() if strategy is not None else nullcontext():
-        model = family.build(config)
+        model = build(config)
         if not model.built:
             raise TrainingError(f"expected a built model from {family.name}. Received: one without shapes.")
         checkpoint.optimizers(model)
@@ -106,7 +108,7 @@ def train(
     _check_steps(model, config.steps, start)
     if resume and start == config.steps and card["state"] == "done":
         return _result(model, folder, card)
-    data = family.datasets(config, start).train
+    data = datasets(config, start).train
 
     card |= {"config": contract.config_to_dict(config), "steps": config.steps, "step": start, "state": "training"}
     if resume:

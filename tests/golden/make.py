@@ -1,4 +1,4 @@
-"""Writes tests/golden/<family>.npz: inputs, and what seeded random weights and every preset make of them.
+"""Writes tests/golden/<family>.npz: inputs, and what the tiny config and every preset make of them.
 
     python -m tests.golden.make [FAMILY ...]
 
@@ -19,10 +19,11 @@ from tests.tiny_families import TINY
 
 FOLDER = Path(__file__).parent
 RANDOM = "random"
+"""Label of the tiny config, with seeded random weights if it has any."""
 
 
 def models(name: str) -> dict[str, tuple[Any, keras.Model]]:
-    """Config and model of the tiny config with seeded random weights, and of every preset."""
+    """Config and model of the tiny config, with seeded random weights if it has any, and of every preset."""
     family, config = registry.family(name), TINY[name].config
     keras.utils.set_random_seed(0)
     found = {RANDOM: (config, family.model(config))}
