@@ -311,9 +311,12 @@ def _affine_energy(photo: np.ndarray) -> Any:
     def evaluated(picture: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         return laplacian.energy(picture / 255), laplacian(picture / 255) * (2 / 255)
 
+    # Traced at once: TensorFlow warns of many functions made at one line, of which each has its own photo.
+    traced = evaluated.get_concrete_function(tf.TensorSpec((1, *photo.shape), tf.float32))
+
     @tf.custom_gradient
     def energy(picture: tf.Tensor) -> Any:
-        value, slope = evaluated(picture)
+        value, slope = traced(picture)
         return value, lambda upstream: tf.reshape(upstream, (-1, 1, 1, 1)) * slope
 
     return energy

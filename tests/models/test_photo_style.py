@@ -97,7 +97,7 @@ def test_terms_are_those_of_the_losses():
     assert "affine" not in PhotorealisticObjective(SMALL, PAIR, affine=False).terms(picture)
     own = PhotorealisticObjective(SMALL, PAIR).terms(PAIR.photo[None].astype("float32"))
     assert float(own["content"][0]) == 0
-    assert float(own["affine"][0]) < 1e-2
+    assert float(own["affine"][0]) < 1e-4 * terms["affine"]
 
 
 def test_the_affine_term_begins_with_stage_2():
@@ -112,7 +112,7 @@ def test_the_affine_term_begins_with_stage_2():
 
 def test_stage_2_keeps_a_tenth_of_the_affine_energy(tmp_path):
     """The property the paper is about, with a network that was never trained."""
-    config = dataclasses.replace(SMALL, steps=80, plain_steps=40, start="photo", style_weight=200.0)
+    config = dataclasses.replace(SMALL, steps=80, plain_steps=40, start="photo", style_weight=5.0)
     energies, styles = [], []
     objective = PhotorealisticObjective(config, PAIR)
     pixels = None
@@ -246,10 +246,10 @@ def test_options_that_contradict(files, tmp_path, change, words):
         FAMILY.run(RunOptions(**{**files, "out": tmp_path / "out.png", "vgg": "random", **named}))
 
 
-def test_a_loss_that_is_not_finite_is_named(files, tmp_path):
-    options = RunOptions(**files, out=tmp_path / "out.png", size=46, iterations=1, vgg="random", affine_weight=1e38)
-    with pytest.raises(DivergedError, match="affine"):
-        FAMILY.run(options)
+def test_a_loss_that_is_not_finite_is_named(tmp_path):
+    config = dataclasses.replace(SMALL, steps=1, plain_steps=0, start="noise", affine_weight=1e38)
+    with pytest.raises(DivergedError, match="affine is inf"):
+        optimize_picture(photo_style._stages(config, PAIR), tmp_path / "out.png", progress=False)
 
 
 def test_the_network_is_not_saved_with_the_picture(files, tmp_path):
