@@ -133,7 +133,7 @@ def _names(labels: np.ndarray) -> str:
     return ", ".join(names.get(int(k), str(k)) for k in np.unique(labels))
 
 
-def region_masks(labels: np.ndarray, classes: Sequence[int], height: int, width: int) -> np.ndarray:
+def region_masks(labels: np.ndarray, classes: Sequence[int] | np.ndarray, height: int, width: int) -> np.ndarray:
     """One mask for each class, (K, height, width) float32, 0-1: what part of each pixel belongs to it.
 
     The labels are shrunk (area averaging) or enlarged (bilinear) after they were told apart, as fractions: not as

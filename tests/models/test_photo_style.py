@@ -11,8 +11,19 @@ from kerasmodels.data.regions import COLOURS
 from kerasmodels.errors import DataError, DivergedError, UsageError
 from kerasmodels.family import config_to_dict
 from kerasmodels.losses import GramStyle, MattingEnergy
-from kerasmodels.models import photo_style
-from kerasmodels.models.photo_style import FAMILY, Config, Pair, PhotorealisticObjective, PhotoStyle, RunOptions
+from kerasmodels.models.photo_style import (
+    FAMILY,
+    Config,
+    Pair,
+    PhotorealisticObjective,
+    PhotoStyle,
+    RunOptions,
+    experiments,
+    read_pair,
+)
+from kerasmodels.models.photo_style.model import stages
+from kerasmodels.models.photo_style.objective import affine_energy
+from kerasmodels.models.photo_style.pair import colour_matched
 from kerasmodels.training import optimize_picture
 from tests.tiny_families import photo
 
@@ -50,7 +61,7 @@ def _run_folder(folder):
 
 def test_affine_images_of_the_photo_have_no_energy():
     matrix = np.array([[0.5, 0.2, 0], [0.1, 0.6, -0.1], [0, 0.3, 0.4]])
-    energy = photo_style._affine_energy(PAIR.photo)
+    energy = affine_energy(PAIR.photo)
     affine = (PAIR.photo @ matrix + 20)[None].astype("float32")
     other = photo(5, 33, 46)[None].astype("float32")
     assert float(energy(affine)[0]) < 1e-4 * float(energy(other)[0])
@@ -60,7 +71,7 @@ def test_affine_energy_and_its_gradient_are_those_of_the_loss():
     x = tf.Variable(photo(5, 33, 46)[None].astype("float32"))
     found = []
     for function in (
-        photo_style._affine_energy(PAIR.photo),
+        affine_energy(PAIR.photo),
         lambda x: MattingEnergy(max_value=255.0, reduction=None)(PAIR.photo[None].astype("float32"), x),
     ):
         with tf.GradientTape() as tape:
@@ -72,7 +83,7 @@ def test_affine_energy_and_its_gradient_are_those_of_the_loss():
 
 def test_affine_value_and_gradient_belong_together():
     """The energy is quadratic, so central differences are exact and its gradient along itself is twice its value."""
-    energy = photo_style._affine_energy(PAIR.photo)
+    energy = affine_energy(PAIR.photo)
     x = photo(5, 33, 46)[None].astype("float32")
     held = tf.Variable(x)
     with tf.GradientTape() as tape:
@@ -116,13 +127,13 @@ def test_stage_2_keeps_a_tenth_of_the_affine_energy(tmp_path):
     energies, styles = [], []
     objective = PhotorealisticObjective(config, PAIR)
     pixels = None
-    for stage in photo_style._stages(config, PAIR):
-        pixels, _ = photo_style._descend(stage, pixels)
-        terms = photo_style._terms(objective, pixels)
+    for stage in stages(config, PAIR):
+        pixels, _ = experiments.descend(stage, pixels)
+        terms = experiments.terms_of(objective, pixels)
         energies.append(terms["affine"])
         styles.append(terms["style"])
     assert energies[1] <= 0.1 * energies[0]
-    assert styles[1] < photo_style._terms(objective, PAIR.photo)["style"]
+    assert styles[1] < experiments.terms_of(objective, PAIR.photo)["style"]
 
 
 # --- where it begins, how it is measured
@@ -133,7 +144,7 @@ def test_matched_colours_have_the_reference_s_mean_and_covariance():
     masks[0, :16] = masks[1, 16:] = 1
     there = np.zeros((2, 40, 36), "float32")
     there[0, :, :20] = there[1, :, 20:] = 1
-    got = photo_style.colour_matched(Pair(PAIR.photo, PAIR.reference, masks, there))
+    got = colour_matched(Pair(PAIR.photo, PAIR.reference, masks, there))
     for mine, theirs in zip(masks > 0, there > 0, strict=True):
         np.testing.assert_allclose(got[mine].mean(0), PAIR.reference[theirs].mean(0), atol=0.1)
         ours, want = np.cov(got[mine].T), np.cov(PAIR.reference[theirs].T)
@@ -141,8 +152,8 @@ def test_matched_colours_have_the_reference_s_mean_and_covariance():
 
 
 def test_structure_is_1_under_other_colours_and_small_for_another_picture():
-    assert photo_style.structure(PAIR.photo, 255 - PAIR.photo // 2) > 0.97
-    assert photo_style.structure(PAIR.photo, np.random.default_rng(0).uniform(0, 255, (33, 46, 3))) < 0.4
+    assert experiments.structure(PAIR.photo, 255 - PAIR.photo // 2) > 0.97
+    assert experiments.structure(PAIR.photo, np.random.default_rng(0).uniform(0, 255, (33, 46, 3))) < 0.4
 
 
 # --- pictures and masks in
@@ -152,7 +163,7 @@ def test_masks_come_out_at_both_sizes_without_orphans(files, tmp_path):
     mask = painted(tmp_path, "m.png", ("red", "blue", "white"), (65, 92))  # one pixel less than the photo
     reference_mask = painted(tmp_path, "r.png", ("white", "red", "green"), (80, 72))
     config = dataclasses.replace(SMALL, **files, mask=mask, reference_mask=reference_mask)
-    pair = photo_style.read_pair(config)
+    pair = read_pair(config)
     assert pair.photo.shape == (33, 46, 3)
     assert pair.reference.shape == (40, 36, 3)
     assert pair.masks.shape == (2, 33, 46)
@@ -162,10 +173,10 @@ def test_masks_come_out_at_both_sizes_without_orphans(files, tmp_path):
 
 
 def test_found_regions(files):
-    pair = photo_style.read_pair(dataclasses.replace(SMALL, **files, auto_masks=2))
+    pair = read_pair(dataclasses.replace(SMALL, **files, auto_masks=2))
     assert 1 <= len(pair.masks) <= 2
     np.testing.assert_allclose(pair.masks.sum(0), 1, atol=1e-5)
-    assert photo_style.read_pair(dataclasses.replace(SMALL, **files)).masks.min() == 1
+    assert read_pair(dataclasses.replace(SMALL, **files)).masks.min() == 1
 
 
 @pytest.mark.parametrize(
@@ -196,9 +207,9 @@ def test_what_cannot_be_used(files, tmp_path, change, error, words):
 def test_a_photo_of_one_colour(tmp_path):
     flat = write_image(tmp_path / "flat.png", np.full((33, 46, 3), 90, "uint8"))
     other = write_image(tmp_path / "other.png", photo(2, 40, 36))
-    pair = photo_style.read_pair(dataclasses.replace(SMALL, photo=flat, reference=other))
-    assert np.isfinite(photo_style.colour_matched(pair)).all()
-    done = optimize_picture(photo_style._stages(SMALL, pair), tmp_path / "out.png", progress=False)
+    pair = read_pair(dataclasses.replace(SMALL, photo=flat, reference=other))
+    assert np.isfinite(colour_matched(pair)).all()
+    done = optimize_picture(stages(SMALL, pair), tmp_path / "out.png", progress=False)
     assert np.isfinite(done.loss)
 
 
@@ -249,7 +260,7 @@ def test_options_that_contradict(files, tmp_path, change, words):
 def test_a_loss_that_is_not_finite_is_named(tmp_path):
     config = dataclasses.replace(SMALL, steps=1, plain_steps=0, start="noise", affine_weight=1e38)
     with pytest.raises(DivergedError, match="affine is inf"):
-        optimize_picture(photo_style._stages(config, PAIR), tmp_path / "out.png", progress=False)
+        optimize_picture(stages(config, PAIR), tmp_path / "out.png", progress=False)
 
 
 def test_the_network_is_not_saved_with_the_picture(files, tmp_path):
