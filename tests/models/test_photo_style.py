@@ -248,6 +248,7 @@ def test_finishing_a_stylised_picture(tmp_path):
         ({"reference": None}, "one of --reference"),
         ({"stylised": "photo.png"}, "--reference --stylised"),
         ({"out": "photo.png"}, "overwritten"),
+        ({"out": "out.xyz"}, "out.png or out.jpg"),
         ({"iterations": 0}, "iterations"),
     ],
 )

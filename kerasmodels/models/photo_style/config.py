@@ -66,7 +66,8 @@ class Config:
         check(self.reference_size >= 16, "reference_size >= 16", self.reference_size)
         check(0 <= self.auto_masks <= 9, "0 to 9 auto_masks", self.auto_masks)
         both = (self.mask is None) == (self.reference_mask is None)
-        check(both, "mask and reference_mask together, or neither", (self.mask, self.reference_mask))
+        given = " and ".join(str(path) for path in (self.mask, self.reference_mask) if path is not None)
+        check(both, "mask and reference_mask together, or neither", given)
         check(not (self.auto_masks and self.mask), "mask or auto_masks, not both", (self.mask, self.auto_masks))
         for name, known in (("start", ("matched", "photo", "noise")), ("precision", ("float32", "mixed_bfloat16"))):
             check(getattr(self, name) in known, f"{name} in {known}", getattr(self, name))

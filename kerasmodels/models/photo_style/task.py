@@ -10,6 +10,7 @@ import tyro
 
 from kerasmodels import weights
 from kerasmodels.data import write_image
+from kerasmodels.data.images import SUFFIXES
 from kerasmodels.errors import DataError, UsageError
 from kerasmodels.family import RunReport, check
 from kerasmodels.models.photo_style.config import Config
@@ -67,6 +68,8 @@ def run(options: RunOptions) -> RunReport:
         raise UsageError(f"expected one of --reference, --stylised and --run. Received: {' '.join(given) or 'none'}.")
     if options.out.resolve() in {p.resolve() for p in (options.photo, options.reference, options.stylised) if p}:
         raise UsageError(f"expected a place to write where no input is overwritten. Received: {options.out}.")
+    if options.out.suffix.lower() not in SUFFIXES:
+        raise UsageError(f"expected a picture name such as out.png or out.jpg. Received: {str(options.out)!r}.")
     begin = time.perf_counter()
     if options.reference is not None:
         return _transfer(options)
