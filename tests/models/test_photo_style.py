@@ -21,7 +21,7 @@ from kerasmodels.models.photo_style import (
     experiments,
     read_pair,
 )
-from kerasmodels.models.photo_style.model import stages
+from kerasmodels.models.photo_style.model import recoloured, stages
 from kerasmodels.models.photo_style.objective import affine_energy
 from kerasmodels.models.photo_style.pair import colour_matched
 from kerasmodels.training import optimize_picture
@@ -229,6 +229,20 @@ def test_a_run_s_colours_for_the_photo_at_its_full_size(files, tmp_path):
     FAMILY.run(RunOptions(photo=big, out=tmp_path / "out.png", run=_run_folder(tmp_path / "run")))
     expected = np.repeat(np.repeat(PAIR.photo[..., ::-1] * 0.5, 3, 0), 3, 1)
     assert np.abs(read_image(tmp_path / "out.png") - expected).mean() < 6
+
+
+def test_bands_make_no_difference(monkeypatch):
+    """And the bands are what is served: rows are placed as the resize operator places them."""
+    big = photo(1, 71, 95)
+    stylised = PAIR.photo[..., ::-1] * 0.5
+    whole = recoloured(big, PAIR.photo, stylised)
+    monkeypatch.setattr("kerasmodels.models.photo_style.model._BAND", 95 * 9)
+    np.testing.assert_allclose(recoloured(big, PAIR.photo, stylised).astype(int), whole.astype(int), atol=1)
+    held = PhotoStyle(SMALL)
+    held.photo.show(PAIR.photo)
+    held.picture.show(stylised)
+    served = FAMILY.servables(held, SMALL)["recolour"].call(image=tf.constant(big[None]))["recoloured"][0]
+    np.testing.assert_allclose(served.numpy().astype(int), whole.astype(int), atol=1)
 
 
 def test_finishing_a_stylised_picture(tmp_path):

@@ -203,20 +203,45 @@ def preview(model: PhotoStyle, config: Config) -> dict[str, np.ndarray]:
 
 
 def recoloured(photo: np.ndarray, small: np.ndarray, stylised: np.ndarray) -> np.ndarray:
-    """The photo in the colours of `stylised`, (H, W, 3) uint8.
+    """The photo in the colours of `stylised`, (H, W, 3) uint8. Large photos are worked on in bands.
 
     Args:
         photo: (H, W, 3), RGB 0-255.
         small: (h, w, 3), the photo at the size of `stylised`.
         stylised: (h, w, 3), RGB 0-255.
     """
-    return _recoloured(*(tf.constant(p[None].astype("float32") / 255) for p in (photo, small, stylised)))[0].numpy()
+    maps = _maps(*(tf.constant(p[None].astype("float32") / 255) for p in (small, stylised)))
+    height, width = photo.shape[:2]
+    # As `tf.image.resize` places rows, half a pixel from the edge.
+    places = np.clip((np.arange(height) + 0.5) * small.shape[0] / height - 0.5, 0, small.shape[0] - 1)
+    step = max(1, _BAND // width)
+    bands = [
+        _band(maps, tf.constant(photo[None, top : top + step]), tf.constant(places[top : top + step], tf.float32))
+        for top in range(0, height, step)
+    ]
+    return np.concatenate([band.numpy()[0] for band in bands])
+
+
+_BAND = 1 << 20
+"""Pixels of a band: 48 maps of it are 200 MB."""
 
 
 @tf.function(reduce_retracing=True, autograph=False)
-def _recoloured(photo: tf.Tensor, small: tf.Tensor, stylised: tf.Tensor) -> tf.Tensor:
-    smoothing = LocalAffineSmoothing()
-    found = smoothing.maps(small, stylised)
+def _maps(small: tf.Tensor, stylised: tf.Tensor) -> dict[str, tf.Tensor]:
+    return LocalAffineSmoothing().maps(small, stylised)
+
+
+@tf.function(reduce_retracing=True, autograph=False)
+def _band(maps: dict[str, tf.Tensor], photo: tf.Tensor, places: tf.Tensor) -> tf.Tensor:
+    """Rows of the photo, which lie at `places` of the maps' rows, under the maps."""
+    above = tf.floor(places)
+    below = tf.minimum(tf.cast(above, tf.int32) + 1, tf.shape(maps["offsets"])[1] - 1)
+    share = tf.reshape(places - above, (1, -1, 1, 1))
     size = tf.shape(photo)[1:3]
-    maps = {name: x if name == "overall" else tf.image.resize(x, size) for name, x in found.items()}
-    return _to_levels(smoothing.apply(maps, photo))
+
+    def enlarged(x: tf.Tensor) -> tf.Tensor:
+        rows = (1 - share) * tf.gather(x, tf.cast(above, tf.int32), axis=1) + share * tf.gather(x, below, axis=1)
+        return tf.image.resize(rows, size)
+
+    large = {name: x if name == "overall" else enlarged(x) for name, x in maps.items()}
+    return _to_levels(LocalAffineSmoothing().apply(large, tf.cast(photo, tf.float32) / 255))
