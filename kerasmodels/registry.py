@@ -59,6 +59,12 @@ ROWS = (
         "Gatys, Ecker, Bethge: Image Style Transfer Using Convolutional Neural Networks, CVPR 2016",
         "paint a photo in the style of one or several paintings, by optimising its pixels",
     ),
+    Row(
+        "photo_style",
+        "kerasmodels.models.photo_style",
+        "Luan, Paris, Shechtman, Bala: Deep Photo Style Transfer, CVPR 2017",
+        "give a photo the colours and the light of another photo, region by region, and keep it a photo",
+    ),
 )
 
 

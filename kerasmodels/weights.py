@@ -309,7 +309,7 @@ def _history(trained: Trained) -> tuple[list[str], float]:
 
 
 def _file_name(value: Any) -> Any:
-    """The name of a file or folder without where it lies; of each, in a list. Anything else stays, as a preset's name."""
+    """The name of a file or folder without where it lies; of each, in a list. A preset's name stays."""
     if isinstance(value, list | tuple):
         return [_file_name(v) for v in value]
     return Path(value).name if value and Path(value).exists() else value

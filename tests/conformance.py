@@ -235,6 +235,8 @@ def test_answers_depend_on_weights(case: Case, model: keras.Model) -> None:
             value = np.asarray(variable.value)
             variable.assign(value + random.normal(0, 0.1 + np.std(value), value.shape))
     for name, servable in case.servables(model).items():
+        if not servable.model.variables:
+            continue
         given = servable.example(case.tiny.dims, 0)
         for key, value in servable.call(**given).items():
             assert np.any(value != others[name].call(**given)[key]), (name, key)

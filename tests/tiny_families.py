@@ -9,7 +9,7 @@ import numpy as np
 
 from kerasmodels.backbones import sources
 from kerasmodels.data import write_image
-from kerasmodels.models import closed_form_matting, fast_style, feature_patches, neural_style
+from kerasmodels.models import closed_form_matting, fast_style, feature_patches, neural_style, photo_style
 
 
 @dataclass(frozen=True)
@@ -131,6 +131,21 @@ _NEURAL_STYLE: dict[str, Any] = {
 }
 
 
+# --- photo style ------------------------------------------------------------------------------------------------------
+
+
+def _photo_style_data(folder: Path) -> Mapping[str, Any]:
+    return {
+        "photo": write_image(folder / "photo.png", photo(1, 66, 92)),
+        "reference": write_image(folder / "reference.png", photo(2, 40, 36)),
+    }
+
+
+def _photo_style_task(folder: Path, run: Path, out: Path) -> photo_style.RunOptions:
+    picture = write_image(folder / "holiday.jpg", photo(1, 99, 138))
+    return photo_style.RunOptions(photo=picture, out=out / "evening.png", run=run)
+
+
 TINY: dict[str, Tiny] = {
     "fast_style": Tiny(
         config=fast_style.Config(
@@ -157,5 +172,20 @@ TINY: dict[str, Tiny] = {
         data=_neural_style_data,
         dims={"height": 9, "width": 14, "style_height": 11, "style_width": 10},
         task=_neural_style_task,
+    ),
+    "photo_style": Tiny(
+        config=photo_style.Config(
+            height=33,
+            width=46,
+            reference_size=36,
+            auto_masks=2,
+            start="noise",
+            vgg="random",
+            steps=4,
+            plain_steps=2,
+        ),
+        data=_photo_style_data,
+        dims={"batch": 1, "height": 22, "width": 30},
+        task=_photo_style_task,
     ),
 }

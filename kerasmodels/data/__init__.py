@@ -2,5 +2,17 @@
 
 from kerasmodels.data.grids import grid
 from kerasmodels.data.images import image_size, list_images, photo_crops, read_image, resized, write_image
+from kerasmodels.data.regions import merge_orphans, read_labels, region_masks
 
-__all__ = ["grid", "image_size", "list_images", "photo_crops", "read_image", "resized", "write_image"]
+__all__ = [
+    "grid",
+    "image_size",
+    "list_images",
+    "merge_orphans",
+    "photo_crops",
+    "read_image",
+    "read_labels",
+    "region_masks",
+    "resized",
+    "write_image",
+]

@@ -1,5 +1,6 @@
 """Reusable `keras.layers.Layer`s. Those written in `keras.ops` also run on the JAX and torch backends."""
 
+from kerasmodels.layers.local_affine import LocalAffineSmoothing
 from kerasmodels.layers.normalization import InstanceNormalization
 from kerasmodels.layers.padding import ReflectionPadding1D, ReflectionPadding2D, ReflectionPadding3D
 from kerasmodels.layers.picture import Picture
@@ -9,6 +10,7 @@ from kerasmodels.layers.resize import Resize2D
 
 __all__ = [
     "InstanceNormalization",
+    "LocalAffineSmoothing",
     "Picture",
     "PolyphaseConv2D",
     "ReflectionPadding1D",

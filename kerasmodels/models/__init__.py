@@ -8,14 +8,16 @@ if TYPE_CHECKING:
     from kerasmodels.models.fast_style import FastStyle
     from kerasmodels.models.feature_patches import FeaturePatches
     from kerasmodels.models.neural_style import NeuralStyle
+    from kerasmodels.models.photo_style import PhotoStyle
 
-__all__ = ["ClosedFormMatting", "FastStyle", "FeaturePatches", "NeuralStyle"]
+__all__ = ["ClosedFormMatting", "FastStyle", "FeaturePatches", "NeuralStyle", "PhotoStyle"]
 
 _MODULES = {
     "ClosedFormMatting": "closed_form_matting",
     "FastStyle": "fast_style",
     "FeaturePatches": "feature_patches",
     "NeuralStyle": "neural_style",
+    "PhotoStyle": "photo_style",
 }
 
 

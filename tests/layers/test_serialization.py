@@ -17,7 +17,10 @@ LAYERS = {
 }
 POSITIONS = {"ReflectionPadding1D": (9,), "ReflectionPadding3D": (5, 9, 8)}
 """Of an input, where it is not a picture."""
-ELSEWHERE = {"Picture": "does not look at its input: test_picture.py"}
+ELSEWHERE = {
+    "LocalAffineSmoothing": "takes two pictures: test_local_affine.py",
+    "Picture": "does not look at its input: test_picture.py",
+}
 
 
 def test_every_public_layer_is_here():

@@ -1,0 +1,181 @@
+"""Label pictures: which region of a photo is what, painted in nine colours or found by clustering."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from kerasmodels.data.images import _opened, read_image
+from kerasmodels.errors import DataError, UsageError
+
+COLOURS: Mapping[str, tuple[int, int, int]] = {
+    "blue": (0, 0, 255),
+    "green": (0, 255, 0),
+    "black": (0, 0, 0),
+    "white": (255, 255, 255),
+    "red": (255, 0, 0),
+    "yellow": (255, 255, 0),
+    "grey": (128, 128, 128),
+    "lightblue": (0, 255, 255),
+    "purple": (255, 0, 255),
+}
+"""The colours of a label picture, RGB 0-255; a label is a colour's number in this order."""
+
+TOLERANCE = 25.5
+"""How far a channel may be from a colour of the table and still be that colour, of 255 (Luan et al.: 0.1)."""
+
+_LEAST = 0.002  # of the picture: a region smaller than this has no statistics worth matching
+
+
+def read_labels(path: str | Path) -> np.ndarray:
+    """Read a label picture: each pixel becomes the number of its colour in `COLOURS`.
+
+    Pixels between two regions, where a drawing program blends the colours, take the nearest colour that occurs in the
+    picture as an area. A picture with a palette (as segmentation networks write them) needs no colours of the table:
+    its palette's indices are the labels.
+
+    Returns:
+        (H, W) uint8.
+
+    Raises:
+        DataError: it cannot be read, or an area has a colour that is none of the nine; the message names it.
+    """
+    with _opened(path) as image:
+        if image.mode == "P":
+            return np.asarray(image, "uint8")
+    return labels_of(read_image(path), str(path))
+
+
+def labels_of(picture: np.ndarray, name: str = "the label picture") -> np.ndarray:
+    """`read_labels` of a picture at hand: (H, W, 3) uint8 -> (H, W) uint8. `name` is for the error."""
+    table = np.array(list(COLOURS.values()), "int16")
+    far = np.stack([np.abs(picture.astype("int16") - colour).max(-1) for colour in table])
+    nearest, distance = far.argmin(0), far.min(0)
+    near = distance <= TOLERANCE
+    # Blends at edges are thin: white beside black makes a line of grey. What fills 3x3 pixels evenly is meant.
+    spread = _spread_of_window(picture)
+    inside = near & (spread <= 2 * TOLERANCE)
+    present = np.bincount(nearest[inside], minlength=len(table)) >= max(1, 2e-4 * near.size)
+    strange = ~near if not present.any() else far[present].min(0) > TOLERANCE
+    meant = strange & (spread <= 4)
+    if meant.sum() >= max(9, _LEAST * meant.size) or not present.any():
+        colours, times = np.unique(
+            picture[meant if meant.any() else strange].reshape(-1, 3), axis=0, return_counts=True
+        )
+        found = tuple(int(c) for c in colours[times.argmax()])
+        raise DataError(
+            f"expected the colours {', '.join(COLOURS)} in {name}. Received: RGB {found} on about "
+            f"{100 * meant.mean():.1f}% of it, nearest to {list(COLOURS)[int(np.abs(table - found).max(1).argmin())]}. "
+            "Paint that region in one of the nine."
+        )
+    return np.flatnonzero(present)[far[present].argmin(0)].astype("uint8")
+
+
+def _spread_of_window(picture: np.ndarray) -> np.ndarray:
+    """(H, W): the largest difference between two pixels of the 3x3 window around each, over the channels."""
+    from scipy.ndimage import maximum_filter, minimum_filter
+
+    values = picture.astype("int16")
+    return (maximum_filter(values, (3, 3, 1)) - minimum_filter(values, (3, 3, 1))).max(-1)
+
+
+def fit_labels(labels: np.ndarray, height: int, width: int, name: str = "the mask") -> np.ndarray:
+    """The label picture at a photo's size (nearest neighbour).
+
+    Raises:
+        DataError: its proportions are not the photo's, to 3%: it belongs to another picture.
+    """
+    if labels.shape == (height, width):
+        return labels
+    h, w = labels.shape
+    # A pixel more or less is no other picture, whatever it does to the proportions of a small one.
+    if abs(np.log(h * width / (w * height))) > 0.03 and max(abs(h - height), abs(w - width)) > 2:
+        raise DataError(
+            f"expected {name} in its picture's proportions, such as {width} x {height} pixels. Received: {w} x {h}. "
+            "Give the mask that was painted for this picture."
+        )
+    return np.asarray(Image.fromarray(labels).resize((width, height), Image.Resampling.NEAREST))
+
+
+def merge_orphans(labels: np.ndarray, known: Sequence[int] | np.ndarray, least: float = _LEAST) -> np.ndarray:
+    """`labels` (H, W) without those not in `known`: each such pixel takes the label of the nearest pixel that is.
+
+    The paper lets its segmentation network choose among the reference's labels only; a label picture has no second
+    choice, but regions that touch are likelier to be alike than any other two.
+
+    Args:
+        labels: (H, W) integers.
+        known: the labels to keep, such as those of the reference.
+        least: a known label on less of the picture than this part is an orphan, too: its statistics mean nothing.
+
+    Raises:
+        DataError: no label is known.
+    """
+    from scipy.ndimage import distance_transform_edt
+
+    kept = [k for k in np.unique(labels) if k in np.asarray(known) and (labels == k).mean() >= least]
+    if not kept:
+        raise DataError(
+            "expected the masks of picture and reference to share a colour. "
+            f"Received: {_names(labels)} and {_names(np.asarray(known))}."
+        )
+    fine = np.isin(labels, kept)
+    if fine.all():
+        return labels
+    rows, columns = distance_transform_edt(~fine, return_distances=False, return_indices=True)
+    return labels[rows, columns]
+
+
+def _names(labels: np.ndarray) -> str:
+    names = dict(enumerate(COLOURS))
+    return ", ".join(names.get(int(k), str(k)) for k in np.unique(labels))
+
+
+def region_masks(labels: np.ndarray, classes: Sequence[int] | np.ndarray, height: int, width: int) -> np.ndarray:
+    """One mask for each class, (K, height, width) float32, 0-1: what part of each pixel belongs to it.
+
+    The labels are shrunk (area averaging) or enlarged (bilinear) after they were told apart, as fractions: not as
+    colours, which would make new labels at edges. Where every pixel has one of the classes the masks sum to 1.
+    """
+    shrunk = height * width <= labels.size
+    how = Image.Resampling.BOX if shrunk else Image.Resampling.BILINEAR
+    masks = [np.asarray(Image.fromarray((labels == k).astype("float32")).resize((width, height), how)) for k in classes]
+    return np.clip(np.stack(masks), 0, 1)
+
+
+def cluster(features: Sequence[np.ndarray], classes: int, seed: int = 0) -> list[np.ndarray]:
+    """Label pictures by k-means over the features of several pictures together, so that labels mean the same in all.
+
+    Args:
+        features: for each picture (h, w, C): colours, activations of a network ...
+        classes: clusters, 1 to 9.
+        seed: of the first centres (k-means++).
+
+    Returns:
+        (h, w) uint8 for each picture, numbered by size, largest first.
+
+    Raises:
+        UsageError: another number of classes.
+    """
+    from scipy.cluster.vq import kmeans2
+
+    if not 1 <= classes <= len(COLOURS):
+        raise UsageError(f"expected 1 to {len(COLOURS)} classes. Received: {classes}.")
+    points = np.concatenate([f.reshape(-1, f.shape[-1]) for f in features]).astype("float64")
+    best: Any = None
+    for attempt in range(4):
+        # k-means ends in a local optimum, so the best of a few beginnings is taken.
+        centres, chosen = kmeans2(
+            points, classes, minit="++", rng=np.random.default_rng([seed, attempt]), missing="warn"
+        )
+        cost = float(((points - centres[chosen]) ** 2).sum())
+        if best is None or cost < best[0]:
+            best = (cost, chosen)
+    order = np.argsort(-np.bincount(best[1], minlength=classes))
+    rank = np.empty(classes, "uint8")
+    rank[order] = np.arange(classes)
+    ends = np.cumsum([f.shape[0] * f.shape[1] for f in features])
+    parts = np.split(rank[best[1]], ends[:-1])
+    return [part.reshape(f.shape[:2]) for part, f in zip(parts, features, strict=True)]
