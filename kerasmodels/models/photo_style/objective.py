@@ -12,7 +12,8 @@ from kerasmodels.models.photo_style.config import Config
 from kerasmodels.models.photo_style.pair import Pair, loss_network
 
 _FEATURE_SCALE = 340.0
-"""Mean activation of Oxford's VGG19 at conv4_2 on pictures of 0-255; in the rescaled network it is about 1."""
+"""Our estimate of the mean activation of Oxford's VGG19 around conv4_2, from losses that users of the released code
+report; in the rescaled network it is about 1. It puts content and style on the scale the paper's lambda is meant for."""
 
 
 class PhotorealisticObjective:
