@@ -34,9 +34,10 @@ class _Graph:
 
     def next(self, node: onnx.NodeProto | None, kind: str) -> onnx.NodeProto | None:
         """The only node that reads the result of `node`, if it is of that kind."""
-        readers = self.readers.get(node.output[0], []) if node is not None else []
-        single = len(readers) == 1 and readers[0].op_type == kind and node.output[0] not in self.results
-        return readers[0] if single else None
+        if node is None or node.output[0] in self.results:
+            return None
+        readers = self.readers.get(node.output[0], [])
+        return readers[0] if len(readers) == 1 and readers[0].op_type == kind else None
 
     def averages(self, node: onnx.NodeProto | None, source: str) -> bool:
         """Is it the mean of `source` over height and width?"""
