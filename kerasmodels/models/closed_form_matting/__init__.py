@@ -17,8 +17,9 @@ solve it) or exact (known pixels eliminated, as pymatting does), to a relative r
 There is nothing to train.
 """
 
+import functools
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
@@ -116,6 +117,23 @@ def _check_same_size(what: str, picture: np.ndarray, photo: np.ndarray) -> None:
         )
 
 
+@functools.cache
+def _solver(config: Config, compiled: bool) -> Callable[..., Solution]:
+    """The solver as a graph, for pictures of all sizes if XLA need not know theirs."""
+    solve = functools.partial(
+        solve_alpha,
+        epsilon=config.epsilon,
+        softness=config.softness,
+        iterations=config.iterations,
+        tolerance=config.tolerance,
+        compiled=compiled,
+    )
+    if compiled:
+        return tf.function(solve, autograph=False)
+    specs = [tf.TensorSpec((1, None, None, channels), tf.float64) for channels in (3, 1, 1)]
+    return tf.function(solve, input_signature=specs, autograph=False)
+
+
 def matte(
     photo: np.ndarray, known: np.ndarray, values: np.ndarray, config: Config | None = None, compiled: bool | None = None
 ) -> tuple[np.ndarray, Solution]:
@@ -161,14 +179,7 @@ def matte(
     if config.softness is None and known.all():
         return values, Solution(tf.constant(values[None, ..., None]), tf.zeros([1]), tf.constant(0))
     parts = [x[box].reshape(1, *x[box].shape[:2], -1) for x in (image, known.astype("float64"), values)]
-    solution = solve_alpha(
-        *(tf.constant(x) for x in parts),
-        epsilon=config.epsilon,
-        softness=config.softness,
-        iterations=config.iterations,
-        tolerance=config.tolerance,
-        compiled=parts[0].size > 3e6 if compiled is None else compiled,
-    )
+    solution = _solver(config, parts[0].size > 3e6 if compiled is None else compiled)(*map(tf.constant, parts))
     alpha = values * known
     alpha[box] = np.clip(solution.alpha.numpy()[0, ..., 0], 0, 1)
     return alpha, solution
@@ -210,19 +221,29 @@ class ClosedFormMatting(keras.Model):
         trimap = tf.cast(inputs["trimap"], tf.float32)
         front = tf.cast(trimap >= 0.9 * 255, tf.float32)
         known = front + tf.cast(trimap <= 0.1 * 255, tf.float32)
-        solution = solve_alpha(
-            image,
-            known,
-            front,
-            epsilon=self.config.epsilon,
-            softness=self.config.softness,
-            iterations=self.config.served_iterations,
-            tolerance=None,
-        )
+        # Eagerly, thousands of small operations one by one would take ten times as long.
+        solve = _as_graph(self.config) if tf.executing_eagerly() else _served(self.config)
+        solution = solve(image, known, front)
         return tf.clip_by_value(solution.alpha, 0.0, 1.0)
 
     def get_config(self) -> dict[str, Any]:
         return {"name": self.name, "config": config_to_dict(self.config)}
+
+
+def _served(config: Config) -> Callable[..., Solution]:
+    return functools.partial(
+        solve_alpha,
+        epsilon=config.epsilon,
+        softness=config.softness,
+        iterations=config.served_iterations,
+        tolerance=None,
+    )
+
+
+@functools.cache
+def _as_graph(config: Config) -> Callable[..., Solution]:
+    specs = [tf.TensorSpec((None, None, None, channels), tf.float32) for channels in (3, 1, 1)]
+    return tf.function(_served(config), input_signature=specs, autograph=False)
 
 
 # --- servables --------------------------------------------------------------------------------------------------------

@@ -9,9 +9,8 @@ leaves the building as it is.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
@@ -32,8 +31,7 @@ _SWEEPS = 6
 Operator = Callable[[tf.Tensor], tf.Tensor]
 
 
-@dataclass(frozen=True)
-class Solution:
+class Solution(NamedTuple):
     """What the iteration ended with.
 
     Args:
