@@ -23,6 +23,8 @@ def prepare(job: Job) -> Prepared:
         number = np.zeros((1, 1), "float32")
 
         def step() -> float:
+            # Else the losses it returns are means over all calls.
+            model.reset_metrics()
             return float(np.ravel(model.train_on_batch(number))[0])
 
         return step, {**facts, "losses": [step() for _ in range(3)]}

@@ -67,7 +67,7 @@ def prepare(job: Job) -> Prepared:
         seen = vgg(picture(job["style"]))
         grams = {tap: gram(seen[tap]) for tap in STYLE}
     pixels = content.clone(memory_format=torch.preserve_format).requires_grad_()
-    adam = torch.optim.Adam([pixels], job["learning_rate"])
+    adam = torch.optim.Adam([pixels], job["learning_rate"], eps=1e-12)
 
     def step() -> float:
         adam.zero_grad()

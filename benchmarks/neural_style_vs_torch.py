@@ -82,7 +82,7 @@ def _contestants(python: Path, folder: Path, height: int, width: int) -> list[Co
         layer, kind = key.removeprefix("conv").split("/")
         block, number = layer.split("_")
         spread = (2 / np.prod(shape[:-1])) ** 0.5 if kind == "kernel" else 0.1
-        arrays[f"block{block}_conv{number}_{kind}"] = spread * random.standard_normal(shape, "float32")
+        arrays[f"block{block}_conv{number}_{kind}"] = (spread * random.standard_normal(shape)).astype("float32")
     np.savez(folder / "vgg19.npz", **arrays)
     job: dict[str, dict[str, Any]] = {"ours": {}, "torch": {}}
     for name in ("content", "style"):

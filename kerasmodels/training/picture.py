@@ -63,7 +63,7 @@ class PictureModel(keras.Model):
     def call(self, inputs: Any = None, training: bool | None = None) -> Any:
         return self.picture(inputs)
 
-    def compile(self, optimizer: Any = "adam", objective: Objective | None = None, **kwargs: Any) -> None:  # type: ignore[override]
+    def compile(self, optimizer: Any = "adam", objective: Objective | None = None, **kwargs: Any) -> None:
         """As `keras.Model.compile`, with an objective instead of a loss."""
         super().compile(optimizer, loss=None, **kwargs)
         # Behind Keras' back: it would take a network inside for a part of the model, and save it.
@@ -84,7 +84,8 @@ class PictureModel(keras.Model):
 
     def terms(self) -> dict[str, float]:
         """The weighted terms of the objective at the present picture; their sum is the loss."""
-        if self._terms_of_now is None:
+        now = self._terms_of_now
+        if now is None:
             objective = self._objective()
 
             @tf.function(autograph=False)
@@ -92,8 +93,9 @@ class PictureModel(keras.Model):
                 return {name: ops.sum(value) for name, value in objective.terms(self(None)).items()}
 
             # Traced at once: TensorFlow warns of many functions made at one line, of which each has its own model.
-            object.__setattr__(self, "_terms_of_now", terms.get_concrete_function())
-        return {name: float(value) for name, value in self._terms_of_now().items()}
+            now = terms.get_concrete_function()
+            object.__setattr__(self, "_terms_of_now", now)
+        return {name: float(value) for name, value in now().items()}
 
     def _objective(self) -> Objective:
         if self.objective is None:
@@ -228,6 +230,7 @@ def optimize_picture(
             done, pixels = live.step, model.pixels()
             if stop.is_set():
                 break
+        assert pixels is not None
         picture = finish(pixels)
         write_image(out, picture)
     if stop.is_set() and done < total:

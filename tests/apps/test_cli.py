@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ import pytest
 import kerasmodels
 from kerasmodels import errors
 from kerasmodels.apps import cli
-from kerasmodels.apps.command import plain
+from kerasmodels.apps.command import parse, plain
 from tests.apps.conftest import ROOT
 
 
@@ -188,3 +189,29 @@ def test_plain_values_are_json() -> None:
     value = {"a": float("nan"), "b": (Path("x"), np.float32(1.5), np.bool_(True)), "c": np.arange(2), 4: {"d": None}}
     assert plain(value) == {"a": None, "b": ["x", 1.5, True], "c": [0, 1], "4": {"d": None}}
     assert plain(errors.KerasModelsError("e")) == "e"
+
+
+@dataclass(frozen=True)
+class Lists:
+    """Flags of both kinds."""
+
+    names: tuple[str, ...] = ()
+    """Any number."""
+    numbers: tuple[float, ...] = ()
+    """Any number."""
+    count: int = 0
+    """One."""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--names", "a", "b"], Lists(("a", "b"))),
+        (["--names", "a", "--count", "1", "--names", "b"], Lists(("a", "b"), count=1)),
+        (["--names=a", "--names=b", "--count=2"], Lists(("a", "b"), count=2)),
+        (["--numbers", "1", "--names", "a", "--numbers", "-2.5"], Lists(("a",), (1.0, -2.5))),
+        (["--count", "1", "--count", "2"], Lists(count=2)),
+    ],
+)
+def test_a_list_may_be_given_in_pieces(arguments: list[str], expected: Lists) -> None:
+    assert parse(Lists, arguments, "prog", "") == expected

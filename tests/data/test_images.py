@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from kerasmodels.data import list_images, photo_crops, read_image, write_image
+from kerasmodels.data import image_size, list_images, photo_crops, read_image, resized, write_image
 from kerasmodels.data.images import SUFFIXES
 from kerasmodels.errors import DataError, StorageError, UsageError
 
@@ -251,3 +251,22 @@ def test_a_cut_off_file_is_named_when_it_is_decoded(photo, tmp_path):
     (tmp_path / "half.jpg").write_bytes(_jpeg(photo)[:-2000])
     with pytest.raises(tf.errors.InvalidArgumentError, match=r"half\.jpg is damaged or cut short"):
         next(photo_crops(tmp_path, 32, 1).as_numpy_iterator())
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_size_from_the_header_is_that_of_the_upright_picture(tmp_path, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.new("RGB", (9, 5)).save(tmp_path / "a.jpg", exif=exif)
+    assert image_size(tmp_path / "a.jpg") == read_image(tmp_path / "a.jpg").shape[:2]
+
+
+def test_size_of_no_picture(tmp_path):
+    with pytest.raises(DataError, match="no picture at"):
+        image_size(tmp_path / "none.jpg")
+
+
+def test_resized_keeps_values_beyond_0_to_255():
+    picture = np.full((4, 6, 3), (-30.0, 100.0, 300.0), "float32")
+    np.testing.assert_allclose(resized(picture, 7, 5), np.broadcast_to(picture[:1, :1], (7, 5, 3)), rtol=1e-5)
+    assert resized(picture[..., 0], 3, 2).shape == (3, 2)

@@ -275,6 +275,15 @@ def test_wrong_requests_write_nothing(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_form_that_cannot_exist_is_refused_with_the_reason(float_servable: Servable, tmp_path: Path) -> None:
+    lacking = dataclasses.replace(float_servable, without={("litert", "int8"): "its converter crashes."})
+    with pytest.raises(UsageError, match="thing does not exist as litert in int8: its converter crashes"):
+        export.export_servable(lacking, "thing", tmp_path / "out", formats="litert", precision="int8")
+    assert not (tmp_path / "out").exists()
+    report = export.export_servable(lacking, "thing", tmp_path / "out", formats="litert")
+    assert report.artifacts[0].verified
+
+
 def test_servable_that_breaks_its_own_specs(float_servable: Servable, tmp_path: Path) -> None:
     scores, best = float_servable.outputs
     wrong = dataclasses.replace(float_servable, outputs=(dataclasses.replace(scores, dtype="float64"), best))

@@ -87,7 +87,7 @@ def servables(model: NeuralStyle, config: Config) -> dict[str, Servable]:
                 TensorSpec("stylized", size, "uint8", "the photo in the painting's style, RGB 0-255", "image"),
                 TensorSpec("loss", (), "float32", "the objective before the last step", atol=1e-3),
             ),
-            example=lambda dims, seed: {**_example(dims, seed, "content", "style"), "steps": np.int32(3)},
+            example=lambda dims, seed: {**_example(dims, seed, "content", "style"), "steps": np.asarray(3, "int32")},
             dims=dims,
             check_dims=other,
             doc="paints a photo in the style of a painting, by optimisation",
@@ -140,4 +140,4 @@ def _example_step(dims: Mapping[str, int], seed: int) -> dict[str, np.ndarray]:
     picture = pictures["content"] + random.normal(0, 5, pictures["content"].shape)
     velocity = random.normal(0, 1, picture.shape)
     state = {"picture": picture.astype("float32"), "velocity": velocity.astype("float32")}
-    return {**state, **pictures, "rate": np.float32(1.0)}
+    return {**state, **pictures, "rate": np.asarray(1.0, "float32")}

@@ -65,8 +65,10 @@ def build(config: Config) -> NeuralStyle:
         pictures.masks,
         pictures.style_masks,
     )
+    # Gradients of a mean over a large picture are as small as Adam's usual epsilon, which would then damp the steps.
+    adam = keras.optimizers.Adam(float(config.learning_rate), epsilon=1e-12)
     # XLA makes convolutions slower on CPUs.
-    model.compile(keras.optimizers.Adam(float(config.learning_rate)), objective, jit_compile=False)
+    model.compile(adam, objective, jit_compile=False)
     return model
 
 
