@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from kerasmodels.layers import LocalAffineSmoothing
+from kerasmodels.layers.local_affine import guided_filter
 
 RANDOM = np.random.default_rng(0)
 
@@ -63,6 +64,16 @@ def test_the_fit_on_a_window_equals_least_squares():
     maps = layer.maps(small, target)
     got = np.asarray(maps["overall"]).reshape(4, 3)
     np.testing.assert_allclose(got, overall, atol=2e-3)
+
+
+def test_the_guided_filter_keeps_sums_and_draws_borders_to_edges():
+    masks = np.zeros((1, 40, 52, 2), "float32")
+    dark = PHOTO.mean(-1) < 0.35
+    masks[..., 0] = np.roll(dark, 2, axis=2)  # a mask that is two pixels off
+    masks[..., 1] = 1 - masks[..., 0]
+    fine = np.asarray(guided_filter(PHOTO, masks, radius=6, edge=0.05))
+    np.testing.assert_allclose(fine.sum(-1), 1, atol=1e-3)
+    assert ((fine[..., 0] > 0.5) != dark).mean() < 0.5 * ((masks[..., 0] > 0.5) != dark).mean()
 
 
 def test_gradients_are_finite():

@@ -10,8 +10,8 @@ the result is a local affine map of the photo's colours, at little cost in style
 | departure from the paper | why |
 |---|---|
 | VGG19 rescaled to mean activation 1 (Gatys); Oxford's own weights in the paper | the set that can be had |
-| features count 340 times, our estimate of their size in Oxford's weights | the paper's content weight and lambda hold |
-| `style_weight` 2 for each layer; the code has 100 | chosen by eye and by the gates: rescaled layers weigh alike |
+| features count 340 times, our estimate of their size in Oxford's weights | the paper's lambda then holds |
+| `style_weight` 2 for each layer; the code has 100 | chosen by eye and by our gates |
 | stage 1 begins with the photo, its colours matched linearly, region by region (`start`); the code with noise | \
 a few hundred iterations suffice |
 | masks are averaged over the pixels inside the picture; the code counts zeros beyond its border | they sum to 1 |

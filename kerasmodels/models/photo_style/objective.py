@@ -13,7 +13,8 @@ from kerasmodels.models.photo_style.pair import Pair, loss_network
 
 _FEATURE_SCALE = 340.0
 """Our estimate of the mean activation of Oxford's VGG19 around conv4_2, from losses that users of the released code
-report; in the rescaled network it is about 1. It puts content and style on the scale the paper's lambda is meant for."""
+report; in the rescaled network it is about 1. It puts content and style on the scale the paper's lambda is meant for.
+"""
 
 
 class PhotorealisticObjective:
