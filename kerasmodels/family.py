@@ -120,10 +120,12 @@ class Experiment:
         line: what it shows, in one line.
         measure: (data folder or None, folder for figures, quick) -> rows. Raises DataError if it needs a folder it was
             not given.
+        private: its figures show pictures that may not be passed on, so they are no part of the project.
     """
 
     line: str
     measure: Callable[["Path | None", Path, bool], Sequence[Row]]
+    private: bool = False
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,7 @@ class PolyphaseConv2D(keras.layers.Conv2D):
         if None in sizes:
             y = _convolution_of_any_size(inputs, kernel)
         else:
-            odd = [s % _PHASES for s in sizes]
+            odd = [int(s or 0) % _PHASES for s in sizes]
             padded = ops.pad(inputs, ((0, 0), (0, odd[0]), (0, odd[1]), (0, 0))) if any(odd) else inputs
             y = ops.conv(padded, kernel, strides=_PHASES, padding="valid", data_format="channels_last")
         if self.use_bias:

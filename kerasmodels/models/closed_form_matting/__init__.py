@@ -172,7 +172,7 @@ def matte(
             "mark some of both."
         )
     image = np.asarray(photo, "float64") / (255 if photo.dtype == np.uint8 else 1)
-    box = (slice(None), slice(None))
+    box: tuple[slice, ...] = (slice(None), slice(None))
     if config.softness is None and not known.all():
         # Pixels further away share no window with an unknown one.
         box = tuple(slice(max(0, u.min() - 2), u.max() + 3) for u in np.nonzero(~known))

@@ -93,7 +93,8 @@ def on_pair(number: int) -> Experiment:
             ),
         ]
 
-    return Experiment(f"the authors' pair {number}: what the affine term does, beside their pictures", measure)
+    line = f"the authors' pair {number}: what the affine term does, beside their pictures"
+    return Experiment(line, measure, private=True)
 
 
 def _row(claim: str, paper: str, ours: float, most: float) -> Row:
