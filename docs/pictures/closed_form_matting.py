@@ -1,4 +1,4 @@
-"""Draws closed_form_matting.jpg: python docs/pictures/closed_form_matting.py (its photo is scikit-image's, CC0)."""
+"""Draws closed_form_matting.jpg: python docs/pictures/closed_form_matting.py (photo: scikit-image, CC0)."""
 
 from pathlib import Path
 
