@@ -522,7 +522,7 @@ def _objective_and_speed(data: Path | None, figures: Path, quick: bool) -> Seque
     if folder is None:
         raise DataError(f"no folder `content` of photos in {data}.")
     photos = [_square(read_image(p), 256) for p in list_images(folder)][: 1 if quick else 2]
-    iterations = 40 if quick else 100
+    iterations = 30 if quick else 60
     rows: list[Row] = []
     seconds_iteration, seconds_pass = [], []
     for name, trained in weights.presets("fast_style").items():
