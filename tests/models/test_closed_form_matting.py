@@ -27,6 +27,7 @@ from kerasmodels.models.closed_form_matting import (
 from tests.tiny_families import photo
 
 run = matting.FAMILY.run
+pytestmark = pytest.mark.slow
 
 
 def direct(image, known, values, softness):
