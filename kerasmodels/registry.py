@@ -40,6 +40,13 @@ ROWS = (
         "repaint photos and videos in the style of a painting, in one forward pass",
     ),
     Row(
+        "closed_form_matting",
+        "kerasmodels.models.closed_form_matting",
+        "Levin, Lischinski, Weiss: A Closed-Form Solution to Natural Image Matting, PAMI 2008",
+        "cut hair and fur out of a photo with a trimap or a few strokes, or change its background",
+        trains=False,
+    ),
+    Row(
         "feature_patches",
         "kerasmodels.models.feature_patches",
         "Zeiler, Fergus: Visualizing and Understanding Convolutional Networks, ECCV 2014",

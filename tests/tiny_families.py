@@ -9,7 +9,7 @@ import numpy as np
 
 from kerasmodels.backbones import sources
 from kerasmodels.data import write_image
-from kerasmodels.models import fast_style, feature_patches, neural_style, photo_style
+from kerasmodels.models import closed_form_matting, fast_style, feature_patches, neural_style, photo_style
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,19 @@ def _fast_style_data(folder: Path) -> Mapping[str, Any]:
 def _fast_style_task(folder: Path, run: Path | None, out: Path) -> fast_style.RunOptions:
     picture = write_image(folder / "holiday.jpg", photo(7, 45, 62))
     return fast_style.RunOptions(inputs=(picture,), out=out / "painted.png", run=run)
+
+
+# --- closed-form matting ----------------------------------------------------------------------------------------------
+
+
+def _matting_task(folder: Path, run: Path | None, out: Path) -> closed_form_matting.RunOptions:
+    trimap = np.full((30, 41, 3), 128, "uint8")
+    trimap[:, :9], trimap[:, -12:] = 255, 0
+    return closed_form_matting.RunOptions(
+        photo=write_image(folder / "photo.png", photo(7, 30, 41)),
+        trimap=write_image(folder / "trimap.png", trimap),
+        out=out / "cutout.png",
+    )
 
 
 # --- feature patches --------------------------------------------------------------------------------------------------
@@ -141,6 +154,12 @@ TINY: dict[str, Tiny] = {
         data=_fast_style_data,
         dims={"batch": 1, "height": 42, "width": 54},
         task=_fast_style_task,
+    ),
+    "closed_form_matting": Tiny(
+        config=closed_form_matting.Config(served_iterations=20),
+        data=lambda folder: {},
+        dims={"batch": 1, "height": 26, "width": 37},
+        task=_matting_task,
     ),
     "feature_patches": Tiny(
         config=feature_patches.Config(layer="relu2_1", vgg="random"),

@@ -98,6 +98,14 @@ class MattingLaplacian:
         """The diagonal of L, (N, H, W, 1)."""
         return sum(ops.add(_at_here(w, offset), _at_there(w, offset)) for offset, w in self.weights.items())
 
+    def neighbours(self) -> Any:
+        """Minus each pixel's row of L without the diagonal, (N, H, W, 24): the 5x5 pixels around it, row by row."""
+        found = {}
+        for (rows, columns), weight in self.weights.items():
+            found[rows, columns] = _at_here(weight, (rows, columns))
+            found[-rows, -columns] = _at_there(weight, (rows, columns))
+        return ops.concatenate([found[offset] for offset in sorted(found)], axis=-1)
+
     @classmethod
     def of_weights(cls, weights: dict[tuple[int, int], Any], image: Any) -> "MattingLaplacian":
         """The operator of `image` (only its shape is read) from its `weights`, kept or computed elsewhere."""

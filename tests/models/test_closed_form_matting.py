@@ -27,7 +27,6 @@ from kerasmodels.models.closed_form_matting import (
 from tests.tiny_families import photo
 
 run = matting.FAMILY.run
-pytestmark = pytest.mark.slow
 
 
 def direct(image, known, values, softness):
@@ -59,29 +58,49 @@ def test_equals_a_direct_solver(softness, shape):
 
 
 def test_coarse_operators_are_the_galerkin_products():
-    """Each tile operator is P^T A P with P made column by column."""
-    image = tf.constant(photo(1, 64, 64)[None] / 255)
-    laplacian = MattingLaplacian(image)
+    """Each grid's operator is P^T L P with P made column by column."""
+    images = np.stack([photo(i, 64, 128) for i in (1, 2)]) / 255
+    laplacian = MattingLaplacian(images)
     random = np.random.default_rng(0)
-    basis = tf.constant(random.normal(size=(4, 1, 64, 64)))
-    level = solver._TileOperator(solver._tile_blocks(laplacian, basis, 64), lambda call: call)
-    for factor in (4, 8, 16):
-        side = 64 // factor
-        x = tf.constant(random.normal(size=(4, 1, side, side)))
-        spread = tf.reduce_sum(basis * tf.repeat(tf.repeat(x, factor, axis=2), factor, axis=3), axis=0)
-        expected = solver._tile_sums(basis * tf.squeeze(laplacian(spread[..., None]), -1)[None], factor)
-        np.testing.assert_allclose(level.product(x), expected, atol=1e-9)
-        level = level.coarser()
+    basis = tf.constant(random.normal(size=(2, 64, 128, 4)), tf.float32)
+    levels = solver._levels(tf.cast(laplacian.neighbours(), tf.float32), basis)
+    assert len(levels) == solver.LEVELS
+    for number, level in enumerate(levels):
+        side = solver.TILE * 2**number
+        x = tf.constant(random.normal(size=(2, 64 // side, 128 // side, 4)), tf.float32)
+        spread = tf.reduce_sum(basis * tf.repeat(tf.repeat(x, side, axis=1), side, axis=2), axis=-1, keepdims=True)
+        given = (basis * tf.cast(laplacian(spread), tf.float32)).numpy()
+        expected = given.reshape(2, 64 // side, side, 128 // side, side, 4).sum((2, 4))
+        np.testing.assert_allclose(level.product(x), expected, atol=2e-5 * np.abs(expected).max())
+        # And the blocks that are inverted are those of a tile with itself.
+        _, h, w, _ = x.shape
+        own = level.matrix.numpy()[..., 4::9].reshape(2, h, w, 4, 4)
+        inverse = level.inverse.numpy().reshape(2, h, w, 4, 4) / solver._BLOCK_DAMPING
+        np.testing.assert_allclose(inverse @ own, np.broadcast_to(np.eye(4), own.shape), atol=5e-3)
 
 
 def test_inverse_of_blocks():
-    random = np.random.default_rng(0)
-    factor = random.normal(size=(3, 5, 4, 4))
-    blocks = factor @ factor.swapaxes(-1, -2) + np.eye(4)
-    given = tf.constant(blocks.transpose(2, 3, 0, 1).reshape(16, 1, 3, 5))
-    found = np.asarray(solver._inverse(given)).reshape(4, 4, 3, 5).transpose(2, 3, 0, 1)
-    np.testing.assert_allclose(found @ blocks, np.broadcast_to(np.eye(4), blocks.shape), atol=1e-3)
-    assert np.isfinite(solver._inverse(tf.zeros((16, 1, 2, 2)))).all()
+    factor = np.random.default_rng(0).normal(size=(15, 4, 4))
+    blocks = (factor @ factor.swapaxes(-1, -2) + np.eye(4)).astype("float32")
+    for scale in (1, 1e-6, 1e6):
+        found = solver._inverse(tf.constant(scale * blocks)).numpy()
+        np.testing.assert_allclose(found @ (scale * blocks), np.broadcast_to(np.eye(4), blocks.shape), atol=1e-3)
+    assert np.isfinite(solver._inverse(tf.zeros((2, 4, 4)))).all()
+
+
+@pytest.mark.parametrize("softness", [None, 100.0], ids=["exact", "soft"])
+def test_product_of_few_operations(softness):
+    """What exported graphs multiply with is the operator."""
+    image = photo(1, 21, 17)[None] / 255
+    laplacian = MattingLaplacian(image)
+    p = tf.constant(np.random.default_rng(0).normal(size=(1, 21, 17, 1)))
+    expected = laplacian(p)
+    found = solver._product(tf.cast(laplacian.neighbours(), tf.float32))(tf.cast(p, tf.float32))
+    np.testing.assert_allclose(found, expected, atol=2e-6 * np.abs(expected).max())
+    known = tf.cast(p > 0.5, tf.float64)
+    system = solver._system(laplacian, known, softness)(p)
+    wanted = (1 - known) * expected if softness is None else expected + softness * known * p
+    np.testing.assert_allclose(system, wanted)
 
 
 def test_colour_models_save_iterations():
@@ -114,7 +133,6 @@ def test_each_picture_of_a_batch_is_its_own():
         np.testing.assert_allclose(both[i], one[0], atol=1e-7)
 
 
-@pytest.mark.slow
 def test_compiled_is_the_same():
     image, truth, strokes = matting._composite(60, 80)
     plain, _ = matte(image, strokes, truth, Config(softness=None, tolerance=1e-10))

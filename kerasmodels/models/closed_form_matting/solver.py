@@ -8,10 +8,11 @@ Everything is elementwise arithmetic, slices and pooling of rank 4 at most, of a
 leaves the building as it is.
 """
 
+import functools
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
 from kerasmodels.losses import MattingLaplacian
@@ -72,28 +73,29 @@ def solve_alpha(
         DataError: see `MattingLaplacian`.
     """
     part = _part(compiled)
-    laplacian = _laplacian(image, epsilon, part)
-    unknown = 1.0 - known
-    values = values * known
-
+    laplacian = MattingLaplacian.of_weights(part(lambda x: MattingLaplacian(x, epsilon).weights)(image), image)
+    near = laplacian.neighbours()
+    unknown, values = 1.0 - known, values * known
+    diagonal = tf.reduce_sum(near, axis=-1, keepdims=True)
+    # In float64, convolutions are slow.
+    product = _product(near) if image.dtype == tf.float32 else laplacian
+    system = part(_system(product, known, softness))
     if softness is None:
-
-        def system(x: tf.Tensor) -> tf.Tensor:
-            return unknown * laplacian(x)
-
-        right = -unknown * laplacian(values)
-        diagonal, start = laplacian.diagonal() * unknown + known, tf.zeros_like(values)
+        right, start = -unknown * product(values), tf.zeros_like(values)
+        diagonal = diagonal * unknown + known
     else:
-        penalty = softness * known
-
-        def system(x: tf.Tensor) -> tf.Tensor:
-            return laplacian(x) + penalty * x
-
-        right = penalty * values
-        diagonal, start = laplacian.diagonal() + penalty, values
-    precondition = _multigrid(laplacian, diagonal, image, unknown, known, softness, part)
-    x, residual, count = _conjugate_gradients(part(system), precondition, right, start, iterations, tolerance)
+        right, start = softness * values, values
+        diagonal = diagonal + softness * known
+    precondition = _multigrid(near, diagonal, image, known, softness)
+    x, residual, count = _conjugate_gradients(system, precondition, right, start, iterations, tolerance)
     return Solution(x if softness is not None else values + unknown * x, residual, count)
+
+
+def _system(product: Operator, known: tf.Tensor, softness: float | None) -> Operator:
+    """What is solved: L where alpha is unknown, or L with the penalties of the known pixels."""
+    if softness is None:
+        return lambda x: (1.0 - known) * product(x)
+    return lambda x: product(x) + softness * known * x
 
 
 def _part(compiled: bool) -> Callable[[Any], Any]:
@@ -102,12 +104,7 @@ def _part(compiled: bool) -> Callable[[Any], Any]:
     XLA gets the parts, not the whole: of the whole it would compute the Laplacian's products again wherever a shifted
     copy of one is read.
     """
-    return partial(tf.function, jit_compile=True, autograph=False) if compiled else lambda call: call
-
-
-def _laplacian(image: tf.Tensor, epsilon: float, part: Callable[[Any], Any]) -> MattingLaplacian:
-    weights = part(lambda image: MattingLaplacian(image, epsilon).weights)(image)
-    return MattingLaplacian.of_weights(weights, image)
+    return functools.partial(tf.function, jit_compile=True, autograph=False) if compiled else lambda call: call
 
 
 # --- conjugate gradients ----------------------------------------------------------------------------------------------
@@ -157,158 +154,165 @@ def _conjugate_gradients(
 
 
 # --- multigrid --------------------------------------------------------------------------------------------------------
+#
+# Looking at neighbours, summing over tiles and shuffling channels are convolutions with kernels of zeros and ones: far
+# fewer operations than slices and pads, which is what an exported graph is judged by.
 
 
 def _multigrid(
-    laplacian: MattingLaplacian,
-    diagonal: tf.Tensor,
-    image: tf.Tensor,
-    unknown: tf.Tensor,
-    known: tf.Tensor,
-    softness: float | None,
-    part: Callable[[Any], Any],
+    near: tf.Tensor, diagonal: tf.Tensor, image: tf.Tensor, known: tf.Tensor, softness: float | None
 ) -> Operator:
-    """residual -> roughly the solution. It computes in float32, which is enough for a direction."""
-    laplacian = laplacian.astype("float32")
-    image, unknown, known, diagonal = (tf.cast(x, tf.float32) for x in (image, unknown, known, diagonal))
+    """residual -> roughly the solution. It computes in float32, which is enough for a direction.
+
+    Args:
+        near: see `MattingLaplacian.neighbours`.
+        diagonal: (N, H, W, 1), of the whole system.
+        image, known, softness: see `solve_alpha`.
+    """
+    near, diagonal, image, known = (tf.cast(x, tf.float32) for x in (near, diagonal, image, known))
     _, height, width, _ = _sizes(image)
-    whole = TILE * 2 ** (LEVELS - 1)
-    # (4, N, H, W): what a coefficient means at each pixel.
-    basis = tf.transpose(unknown * tf.concat([tf.ones_like(unknown), image - 0.5], axis=-1), (3, 0, 1, 2))
+    # What a tile's coefficients mean at each pixel. What is known needs no correction.
+    basis = (1.0 - known) * tf.concat([tf.ones_like(known), image - 0.5], axis=-1)
+    near, known, basis = _filled(near), _filled(known), _filled(basis)
+    weight = _PIXEL_DAMPING / _filled(diagonal, 1.0)
+    system = _system(_product(near), known, softness)
+    levels = _levels(near, basis)
 
-    @part
-    def remaining(residual: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
-        if softness is None:
-            return residual - unknown * laplacian(x)
-        return residual - laplacian(x) - softness * known * x
-
-    @part
     def restrict(x: tf.Tensor) -> tf.Tensor:
-        return _tile_sums(_filled(basis * tf.reshape(x, _sizes(basis[:1])), whole), TILE)
+        return TILE**2 * tf.nn.avg_pool2d(basis * x, TILE, TILE, "VALID")
 
-    @part
     def prolong(coefficients: tf.Tensor) -> tf.Tensor:
-        fine = _repeated(coefficients, TILE)[:, :, :height, :width]
-        return tf.expand_dims(tf.reduce_sum(basis * fine, axis=0), -1)
-
-    levels = [_TileOperator(part(lambda: _tile_blocks(laplacian, basis, whole))(), part)]
-    for _ in range(LEVELS - 1):
-        levels.append(levels[-1].coarser())
-    weight = _PIXEL_DAMPING / diagonal
+        return tf.reduce_sum(basis * _repeated(coefficients, TILE), axis=-1, keepdims=True)
 
     def cycle(residual: tf.Tensor) -> tf.Tensor:
-        dtype = residual.dtype
-        residual = tf.cast(residual, tf.float32)
-        x = weight * residual
-        x = x + prolong(_CORRECTION * _cycle(levels, restrict(remaining(residual, x))))
-        return tf.cast(x + weight * remaining(residual, x), dtype)
+        r = _filled(tf.cast(residual, tf.float32))
+        x = weight * r
+        x = x + prolong(_CORRECTION * _cycle(levels, restrict(r - system(x))))
+        x = x + weight * (r - system(x))
+        return tf.cast(x[:, :height, :width], residual.dtype)
 
     return cycle
 
 
-def _cycle(levels: list["_TileOperator"], residual: tf.Tensor) -> tf.Tensor:
+class _Level(NamedTuple):
+    """A symmetric operator on four coefficients for each tile, which couples neighbours.
+
+    Args:
+        matrix: (N, h, w, 144), what a tile's coefficients take from those around it: 4 to, 4 from, 9 neighbours.
+        inverse: (N, h, w, 16), of the blocks of a tile with itself: 4 to, 4 from.
+    """
+
+    matrix: tf.Tensor
+    inverse: tf.Tensor
+
+    def product(self, x: tf.Tensor) -> tf.Tensor:
+        """(N, h, w, 4) -> same."""
+        seen = tf.nn.conv2d(x, _looks(3, 4), 1, "SAME")
+        return tf.nn.conv2d(self.matrix * tf.concat([seen] * 4, axis=-1), _sums(36, 4), 1, "VALID")
+
+    def smoothed(self, residual: tf.Tensor) -> tf.Tensor:
+        """One damped step of block Jacobi."""
+        return tf.nn.conv2d(self.inverse * tf.concat([residual] * 4, axis=-1), _sums(4, 4), 1, "VALID")
+
+
+def _cycle(levels: list[_Level], residual: tf.Tensor) -> tf.Tensor:
     level, *coarser = levels
     x = level.smoothed(residual)
     if coarser:
-        x = x + _CORRECTION * _repeated(_cycle(coarser, _tile_sums(residual - level.product(x), 2)), 2)
+        rest = 4 * tf.nn.avg_pool2d(residual - level.product(x), 2, 2, "VALID")
+        x = x + _CORRECTION * _repeated(_cycle(coarser, rest), 2)
         return x + level.smoothed(residual - level.product(x))
     for _ in range(_SWEEPS):
         x = x + level.smoothed(residual - level.product(x))
     return x
 
 
-_AROUND = tuple((y, x) for y in (-1, 0, 1) for x in (-1, 0, 1))
-"""Offsets of a tile's neighbours, itself among them."""
+def _levels(near: tf.Tensor, basis: tf.Tensor) -> list[_Level]:
+    """Basis^T L Basis for each grid, from the finest on."""
+    diagonal = tf.reduce_sum(near, axis=-1, keepdims=True)
+    row = tf.concat([-near[..., :12], diagonal, -near[..., 12:]], axis=-1)
+    # The 16 pairs of coefficients are further pictures of the batch: from, to.
+    pairs = []
+    for source in range(4):
+        taken = row * tf.nn.conv2d(basis[..., source : source + 1], _looks(5, 1), 1, "SAME")
+        given = tf.concat([basis[..., to : to + 1] * taken for to in range(4)], axis=0)
+        pairs.append(tf.nn.conv2d(given, _merges(TILE, 5), TILE, "VALID"))
+    blocks = [tf.concat(pairs, axis=0)]
+    for _ in range(LEVELS - 1):
+        # 2x2 tiles that share their coefficients.
+        blocks.append(tf.nn.conv2d(blocks[-1], _merges(2, 3), 2, "VALID"))
+    matrices = []
+    for block in blocks:
+        parts = tf.split(block, 16, axis=0)
+        matrices.append(tf.concat([parts[4 * source + to] for to in range(4) for source in range(4)], axis=-1))
+    # One inversion for all grids: its graph is as long for one tile as for a million.
+    own = [matrix[..., 4::9] for matrix in matrices]
+    inverses = tf.split(
+        _BLOCK_DAMPING * _inverse(tf.concat([tf.reshape(block, [-1, 4, 4]) for block in own], axis=0)),
+        [_tiles(block) for block in own],
+    )
+    return [
+        _Level(matrix, tf.reshape(inverse, _sizes(block)))
+        for matrix, inverse, block in zip(matrices, inverses, own, strict=True)
+    ]
 
 
-def _tile_blocks(laplacian: MattingLaplacian, basis: tf.Tensor, whole: int) -> dict[tuple[int, int], tf.Tensor]:
-    """Basis^T L Basis: for each neighbour the 4x4 block of what a tile takes from it, (16, N, h, w), 16 = to, from."""
-
-    def products(here: tf.Tensor, there: tf.Tensor) -> tf.Tensor:
-        return tf.concat([here[a : a + 1] * there for a in range(4)], axis=0)
-
-    of_one = _tile_sums(_filled(products(basis * tf.squeeze(laplacian.diagonal(), -1), basis), whole), TILE)
-    blocks: dict[tuple[int, int], tf.Tensor] = {}
-    for (rows, columns), weight in laplacian.weights.items():
-        left, right = max(0, -columns), max(0, columns)
-        _, _, height, width = _sizes(basis)
-        here = basis[:, :, : height - rows, left : width - right]
-        there = basis[:, :, rows:, right : width - left]
-        pairs = products(here * -tf.squeeze(weight, -1), there)
-        pairs = _filled(tf.pad(pairs, [[0, 0], [0, 0], [0, rows], [left, right]]), whole)
-        # Where in a tile a pixel lies decides which tile its partner is in.
-        for down, some in ((0, slice(0, TILE - rows)), (1, slice(TILE - rows, TILE))):
-            for along, others in (
-                (-1, slice(0, left)),
-                (0, slice(left, TILE - right)),
-                (1, slice(TILE - right, TILE)),
-            ):
-                if some.stop > some.start and others.stop > others.start:
-                    part = _tile_sums(pairs, TILE, some, others)
-                    blocks[down, along] = blocks[down, along] + part if (down, along) in blocks else part
-    # So far each pair of pixels was seen from its upper end only.
-    inner = blocks.pop((0, 0))
-    found = {(0, 0): of_one + inner + _transposed(inner)}
-    for (down, along), block in blocks.items():
-        back = _shifted(_transposed(block), -down, -along)
-        for offset, part in (((down, along), block), ((-down, -along), back)):
-            found[offset] = found[offset] + part if offset in found else part
-    return found
+def _tiles(x: tf.Tensor) -> Any:
+    n, height, width, _ = _sizes(x)
+    return n * height * width
 
 
-def _transposed(block: tf.Tensor) -> tf.Tensor:
-    return tf.concat([block[i::4] for i in range(4)], axis=0)
+def _inverse(blocks: tf.Tensor) -> tf.Tensor:
+    """Inverses of symmetric positive semidefinite blocks (K, 4, 4), a little regularised; by Gauss and Jordan."""
+    one = tf.eye(4, batch_shape=[1])
+    trace = tf.reduce_sum(blocks * one, axis=(1, 2), keepdims=True)
+    # Where nothing is unknown, any inverse does.
+    scale = tf.maximum(trace, 1e-20)
+    rows = tf.concat([blocks / scale + 1e-6 * one, tf.zeros_like(blocks) + one], axis=2)
+    for k in range(4):
+        pivot = rows[:, k : k + 1] / rows[:, k : k + 1, k : k + 1]
+        rows = rows - (rows[:, :, k : k + 1] - one[:, :, k : k + 1]) * pivot
+    return rows[:, :, 4:] / scale
 
 
-def _shifted(x: tf.Tensor, down: int, along: int) -> tf.Tensor:
-    """(K, N, h, w), each tile having its neighbour's values, and 0 where there is none."""
-    _, _, height, width = _sizes(x)
-    x = tf.pad(x, [[0, 0], [0, 0], [1, 1], [1, 1]])
-    return x[:, :, 1 + down : 1 + down + height, 1 + along : 1 + along + width]
+def _product(near: tf.Tensor) -> Operator:
+    """L p in five operations: (N, H, W, 1) -> same."""
+
+    def product(p: tf.Tensor) -> tf.Tensor:
+        around = tf.nn.conv2d(p, _looks(5, 1)[..., np.arange(25) != 12], 1, "SAME")
+        return tf.reduce_sum(near * (p - around), axis=-1, keepdims=True)
+
+    return product
 
 
-class _TileOperator:
-    """A symmetric operator on four coefficients for each tile, which couples neighbours: (4, N, h, w) -> same.
+# --- kernels of zeros and ones ----------------------------------------------------------------------------------------
 
-    Args:
-        blocks: see `_tile_blocks`.
-        part: see `_part`.
-    """
 
-    def __init__(self, blocks: dict[tuple[int, int], tf.Tensor], part: Callable[[Any], Any]):
-        self._blocks, self._part = blocks, part
-        self.product, self.smoothed = part(self._product), part(self._smoothed)
-        _, n, height, width = _sizes(blocks[0, 0])
-        self._shape = [4, n, height, width]
-        # (to, neighbour and from, rows, columns): sums run over a leading axis, which processors like.
-        by_row = [tf.concat([blocks[o][4 * a : 4 * a + 4] for o in _AROUND], axis=0) for a in range(4)]
-        self._matrix = tf.reshape(tf.concat(by_row, axis=0), [4, 36, n * height, width])
-        self._inverse = tf.reshape(_inverse(blocks[0, 0]), [4, 4, n * height, width])
+@functools.cache
+def _looks(side: int, channels: int) -> np.ndarray:
+    """Each channel's side x side neighbours, as channels: channel, neighbour."""
+    kernel = np.eye(side * side, dtype="float32").reshape(side, side, 1, 1, side * side)
+    every = kernel * np.eye(channels, dtype="float32")[:, :, None]
+    return every.reshape(side, side, channels, channels * side * side)
 
-    def _product(self, x: tf.Tensor) -> tf.Tensor:
-        """The operator's product with x."""
-        _, n, height, width = self._shape
-        x = tf.pad(x, [[0, 0], [0, 0], [1, 1], [1, 1]])
-        seen = [x[:, :, 1 + y : 1 + y + height, 1 + z : 1 + z + width] for y, z in _AROUND]
-        seen = tf.reshape(tf.concat(seen, axis=0), [1, 36, n * height, width])
-        return tf.reshape(tf.reduce_sum(self._matrix * seen, axis=1), self._shape)
 
-    def _smoothed(self, residual: tf.Tensor) -> tf.Tensor:
-        """One damped step of block Jacobi."""
-        _, n, height, width = self._shape
-        residual = tf.reshape(residual, [1, 4, n * height, width])
-        return tf.reshape(_BLOCK_DAMPING * tf.reduce_sum(self._inverse * residual, axis=1), self._shape)
+@functools.cache
+def _sums(length: int, count: int) -> np.ndarray:
+    """The sum of each `length` channels in turn."""
+    return np.repeat(np.eye(count, dtype="float32"), length, axis=0)[None, None]
 
-    def coarser(self) -> "_TileOperator":
-        """The same for 2x2 tiles that share their coefficients."""
-        merged: dict[tuple[int, int], tf.Tensor] = {}
-        for (y, x), block in self._blocks.items():
-            for row in (0, 1):
-                for column in (0, 1):
-                    parent = ((row + y) // 2, (column + x) // 2)
-                    part = block[:, :, row::2, column::2]
-                    merged[parent] = merged[parent] + part if parent in merged else part
-        return _TileOperator(merged, self._part)
+
+@functools.cache
+def _merges(tile: int, side: int) -> np.ndarray:
+    """Sums over a tile of what its members take from their side x side neighbours, by the 3x3 tiles these lie in."""
+    kernel = np.zeros((tile, tile, side, side, 3, 3), "float32")
+    for y, x, down, along in np.ndindex(kernel.shape[:4]):
+        there = (y + down - side // 2) // tile, (x + along - side // 2) // tile
+        kernel[y, x, down, along, 1 + there[0], 1 + there[1]] = 1
+    return kernel.reshape(tile, tile, side * side, 9)
+
+
+# --- shapes -----------------------------------------------------------------------------------------------------------
 
 
 def _sizes(x: tf.Tensor) -> list[Any]:
@@ -317,47 +321,13 @@ def _sizes(x: tf.Tensor) -> list[Any]:
     return [every[i] if size is None else size for i, size in enumerate(known)]
 
 
-def _filled(x: tf.Tensor, whole: int) -> tf.Tensor:
-    """(K, N, H, W) with zeros below and to the right, so that H and W are multiples of `whole`."""
-    _, _, height, width = _sizes(x)
-    return tf.pad(x, [[0, 0], [0, 0], [0, -height % whole], [0, -width % whole]])
-
-
-def _tile_sums(x: tf.Tensor, side: int, rows: slice = slice(None), columns: slice = slice(None)) -> tf.Tensor:
-    """The sum over some rows and columns of each tile: (K, N, H, W) -> (K, N, H / side, W / side)."""
-    k, n, height, width = _sizes(x)
-    h, w = height // side, width // side
-    x = tf.reduce_sum(tf.reshape(x, [k * n * h, side, width])[:, rows], axis=1)
-    x = tf.reduce_sum(tf.reshape(x, [k * n * h, w, side])[:, :, columns], axis=2)
-    return tf.reshape(x, [k, n, h, w])
+def _filled(x: tf.Tensor, value: float = 0.0) -> tf.Tensor:
+    """(N, H, W, K) with more pixels below and to the right, so that every grid has whole tiles."""
+    _, height, width, _ = _sizes(x)
+    whole = TILE * 2 ** (LEVELS - 1)
+    return tf.pad(x, [[0, 0], [0, -height % whole], [0, -width % whole], [0, 0]], constant_values=value)
 
 
 def _repeated(x: tf.Tensor, times: int) -> tf.Tensor:
-    """Each tile's values for the `times` x `times` finer ones: (K, N, h, w) -> (K, N, times h, times w)."""
-    k, n, h, w = _sizes(x)
-    x = tf.tile(tf.reshape(x, [k * n * h, 1, w, 1]), [1, times, 1, times])
-    return tf.reshape(x, [k, n, h * times, w * times])
-
-
-def _inverse(blocks: tf.Tensor) -> tf.Tensor:
-    """Inverses of symmetric positive semidefinite blocks (16, N, h, w), a little regularised; by Gauss and Jordan."""
-    trace = blocks[0:1] + blocks[5:6] + blocks[10:11] + blocks[15:16]
-    # Where nothing is unknown, any inverse does.
-    ridge = 1e-6 * trace + tf.cast(trace <= 0, blocks.dtype)
-    one, zero = tf.ones_like(trace), tf.zeros_like(trace)
-    rows = [
-        tf.concat(
-            [
-                blocks[4 * i : 4 * i + i],
-                blocks[5 * i : 5 * i + 1] + ridge,
-                blocks[5 * i + 1 : 4 * i + 4],
-                *(one if j == i else zero for j in range(4)),
-            ],
-            axis=0,
-        )
-        for i in range(4)
-    ]
-    for k in range(4):
-        pivot = rows[k] / rows[k][k : k + 1]
-        rows = [pivot if i == k else row - row[k : k + 1] * pivot for i, row in enumerate(rows)]
-    return tf.concat([row[4:] for row in rows], axis=0)
+    """Each tile's values for the `times` x `times` finer ones: (N, h, w, K) -> (N, times h, times w, K)."""
+    return tf.nn.depth_to_space(tf.concat([x] * times**2, axis=-1), times)
