@@ -33,3 +33,11 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("no folder of further data: set KERASMODELS_DATA to one")
     return folder
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With pytest-xdist, what shares expensive fixtures runs in one process: a file, or a family of the conformance."""
+    for item in items:
+        family = getattr(item, "callspec", None) and item.callspec.params.get("case")
+        item.add_marker(pytest.mark.xdist_group(f"{item.path.name}-{family}" if family else item.path.name))
