@@ -144,7 +144,7 @@ def matte(
         known: (H, W), where alpha is known.
         values: (H, W), alpha there, 0-1.
         config: how; the paper's by default.
-        compiled: see `solve_alpha`; None: from a megapixel on.
+        compiled: see `solve_alpha`; None: from half a megapixel on.
 
     Returns:
         Alpha (H, W), 0-1, and what the solver says.
@@ -179,7 +179,7 @@ def matte(
     if config.softness is None and known.all():
         return values, Solution(tf.constant(values[None, ..., None]), tf.zeros([1]), tf.constant(0))
     parts = [x[box].reshape(1, *x[box].shape[:2], -1) for x in (image, known.astype("float64"), values)]
-    solution = _solver(config, parts[0].size > 3e6 if compiled is None else compiled)(*map(tf.constant, parts))
+    solution = _solver(config, parts[0].size > 1.5e6 if compiled is None else compiled)(*map(tf.constant, parts))
     alpha = values * known
     alpha[box] = np.clip(solution.alpha.numpy()[0, ..., 0], 0, 1)
     return alpha, solution

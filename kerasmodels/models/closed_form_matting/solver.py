@@ -4,8 +4,7 @@ The matting Laplacian hardly resists maps that are an affine function of the col
 are not values of alpha but four coefficients (1, red, green, blue) for each tile of pixels, then for each 2x2 tiles,
 and so on. In the coarse space of plain averages the same iteration takes several times as many steps.
 
-Everything is elementwise arithmetic, slices and pooling of rank 4 at most, of any size, so one graph compiles it and it
-leaves the building as it is.
+Everything is arithmetic, convolution and pooling of pictures of any size, so it leaves the building as it is.
 """
 
 import functools
@@ -67,7 +66,7 @@ def solve_alpha(
         softness: lambda of the paper: known pixels pay lambda (alpha - value)^2. None holds them exactly.
         iterations: at most, or exactly if there is no tolerance.
         tolerance: stop once the relative residual is at most this, for every picture of the batch.
-        compiled: let XLA compile each product, pooling and so on: twice as fast, after some seconds for every new size.
+        compiled: let XLA compile the parts of an iteration: nearly twice as fast, after some time for every new size.
 
     Raises:
         DataError: see `MattingLaplacian`.
@@ -76,18 +75,20 @@ def solve_alpha(
     laplacian = MattingLaplacian.of_weights(part(lambda x: MattingLaplacian(x, epsilon).weights)(image), image)
     near = laplacian.neighbours()
     unknown, values = 1.0 - known, values * known
-    diagonal = tf.reduce_sum(near, axis=-1, keepdims=True)
-    # In float64, convolutions are slow.
-    product = _product(near) if image.dtype == tf.float32 else laplacian
+    # XLA makes one pass of the operator's slices and pads; without it, and in artifacts, fewer operations win.
+    rough = laplacian.astype("float32") if compiled else _product(tf.cast(near, tf.float32))
+    product = laplacian if compiled or image.dtype != tf.float32 else rough
     system = part(_system(product, known, softness))
+    diagonal = tf.reduce_sum(near, axis=-1, keepdims=True)
     if softness is None:
         right, start = -unknown * product(values), tf.zeros_like(values)
         diagonal = diagonal * unknown + known
     else:
         right, start = softness * values, values
         diagonal = diagonal + softness * known
-    precondition = _multigrid(near, diagonal, image, known, softness)
-    x, residual, count = _conjugate_gradients(system, precondition, right, start, iterations, tolerance)
+    rough_system = part(_system(rough, tf.cast(known, tf.float32), softness))
+    precondition = _multigrid(rough_system, near, diagonal, image, known, part)
+    x, residual, count = _conjugate_gradients(system, precondition, right, start, iterations, tolerance, part)
     return Solution(x if softness is not None else values + unknown * x, residual, count)
 
 
@@ -120,7 +121,13 @@ def _ratio(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
 
 
 def _conjugate_gradients(
-    system: Operator, precondition: Operator, right: tf.Tensor, start: tf.Tensor, iterations: int, tol: float | None
+    system: Operator,
+    precondition: Operator,
+    right: tf.Tensor,
+    start: tf.Tensor,
+    iterations: int,
+    tol: float | None,
+    part: Callable[[Any], Any],
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """x with system(x) = right: x, relative residuals (N,), iterations."""
     scale = tf.sqrt(_dot(right, right))
@@ -132,16 +139,22 @@ def _conjugate_gradients(
         wanted = 0.0 if tol is None else tol
         return tf.reduce_any(tf.sqrt(_dot(residual, residual)) > tf.cast(wanted, scale.dtype) * scale)
 
-    def step(count: Any, x: Any, residual: Any, direction: Any, slope: Any) -> tuple[Any, ...]:
+    @part
+    def shortened(x: tf.Tensor, residual: tf.Tensor, direction: tf.Tensor, slope: tf.Tensor) -> tuple[tf.Tensor, ...]:
         image = system(direction)
         length = _ratio(slope, _dot(direction, image))
-        x = x + length * direction
-        shorter = residual - length * image
+        return x + length * direction, residual - length * image
+
+    @part
+    def turned(z: tf.Tensor, shorter: tf.Tensor, residual: tf.Tensor, direction: tf.Tensor, slope: tf.Tensor) -> Any:
+        # Polak and Ribiere's formula forgives a preconditioner that is rounded to float32.
+        return z + _ratio(_dot(z, shorter - residual), slope) * direction, _dot(z, shorter)
+
+    def step(count: Any, x: Any, residual: Any, direction: Any, slope: Any) -> tuple[Any, ...]:
+        x, shorter = shortened(x, residual, direction, slope)
         z = precondition(shorter)
         z.set_shape(start.shape)
-        # Polak and Ribiere's formula forgives a preconditioner that is rounded to float32.
-        turn = _ratio(_dot(z, shorter - residual), slope)
-        return count + 1, x, shorter, z + turn * direction, _dot(z, shorter)
+        return count + 1, x, shorter, *turned(z, shorter, residual, direction, slope)
 
     count, x, residual, _, _ = tf.while_loop(
         (lambda *state: tf.constant(True)) if tol is None else going_on,
@@ -160,38 +173,48 @@ def _conjugate_gradients(
 
 
 def _multigrid(
-    near: tf.Tensor, diagonal: tf.Tensor, image: tf.Tensor, known: tf.Tensor, softness: float | None
+    system: Operator,
+    near: tf.Tensor,
+    diagonal: tf.Tensor,
+    image: tf.Tensor,
+    known: tf.Tensor,
+    part: Callable[[Any], Any],
 ) -> Operator:
     """residual -> roughly the solution. It computes in float32, which is enough for a direction.
 
     Args:
+        system: what is to be solved, in float32.
         near: see `MattingLaplacian.neighbours`.
-        diagonal: (N, H, W, 1), of the whole system.
-        image, known, softness: see `solve_alpha`.
+        diagonal: (N, H, W, 1), of the system.
+        image, known: see `solve_alpha`.
+        part: see `_part`.
     """
     near, diagonal, image, known = (tf.cast(x, tf.float32) for x in (near, diagonal, image, known))
-    _, height, width, _ = _sizes(image)
     # What a tile's coefficients mean at each pixel. What is known needs no correction.
     basis = (1.0 - known) * tf.concat([tf.ones_like(known), image - 0.5], axis=-1)
-    near, known, basis = _filled(near), _filled(known), _filled(basis)
-    weight = _PIXEL_DAMPING / _filled(diagonal, 1.0)
-    system = _system(_product(near), known, softness)
-    levels = _levels(near, basis)
+    levels = _levels(_filled(near), _filled(basis))
+    weight = _PIXEL_DAMPING / diagonal
 
-    def restrict(x: tf.Tensor) -> tf.Tensor:
-        return TILE**2 * tf.nn.avg_pool2d(basis * x, TILE, TILE, "VALID")
+    @part
+    def corrected(x: tf.Tensor, rest: tf.Tensor) -> tf.Tensor:
+        coefficients = _cycle(levels, TILE**2 * tf.nn.avg_pool2d(_filled(basis * rest), TILE, TILE, "VALID"))
+        return x + _CORRECTION * _prolonged(basis, coefficients)
 
-    def prolong(coefficients: tf.Tensor) -> tf.Tensor:
-        return tf.reduce_sum(basis * _repeated(coefficients, TILE), axis=-1, keepdims=True)
+    @part
+    def smoothed(x: tf.Tensor, residual: tf.Tensor) -> tf.Tensor:
+        return x + weight * (residual - system(x))
 
     def cycle(residual: tf.Tensor) -> tf.Tensor:
-        r = _filled(tf.cast(residual, tf.float32))
+        r = tf.cast(residual, tf.float32)
         x = weight * r
-        x = x + prolong(_CORRECTION * _cycle(levels, restrict(r - system(x))))
-        x = x + weight * (r - system(x))
-        return tf.cast(x[:, :height, :width], residual.dtype)
+        return tf.cast(smoothed(corrected(x, r - system(x)), r), residual.dtype)
 
     return cycle
+
+
+def _prolonged(basis: tf.Tensor, coefficients: tf.Tensor) -> tf.Tensor:
+    _, height, width, _ = _sizes(basis)
+    return tf.reduce_sum(basis * _repeated(coefficients, TILE)[:, :height, :width], axis=-1, keepdims=True)
 
 
 class _Level(NamedTuple):
@@ -231,12 +254,15 @@ def _levels(near: tf.Tensor, basis: tf.Tensor) -> list[_Level]:
     """Basis^T L Basis for each grid, from the finest on."""
     diagonal = tf.reduce_sum(near, axis=-1, keepdims=True)
     row = tf.concat([-near[..., :12], diagonal, -near[..., 12:]], axis=-1)
-    # The 16 pairs of coefficients are further pictures of the batch: from, to.
+    # For each pixel of a tile, what its coefficient `to` is worth: by pixel and neighbouring tile.
+    by_pixel = tf.nn.space_to_depth(basis, TILE)
+    worth = [tf.nn.conv2d(by_pixel, _copies(TILE**2, 4, to, 9), 1, "VALID") for to in range(4)]
     pairs = []
     for source in range(4):
-        taken = row * tf.nn.conv2d(basis[..., source : source + 1], _looks(5, 1), 1, "SAME")
-        given = tf.concat([basis[..., to : to + 1] * taken for to in range(4)], axis=0)
-        pairs.append(tf.nn.conv2d(given, _merges(TILE, 5), TILE, "VALID"))
+        around = tf.nn.conv2d(basis[..., source : source + 1], _looks(5, 1), 1, "SAME")
+        taken = tf.nn.conv2d(row * around, _gathers(TILE, 5), TILE, "VALID")
+        pairs += [tf.nn.conv2d(taken * worth[to], _totals(TILE**2, 9), 1, "VALID") for to in range(4)]
+    # The 16 pairs of coefficients are further pictures of the batch: from, to.
     blocks = [tf.concat(pairs, axis=0)]
     for _ in range(LEVELS - 1):
         # 2x2 tiles that share their coefficients.
@@ -303,6 +329,29 @@ def _sums(length: int, count: int) -> np.ndarray:
 
 
 @functools.cache
+def _totals(count: int, length: int) -> np.ndarray:
+    """The sum of `count` groups of `length` channels."""
+    return np.tile(np.eye(length, dtype="float32"), (count, 1))[None, None]
+
+
+@functools.cache
+def _copies(count: int, length: int, channel: int, times: int) -> np.ndarray:
+    """One channel of each of `count` groups of `length`, each so many times."""
+    kernel = np.zeros((count, length, count, times), "float32")
+    kernel[np.arange(count), channel, np.arange(count)] = 1
+    return kernel.reshape(1, 1, count * length, count * times)
+
+
+@functools.cache
+def _gathers(tile: int, side: int) -> np.ndarray:
+    """As `_merges`, but for each member of the tile by itself: member, tile."""
+    kernel = np.zeros((tile, tile, side * side, tile, tile, 9), "float32")
+    for y, x in np.ndindex(tile, tile):
+        kernel[y, x, :, y, x] = _merges(tile, side)[y, x]
+    return kernel.reshape(tile, tile, side * side, tile * tile * 9)
+
+
+@functools.cache
 def _merges(tile: int, side: int) -> np.ndarray:
     """Sums over a tile of what its members take from their side x side neighbours, by the 3x3 tiles these lie in."""
     kernel = np.zeros((tile, tile, side, side, 3, 3), "float32")
@@ -321,11 +370,11 @@ def _sizes(x: tf.Tensor) -> list[Any]:
     return [every[i] if size is None else size for i, size in enumerate(known)]
 
 
-def _filled(x: tf.Tensor, value: float = 0.0) -> tf.Tensor:
+def _filled(x: tf.Tensor) -> tf.Tensor:
     """(N, H, W, K) with more pixels below and to the right, so that every grid has whole tiles."""
     _, height, width, _ = _sizes(x)
     whole = TILE * 2 ** (LEVELS - 1)
-    return tf.pad(x, [[0, 0], [0, -height % whole], [0, -width % whole], [0, 0]], constant_values=value)
+    return tf.pad(x, [[0, 0], [0, -height % whole], [0, -width % whole], [0, 0]])
 
 
 def _repeated(x: tf.Tensor, times: int) -> tf.Tensor:
