@@ -11,7 +11,7 @@ import argparse
 import os
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,7 @@ def prepare_peer(job: Job) -> Prepared:
     if job["task"] == "product":
         matrix = cf_laplacian(image)
         p = np.random.default_rng(0).normal(size=matrix.shape[0])
-        return lambda: matrix @ p, {"bytes": matrix.data.nbytes + matrix.indices.nbytes + matrix.indptr.nbytes}
+        return lambda: matrix @ p, _memory((matrix.data, matrix.indices, matrix.indptr), image)
     count = []
     counted = {"callback": lambda *_, **__: count.append(1), "rtol": 1e-7}
     np.save(job["answer"], estimate_alpha_cf(image, trimap, cg_kwargs=counted))
@@ -77,7 +77,12 @@ def prepare_ours(job: Job) -> Prepared:
         return lambda: [weight.numpy() for weight in make(batch).values()], {}
     product = tf.function(lambda weights, p: MattingLaplacian.of_weights(weights, batch)(p), jit_compile=True)
     p = tf.constant(np.random.default_rng(0).normal(size=(1, *image.shape[:2], 1)))
-    return lambda: product(weights, p).numpy(), {"bytes": sum(weight.numpy().nbytes for weight in weights.values())}
+    return lambda: product(weights, p).numpy(), _memory([weight.numpy() for weight in weights.values()], image)
+
+
+def _memory(arrays: Sequence[np.ndarray], image: np.ndarray) -> dict[str, Any]:
+    used = sum(array.nbytes for array in arrays)
+    return {"bytes": used, "bytes_per_pixel": round(used / image[..., 0].size, 1)}
 
 
 # --- the race ---------------------------------------------------------------------------------------------------------
