@@ -65,6 +65,12 @@ ROWS = (
         "Luan, Paris, Shechtman, Bala: Deep Photo Style Transfer, CVPR 2017",
         "give a photo the colours and the light of another photo, region by region, and keep it a photo",
     ),
+    Row(
+        "wgan",
+        "kerasmodels.models.wgan",
+        "Arjovsky, Chintala, Bottou: Wasserstein GAN, ICML 2017",
+        "make new pictures like those of a folder, with a loss that tells how far they are off",
+    ),
 )
 
 

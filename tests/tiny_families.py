@@ -9,7 +9,7 @@ import numpy as np
 
 from kerasmodels.backbones import sources
 from kerasmodels.data import write_image
-from kerasmodels.models import closed_form_matting, fast_style, feature_patches, neural_style, photo_style
+from kerasmodels.models import closed_form_matting, fast_style, feature_patches, neural_style, photo_style, wgan
 
 
 @dataclass(frozen=True)
@@ -146,6 +146,19 @@ def _photo_style_task(folder: Path, run: Path, out: Path) -> photo_style.RunOpti
     return photo_style.RunOptions(photo=picture, out=out / "evening.png", run=run)
 
 
+# --- wgan -------------------------------------------------------------------------------------------------------------
+
+
+def _wgan_data(folder: Path) -> Mapping[str, Any]:
+    for number in range(5):
+        write_image(folder / "pictures" / f"{number}.png", photo(number, 20, 24))
+    return {"pictures": folder / "pictures"}
+
+
+def _wgan_task(folder: Path, run: Path | None, out: Path) -> wgan.RunOptions:
+    return wgan.RunOptions(out=out / "sheet.png", run=run, rows=2, columns=3, between=True)
+
+
 TINY: dict[str, Tiny] = {
     "fast_style": Tiny(
         config=fast_style.Config(
@@ -187,5 +200,11 @@ TINY: dict[str, Tiny] = {
         data=_photo_style_data,
         dims={"batch": 1, "height": 22, "width": 30},
         task=_photo_style_task,
+    ),
+    "wgan": Tiny(
+        config=wgan.Config(size=16, width=8, latent=12, critic_steps=2, batch=3, steps=4),
+        data=_wgan_data,
+        dims={"batch": 1},
+        task=_wgan_task,
     ),
 }

@@ -3,6 +3,7 @@
 from kerasmodels.data.grids import grid
 from kerasmodels.data.images import image_size, list_images, photo_crops, read_image, resized, write_image
 from kerasmodels.data.regions import merge_orphans, read_labels, region_masks
+from kerasmodels.data.stacks import picture_stack, read_idx
 
 __all__ = [
     "grid",
@@ -10,6 +11,8 @@ __all__ = [
     "list_images",
     "merge_orphans",
     "photo_crops",
+    "picture_stack",
+    "read_idx",
     "read_image",
     "read_labels",
     "region_masks",

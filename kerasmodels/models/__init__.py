@@ -9,8 +9,9 @@ if TYPE_CHECKING:
     from kerasmodels.models.feature_patches import FeaturePatches
     from kerasmodels.models.neural_style import NeuralStyle
     from kerasmodels.models.photo_style import PhotoStyle
+    from kerasmodels.models.wgan import WGAN
 
-__all__ = ["ClosedFormMatting", "FastStyle", "FeaturePatches", "NeuralStyle", "PhotoStyle"]
+__all__ = ["WGAN", "ClosedFormMatting", "FastStyle", "FeaturePatches", "NeuralStyle", "PhotoStyle"]
 
 _MODULES = {
     "ClosedFormMatting": "closed_form_matting",
@@ -18,6 +19,7 @@ _MODULES = {
     "FeaturePatches": "feature_patches",
     "NeuralStyle": "neural_style",
     "PhotoStyle": "photo_style",
+    "WGAN": "wgan",
 }
 
 

@@ -1,0 +1,87 @@
+"""Many small pictures of one size as one array, for models that draw from them at random."""
+
+import gzip
+import struct
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from kerasmodels.data.images import list_images, read_image
+from kerasmodels.errors import DataError
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+
+def picture_stack(source: str | Path, height: int, width: int, channels: int) -> np.ndarray:
+    """Pictures of a folder, or of an IDX file as MNIST and Fashion-MNIST have it, all of one size.
+
+    Args:
+        source: a folder, searched with its subfolders; or an IDX file of bytes, also compressed as .gz.
+        height, width: pixels. Pictures of another size are cut to this shape in the middle, then resized.
+        channels: 3 for RGB, 1 for grey.
+
+    Returns:
+        (N, height, width, channels) uint8.
+
+    Raises:
+        DataError: there is no picture, or one cannot be read; or the file is no IDX file of pictures.
+    """
+    source = Path(source)
+    found = list(read_idx(source)) if source.is_file() else [read_image(path) for path in list_images(source)]
+    mode = "RGB" if channels == 3 else "L"
+    made = [np.asarray(_fitted(Image.fromarray(picture), height, width).convert(mode)) for picture in found]
+    return np.stack(made).reshape(len(made), height, width, channels)
+
+
+def _fitted(picture: Image.Image, height: int, width: int) -> Image.Image:
+    scale = min(picture.width / width, picture.height / height)
+    left, top = (picture.width - scale * width) / 2, (picture.height - scale * height) / 2
+    box = (left, top, picture.width - left, picture.height - top)
+    same = picture.size == (width, height)
+    return picture if same else picture.resize((width, height), Image.Resampling.LANCZOS, box=box)
+
+
+def read_idx(path: str | Path) -> np.ndarray:
+    """An IDX file of bytes: 0, 0, 8, the number of axes, their sizes as big-endian 32-bit numbers, the bytes.
+
+    Args:
+        path: the file, also compressed as .gz.
+
+    Returns:
+        uint8, of the shape that the file says.
+
+    Raises:
+        DataError: it is missing, or no such file.
+    """
+    path = Path(path)
+    try:
+        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        zeros, kind, rank = struct.unpack(">HBB", content[:4])
+        shape = struct.unpack(f">{rank}I", content[4 : 4 + 4 * rank])
+        if zeros or kind != 8:
+            raise ValueError("no bytes inside")
+        return np.frombuffer(content, "uint8", offset=4 + 4 * rank).reshape(shape)
+    except (ValueError, struct.error, EOFError, OSError) as error:
+        raise DataError(f"expected an IDX file of bytes. Received: {path} ({error}).") from error
+
+
+def random_batches(pictures: np.ndarray, counts: "tf.Tensor", seed: int, step: "tf.Tensor") -> "tf.Tensor":
+    """Pictures drawn with replacement, the same for the same seed and step.
+
+    Args:
+        pictures: (N, ...).
+        counts: int32, the leading sizes of what is made.
+        seed: of the stream.
+        step: int64, number of the draw.
+
+    Returns:
+        (*counts, ...).
+    """
+    import tensorflow as tf
+
+    key = tf.stack([tf.constant(seed, tf.int64), step])
+    drawn = tf.random.stateless_uniform(counts, key, maxval=len(pictures), dtype=tf.int32)
+    return tf.gather(pictures, drawn)
