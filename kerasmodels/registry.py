@@ -66,6 +66,12 @@ ROWS = (
         "give a photo the colours and the light of another photo, region by region, and keep it a photo",
     ),
     Row(
+        "cyclegan",
+        "kerasmodels.models.cyclegan",
+        "Zhu, Park, Isola, Efros: Unpaired Image-to-Image Translation, ICCV 2017",
+        "make pictures of one kind from pictures of another, learnt from two folders without pairs",
+    ),
+    Row(
         "wgan",
         "kerasmodels.models.wgan",
         "Arjovsky, Chintala, Bottou: Wasserstein GAN, ICML 2017",

@@ -9,7 +9,15 @@ import numpy as np
 
 from kerasmodels.backbones import sources
 from kerasmodels.data import write_image
-from kerasmodels.models import closed_form_matting, fast_style, feature_patches, neural_style, photo_style, wgan
+from kerasmodels.models import (
+    closed_form_matting,
+    cyclegan,
+    fast_style,
+    feature_patches,
+    neural_style,
+    photo_style,
+    wgan,
+)
 
 
 @dataclass(frozen=True)
@@ -146,6 +154,21 @@ def _photo_style_task(folder: Path, run: Path, out: Path) -> photo_style.RunOpti
     return photo_style.RunOptions(photo=picture, out=out / "evening.png", run=run)
 
 
+# --- cyclegan ---------------------------------------------------------------------------------------------------------
+
+
+def _cyclegan_data(folder: Path) -> Mapping[str, Any]:
+    for name in "ab":
+        for number in range(3):
+            write_image(folder / name / f"{number}.png", photo(ord(name) + number, 40, 48))
+    return {"a": folder / "a", "b": folder / "b"}
+
+
+def _cyclegan_task(folder: Path, run: Path | None, out: Path) -> cyclegan.RunOptions:
+    picture = write_image(folder / "picture.png", photo(3, 37, 46))
+    return cyclegan.RunOptions(inputs=(picture,), out=out / "b.png", run=run, direction="b_to_a")
+
+
 # --- wgan -------------------------------------------------------------------------------------------------------------
 
 
@@ -200,6 +223,14 @@ TINY: dict[str, Tiny] = {
         data=_photo_style_data,
         dims={"batch": 1, "height": 22, "width": 30},
         task=_photo_style_task,
+    ),
+    "cyclegan": Tiny(
+        config=cyclegan.Config(
+            filters=4, blocks=1, judge_filters=4, size=32, upsampling="resize", pool=1, batch=2, steps=4
+        ),
+        data=_cyclegan_data,
+        dims={"batch": 1, "height": 33, "width": 42},
+        task=_cyclegan_task,
     ),
     "wgan": Tiny(
         config=wgan.Config(size=16, width=8, latent=12, critic_steps=2, batch=3, steps=4),

@@ -17,6 +17,7 @@ class ResidualBlock(keras.layers.Layer):
         normalization: "instance" or "batch" (epsilon 1e-5, momentum 0.9, as in Torch).
         padding: "valid": no padding, the identity branch is cropped by 2 pixels on each side (Johnson 2016, so that no
             zero is ever seen in the middle of the network); "reflect" or "same" keep the size.
+        affine: instance normalisation learns a scale and a shift of each channel.
 
     Shapes:
         (N, H, W, filters) -> (N, H - 4, W - 4, filters) with "valid", else the input's.
@@ -38,6 +39,7 @@ class ResidualBlock(keras.layers.Layer):
         filters: int,
         normalization: str = "instance",
         padding: str = "valid",
+        affine: bool = True,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
@@ -48,12 +50,13 @@ class ResidualBlock(keras.layers.Layer):
         self.filters = filters
         self.normalization = normalization
         self.padding = padding
+        self.affine = affine
         conv_padding = "same" if padding == "same" else "valid"
         policy = self.dtype_policy
         self.conv1 = keras.layers.Conv2D(filters, 3, padding=conv_padding, dtype=policy, name="conv1")
-        self.norm1 = _normalization(normalization, policy, "norm1")
+        self.norm1 = _normalization(normalization, affine, policy, "norm1")
         self.conv2 = keras.layers.Conv2D(filters, 3, padding=conv_padding, dtype=policy, name="conv2")
-        self.norm2 = _normalization(normalization, policy, "norm2")
+        self.norm2 = _normalization(normalization, affine, policy, "norm2")
         self.pad = ReflectionPadding2D(1, dtype=policy, name="pad") if padding == "reflect" else None
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
@@ -85,10 +88,11 @@ class ResidualBlock(keras.layers.Layer):
             "filters": self.filters,
             "normalization": self.normalization,
             "padding": self.padding,
+            "affine": self.affine,
         }
 
 
-def _normalization(kind: str, policy: Any, name: str) -> keras.layers.Layer:
+def _normalization(kind: str, affine: bool, policy: Any, name: str) -> keras.layers.Layer:
     if kind == "batch":
         return keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5, dtype=policy, name=name)
-    return InstanceNormalization(dtype=policy, name=name)
+    return InstanceNormalization(center=affine, scale=affine, dtype=policy, name=name)

@@ -1,0 +1,486 @@
+"""CycleGAN: pictures of one kind become pictures of another, learnt from two folders without any pairs.
+
+Zhu, Park, Isola, Efros: Unpaired Image-to-Image Translation using Cycle-Consistent Adversarial Networks, ICCV 2017; the
+authors' PyTorch code.
+
+Reproduced: generators of 9 and 6 blocks (11,378,179 and 7,837,699 parameters), the judge that sees 70 x 70 pixels
+(2,764,737), least squares, cycle and identity losses, the pool of 50 pictures, the linear decay, the order of updates.
+
+| departure from the paper | why |
+|---|---|
+| crops of 60 to 100 % of a photo's shorter side; the code cuts 256 of 286 pixels | one stream for all families |
+| steps instead of epochs; the rate is constant for the first half of them | folders of any length |
+| in all variants but "paper", `upsampling="resize"`: nearest resize, then a convolution | no checkerboard |
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeAlias
+
+import keras
+import numpy as np
+import tensorflow as tf
+import tyro
+from keras import layers, ops
+
+from kerasmodels import weights
+from kerasmodels.data import list_images, photo_crops, read_image, write_image
+from kerasmodels.errors import DataError, UsageError
+from kerasmodels.family import (
+    Datasets,
+    Experiment,
+    Family,
+    RunReport,
+    Servable,
+    TensorSpec,
+    check,
+    config_to_dict,
+)
+from kerasmodels.layers import InstanceNormalization, PolyphaseConv2D, ReflectionPadding2D, ResidualBlock, Resize2D
+from kerasmodels.layers.padding import reflect_to_multiple
+from kerasmodels.losses.adversarial import LEAST_SQUARES, cycle_consistency
+from kerasmodels.models.cyclegan import experiments
+from kerasmodels.training.image_pool import ImagePool
+
+__all__ = ["Config", "CycleGAN"]
+
+DIRECTIONS = ("a_to_b", "b_to_a")
+
+
+@dataclass(frozen=True)
+class Config:
+    """What to train. The defaults are the paper's."""
+
+    a: Path | None = None
+    """A folder of pictures of one kind."""
+    b: Path | None = None
+    """A folder of pictures of the other kind; nothing needs to match."""
+    start_from: str | None = None
+    """Begin with these weights instead of random ones: a run folder or a preset."""
+
+    filters: int = 64
+    """Channels of the generators at full size; four times as many in the residual blocks."""
+    blocks: int = 9
+    """Residual blocks (the paper: 6 for 128 pixels, 9 from 256 on)."""
+    upsampling: Literal["transposed", "resize"] = "transposed"
+    """transposed: convolution of stride 1/2; resize: nearest neighbour, then a convolution."""
+    judge_filters: int = 64
+    """Channels of the judges' first layer."""
+
+    size: int = 256
+    """Side of the training crops, pixels."""
+    cycle_weight: float = 10.0
+    """Of the mean absolute difference after there and back."""
+    identity_weight: float = 0.5
+    """As a part of cycle_weight: what a generator may change of pictures that are of its kind already."""
+    adversarial_weight: float = 1.0
+    """Of what the judges say."""
+    pool: int = 50
+    """Made pictures of earlier steps that the judges are shown again."""
+
+    steps: int = 200000
+    """Training steps (batches)."""
+    batch: int = 1
+    """Pictures of each kind in a step."""
+    learning_rate: float = 2e-4
+    """Of Adam (0.5, 0.999); it falls to 0 over the second half of the steps."""
+    precision: Literal["float32", "mixed_bfloat16"] = "float32"
+    """mixed_bfloat16 halves the time where the processor has bfloat16 instructions. Weights stay float32."""
+    seed: int = 0
+    """Of the streams of crops, the pools and, under `kerasmodels train`, of the initial weights."""
+
+    def validate(self) -> None:
+        """Raise UsageError unless every field is in range."""
+        for name, known in (
+            ("upsampling", ("transposed", "resize")),
+            ("precision", ("float32", "mixed_bfloat16")),
+        ):
+            check(getattr(self, name) in known, f"{name} in {known}", getattr(self, name))
+        for name in ("filters", "judge_filters", "steps", "batch", "learning_rate"):
+            check(getattr(self, name) > 0, f"{name} > 0", getattr(self, name))
+        for name in ("blocks", "pool", "cycle_weight", "identity_weight", "adversarial_weight"):
+            check(getattr(self, name) >= 0, f"{name} >= 0", getattr(self, name))
+        check(self.size >= 32 and self.size % 4 == 0, "size, a multiple of 4 and at least 32", self.size)
+
+
+_MOBILE = Config(
+    filters=24,
+    blocks=6,
+    upsampling="resize",
+    judge_filters=32,
+    size=128,
+    steps=10000,
+    precision="mixed_bfloat16",
+)
+VARIANTS = {
+    "paper": Config(),
+    "paper_128": Config(blocks=6, size=128),
+    "mobile": _MOBILE,
+    "quick": Config(filters=12, blocks=3, upsampling="resize", judge_filters=16, size=64, steps=600),
+}
+
+
+# --- networks ---------------------------------------------------------------------------------------------------------
+
+
+def _normal() -> keras.initializers.Initializer:
+    return keras.initializers.RandomNormal(0.0, 0.02)
+
+
+def _generator(config: Config, dtype: str, name: str) -> keras.Model:
+    """(N, H, W, 3), -1 to 1 -> the same; H and W multiples of 4."""
+
+    def convolution(x: Any, filters: int, kernel: int, label: str, strides: int = 1, reflect: bool = False) -> Any:
+        around = ReflectionPadding2D if reflect else layers.ZeroPadding2D
+        x = around(kernel // 2, dtype=dtype, name=f"{name}_{label}_pad")(x)
+        kind = PolyphaseConv2D if filters == 3 else layers.Conv2D
+        options: dict[str, Any] = {"kernel_initializer": _normal(), "dtype": dtype, "name": f"{name}_{label}"}
+        return kind(filters, kernel, **options)(x) if filters == 3 else kind(filters, kernel, strides, **options)(x)
+
+    def normalized(x: Any, label: str) -> Any:
+        x = InstanceNormalization(center=False, scale=False, dtype=dtype, name=f"{name}_{label}_norm")(x)
+        return layers.ReLU(dtype=dtype, name=f"{name}_{label}_relu")(x)
+
+    def doubled(x: Any, filters: int, label: str) -> Any:
+        if config.upsampling == "resize":
+            return convolution(Resize2D(2, dtype=dtype, name=f"{name}_{label}_resize")(x), filters, 3, label)
+        # Torch's transposed convolution with padding 1 and output padding 1: samples 1 to 2n of the full result.
+        x = layers.Conv2DTranspose(
+            filters, 3, 2, "valid", kernel_initializer=_normal(), dtype=dtype, name=f"{name}_{label}"
+        )(x)
+        return layers.Cropping2D(((1, 0), (1, 0)), dtype=dtype, name=f"{name}_{label}_crop")(x)
+
+    x = given = keras.Input((None, None, 3), name="picture")
+    x = normalized(convolution(x, config.filters, 7, "first", reflect=True), "first")
+    for i in (1, 2):
+        x = normalized(convolution(x, config.filters * 2**i, 3, f"down{i}", strides=2), f"down{i}")
+    for i in range(config.blocks):
+        x = ResidualBlock(
+            4 * config.filters, "instance", "reflect", affine=False, dtype=dtype, name=f"{name}_block{i + 1}"
+        )(x)
+    for i in (1, 0):
+        x = normalized(doubled(x, config.filters * 2**i, f"up{2 - i}"), f"up{2 - i}")
+    x = convolution(x, 3, 7, "last", reflect=True)
+    return keras.Model(given, ops.tanh(ops.cast(x, "float32")), name=name)
+
+
+def _judge(config: Config, dtype: str, name: str) -> keras.Model:
+    """(N, H, W, 3), -1 to 1 -> (N, h, w, 1): a score for each window of 70 x 70 pixels, 8 pixels apart."""
+    x = given = keras.Input((None, None, 3), name="picture")
+    layout = [(1, 2, False), (2, 2, True), (4, 2, True), (8, 1, True), (0, 1, False)]
+    for i, (factor, strides, norm) in enumerate(layout):
+        x = layers.ZeroPadding2D(1, dtype=dtype, name=f"{name}_{i}_pad")(x)
+        filters = factor * config.judge_filters or 1
+        x = layers.Conv2D(filters, 4, strides, kernel_initializer=_normal(), dtype=dtype, name=f"{name}_{i}")(x)
+        if norm:
+            x = InstanceNormalization(center=False, scale=False, dtype=dtype, name=f"{name}_{i}_norm")(x)
+        if factor:
+            x = layers.LeakyReLU(0.2, dtype=dtype, name=f"{name}_{i}_relu")(x)
+    return keras.Model(given, ops.cast(x, "float32"), name=name)
+
+
+# --- trainer ----------------------------------------------------------------------------------------------------------
+
+
+@keras.saving.register_keras_serializable("kerasmodels")
+class CycleGAN(keras.Model):
+    """Two generators and two judges. Called, it translates a to b.
+
+    Args:
+        config: a `CycleGAN.Config` (or its values as a dict).
+        precision: dtype policy of the layers.
+
+    Shapes:
+        (N, H, W, 3) RGB 0-255 -> (N, H, W, 3) RGB 0-255; H and W multiples of 4. `fit` takes pairs (a, b) of such
+        batches, in which nothing needs to match.
+
+    Example:
+        >>> import numpy as np, kerasmodels as km
+        >>> model = km.models.CycleGAN(km.models.CycleGAN.Config(filters=4, blocks=1, judge_filters=4))
+        >>> tuple(model(np.zeros((1, 32, 40, 3), "float32")).shape)
+        (1, 32, 40, 3)
+
+    Reference:
+        Zhu et al. 2017, equations 1 to 4.
+    """
+
+    Config: TypeAlias = Config
+    family_name = "cyclegan"
+
+    def __init__(self, config: Config | Mapping[str, Any] | None = None, precision: str = "float32", **kwargs: Any):
+        super().__init__(**{"name": "cyclegan", **kwargs})
+        self.config = config if isinstance(config, Config) else FAMILY.config_from_dict(config or {})
+        self.config.validate()
+        self.precision = precision
+        self.a_to_b, self.b_to_a = (_generator(self.config, precision, name) for name in DIRECTIONS)
+        self.judge_a, self.judge_b = (_judge(self.config, precision, name) for name in ("judge_a", "judge_b"))
+        self.draws = keras.random.SeedGenerator(self.config.seed, name="draws")
+        terms = ("loss", "adversarial", "cycle", "identity", "judge_a", "judge_b")
+        self._term_means = {term: keras.metrics.Mean(name=term) for term in terms}
+        self._pools: dict[str, ImagePool] = {}
+        self.built = True
+
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
+        return _bytes(self.a_to_b(_unit(inputs), training=training))
+
+    def compile(self, optimizer: Any = "adam", judge_optimizer: Any = "adam", **kwargs: Any) -> None:
+        """Compile with an optimizer for the generators and one for the judges.
+
+        Args:
+            optimizer: of both generators.
+            judge_optimizer: of both judges.
+            **kwargs: see `keras.Model.compile`. XLA makes convolutions slower on CPUs, so `jit_compile` is False.
+        """
+        super().compile(optimizer=optimizer, **{"jit_compile": False, **kwargs})
+        self.judge_optimizer = keras.optimizers.get(judge_optimizer)
+        self.optimizer.build(self._generators())
+        self.judge_optimizer.build(self._judges())
+        shape = (self.config.size, self.config.size, 3)
+        self._pools = {name: ImagePool(self.config.pool, shape, self.draws) for name in ("a", "b")}
+
+    def _generators(self) -> list[keras.Variable]:
+        return [*self.a_to_b.trainable_variables, *self.b_to_a.trainable_variables]
+
+    def _judges(self) -> list[keras.Variable]:
+        return [*self.judge_a.trainable_variables, *self.judge_b.trainable_variables]
+
+    def train_step(self, data: Any) -> dict[str, Any]:
+        """The generators' update, then the judges'."""
+        a, b = (_unit(pictures) for pictures in data)
+        config = self.config
+        with tf.GradientTape() as tape:
+            as_b, as_a = self.a_to_b(a, training=True), self.b_to_a(b, training=True)
+            adversarial = LEAST_SQUARES.generator(self.judge_b(as_b)) + LEAST_SQUARES.generator(self.judge_a(as_a))
+            back_a, back_b = self.b_to_a(as_b, training=True), self.a_to_b(as_a, training=True)
+            cycle = cycle_consistency(a, back_a) + cycle_consistency(b, back_b)
+            loss = config.adversarial_weight * adversarial + config.cycle_weight * cycle
+            identity = tf.zeros(())
+            if config.identity_weight:
+                # Each generator is given pictures of the kind that it makes.
+                identity = cycle_consistency(b, self.a_to_b(b, training=True))
+                identity += cycle_consistency(a, self.b_to_a(a, training=True))
+                loss += config.cycle_weight * config.identity_weight * identity
+        self.optimizer.apply(tape.gradient(loss, self._generators()), self._generators())
+        shown_a, shown_b = self._pools["a"](as_a), self._pools["b"](as_b)
+        with tf.GradientTape() as tape:
+            wrong_a = LEAST_SQUARES.judge(self.judge_a(a), self.judge_a(shown_a))
+            wrong_b = LEAST_SQUARES.judge(self.judge_b(b), self.judge_b(shown_b))
+            wrong = wrong_a + wrong_b
+        self.judge_optimizer.apply(tape.gradient(wrong, self._judges()), self._judges())
+        for name, value in zip(self._term_means, (loss, adversarial, cycle, identity, wrong_a, wrong_b), strict=True):
+            self._term_means[name].update_state(value)
+        return {name: mean.result() for name, mean in self._term_means.items()}
+
+    @property
+    def metrics(self) -> list[keras.metrics.Metric]:
+        return list(self._term_means.values())
+
+    def training_state(self) -> dict[str, np.ndarray]:
+        """The pools, for checkpoints."""
+        return {f"{pool}/{key}": value for pool, kept in self._pools.items() for key, value in kept.state().items()}
+
+    def set_training_state(self, state: Mapping[str, np.ndarray]) -> None:
+        """Put `training_state()` back."""
+        for name, pool in self._pools.items():
+            pool.set_state({key: state[f"{name}/{key}"] for key in pool.state()})
+
+    def get_compile_config(self) -> dict[str, Any] | None:
+        # Two optimizers are more than Keras restores: what is loaded can be used, or compiled anew.
+        return None
+
+    def get_config(self) -> dict[str, Any]:
+        return {"name": self.name, "config": config_to_dict(self.config), "precision": self.precision}
+
+
+def _unit(pictures: Any) -> Any:
+    return ops.cast(pictures, "float32") / 127.5 - 1.0
+
+
+def _bytes(pictures: Any) -> Any:
+    return ops.clip(127.5 + 127.5 * pictures, 0.0, 255.0)
+
+
+def _domains(config: Config) -> tuple[Path, Path]:
+    if config.a is None or config.b is None:
+        raise UsageError("training needs two folders of pictures: --a DIR --b DIR.")
+    for folder in (config.a, config.b):
+        if len(list_images(folder)) < 2:
+            raise DataError(
+                f"expected at least 2 pictures of each kind. Received: one, in {folder}. A kind is learnt from many."
+            )
+    return config.a, config.b
+
+
+def _build(config: Config) -> CycleGAN:
+    """The model with Adam for each side, ready for `fit`."""
+    _domains(config)
+    model = CycleGAN(config, precision=config.precision)
+    if config.start_from is not None:
+        trained = weights.find(config.start_from)
+        weights.assign(model, weights.load_npz(trained.path), trained.path)
+
+    def optimizer() -> keras.optimizers.Optimizer:
+        rate: Any = config.learning_rate
+        half = config.steps // 2
+        if half:
+            ends = [config.learning_rate, 0.0]
+            rate = _Linear(ends[0], half, config.steps - half)
+        return keras.optimizers.Adam(rate, beta_1=0.5, beta_2=0.999)
+
+    model.compile(optimizer(), optimizer())
+    return model
+
+
+@keras.saving.register_keras_serializable("kerasmodels")
+class _Linear(keras.optimizers.schedules.LearningRateSchedule):
+    """`rate` for so many steps, then along a line to 0, which the step after the last would have."""
+
+    def __init__(self, rate: float, constant: int, falling: int):
+        super().__init__()
+        self.rate, self.constant, self.falling = rate, constant, falling
+
+    def __call__(self, step: Any) -> Any:
+        done = ops.maximum(ops.cast(step, "float32") - self.constant, 0.0)
+        return self.rate * ops.maximum(1.0 - done / self.falling, 0.0)
+
+    def get_config(self) -> dict[str, Any]:
+        return {"rate": self.rate, "constant": self.constant, "falling": self.falling}
+
+
+def _datasets(config: Config, start: int = 0) -> Datasets:
+    a, b = _domains(config)
+    # Another seed each, or folders of as many pictures would come in step.
+    streams = [
+        photo_crops(folder, config.size, config.batch, 2 * config.seed + i, start) for i, folder in enumerate((a, b))
+    ]
+    return Datasets(train=tf.data.Dataset.zip(*streams))
+
+
+# --- servables --------------------------------------------------------------------------------------------------------
+
+
+def _servables(model: CycleGAN, config: Config) -> dict[str, Servable]:
+    return {name: _servable(getattr(model, name), name, config) for name in DIRECTIONS}
+
+
+def _servable(network: keras.Model, name: str, config: Config) -> Servable:
+    def translate(image: tf.Tensor) -> dict[str, tf.Tensor]:
+        size = tf.shape(image)
+        padded = reflect_to_multiple(image, 4)
+        made = network(_unit(padded), training=False)
+        made = tf.cast(tf.round(_bytes(made)), tf.uint8)
+        if padded is not image:
+            made = made[:, : size[1], : size[2], :]
+            made.set_shape((*image.shape[:3], 3))
+        return {"translated": made}
+
+    shape = ("batch", "height", "width", 3)
+    return Servable(
+        call=translate,
+        model=network,
+        inputs=(TensorSpec("image", shape, "uint8", f"RGB pictures of kind {name[0]}, 0-255, of any size", "image"),),
+        outputs=(
+            TensorSpec("translated", shape, "uint8", f"the same as pictures of kind {name[-1]}", "image", atol=1),
+        ),
+        example=_example,
+        dims={"batch": 1, "height": config.size, "width": config.size},
+        check_dims=({"batch": 1, "height": 49, "width": 66}, {"batch": 2, "height": 64, "width": 40}),
+        doc=f"makes pictures of kind {name[-1]} of pictures of kind {name[0]}",
+    )
+
+
+def _example(dims: Mapping[str, int], seed: int) -> dict[str, np.ndarray]:
+    random = np.random.default_rng(seed)
+    n, height, width = dims["batch"], dims["height"], dims["width"]
+    return {"image": np.stack([experiments.shapes(height, width, random) for _ in range(n)])}
+
+
+def _preview(model: CycleGAN, config: Config) -> dict[str, np.ndarray]:
+    """Of each kind two pictures, translated, and back again."""
+    shown = {}
+    for name, folder in zip(DIRECTIONS, _domains(config), strict=True):
+        for path in list_images(folder)[:2]:
+            picture = read_image(path, max_side=config.size)
+            there = translated(model, picture, name)
+            back = translated(model, there, DIRECTIONS[name == DIRECTIONS[0]])
+            shown[f"{name}_{path.stem}"] = np.concatenate([picture, there, back], axis=1)
+    return shown
+
+
+def translated(model: CycleGAN, picture: np.ndarray, direction: str) -> np.ndarray:
+    """One picture, (H, W, 3) uint8, of any size, as one of the other kind.
+
+    Args:
+        model: a trained one.
+        picture: RGB 0-255.
+        direction: "a_to_b" or "b_to_a".
+
+    Raises:
+        UsageError: another direction.
+    """
+    check(direction in DIRECTIONS, f"direction in {DIRECTIONS}", direction)
+    call = _servable(getattr(model, direction), direction, model.config).call
+    return np.asarray(call(image=tf.constant(picture[None]))["translated"])[0]
+
+
+# --- run --------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Translate pictures, or folders of pictures, from one kind to the other."""
+
+    inputs: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """Pictures, or folders of pictures."""
+    out: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
+    """The picture to write; a folder if there are several inputs."""
+    preset: str | None = None
+    """Shipped weights; `kerasmodels list` names them."""
+    run: Path | None = None
+    """A run folder, instead of a preset."""
+    direction: Literal["a_to_b", "b_to_a"] = "a_to_b"
+    """Which way."""
+    max_side: int | None = None
+    """Shrink inputs so that the longer side is at most this, pixels."""
+
+
+def _run(options: RunOptions) -> RunReport:
+    if (options.preset is None) == (options.run is None):
+        raise UsageError("expected one of --preset NAME and --run FOLDER.")
+    check(len(options.inputs) > 0, "at least one picture or folder", options.inputs)
+    check(options.max_side is None or options.max_side > 0, "max_side > 0", options.max_side)
+    trained = weights.preset("cyclegan", options.preset) if options.preset else weights.run(options.run or "")
+    check(trained.family == "cyclegan", "a run of cyclegan", f"a run of {trained.family}")
+    files = [f for given in options.inputs for f in (list_images(given) if given.is_dir() else [given])]
+    single = len(options.inputs) == 1 and not options.inputs[0].is_dir()
+    targets = [options.out] if single else [options.out / f"{file.stem}.png" for file in files]
+    check(len(set(targets)) == len(targets), "pictures of distinct names", sorted({t.name for t in targets}))
+    taken = {file.resolve() for file in files}
+    for target in targets:
+        check(target.resolve() not in taken, "a place to write where no input is overwritten", str(target))
+    model = trained.load()[2]
+    written = []
+    for file, target in zip(files, targets, strict=True):
+        picture = read_image(file, options.max_side)
+        written.append(write_image(target, translated(model, picture, options.direction)))
+    return RunReport(tuple(written), {"model": trained.name, "direction": options.direction})
+
+
+FAMILY = Family(
+    name="cyclegan",
+    config=Config,
+    variants=VARIANTS,
+    model=CycleGAN,
+    build=_build,
+    datasets=_datasets,
+    servables=_servables,
+    run_options=RunOptions,
+    run=_run,
+    experiments={
+        "shapes": Experiment(
+            "two kinds of pictures whose true pairs are known, but not shown", experiments.known_pairs
+        ),
+    },
+    preview=_preview,
+)

@@ -1,0 +1,62 @@
+"""Made pictures of earlier steps, so that a judge does not forget what it has learnt to see through."""
+
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+
+class ImagePool:
+    """Pictures go in, and come out again at once or later.
+
+    While it is not full, it keeps what comes in and gives it back. From then on each picture is, with a chance of 1/2,
+    exchanged for a random one of those kept, or else given back as it is.
+
+    Args:
+        size: pictures kept; 0: everything comes back at once.
+        shape: of a picture.
+        draws: where the random numbers come from.
+
+    Example:
+        >>> import keras, numpy as np, tensorflow as tf
+        >>> pool = ImagePool(3, (2, 2, 1), keras.random.SeedGenerator(0))
+        >>> pictures = tf.ones((4, 2, 2, 1))
+        >>> tuple(pool(pictures).shape), int(pool.state()["count"])
+        ((4, 2, 2, 1), 3)
+
+    Reference:
+        Shrivastava et al. 2017, section 2.3; Zhu et al. 2017, section 4 (50 pictures), as their code does it.
+    """
+
+    def __init__(self, size: int, shape: tuple[int, ...], draws: keras.random.SeedGenerator):
+        self._size, self._draws = size, draws
+        with tf.init_scope():
+            self._kept = tf.Variable(tf.zeros((size, *shape)), trainable=False)
+            self._count = tf.Variable(0, trainable=False)
+
+    def __call__(self, pictures: Any) -> Any:
+        """(N, ...) -> (N, ...), N known."""
+        if not self._size:
+            return pictures
+        return tf.stack([self._exchanged(picture) for picture in tf.unstack(pictures)])
+
+    def _exchanged(self, picture: tf.Tensor) -> tf.Tensor:
+        exchange, which = tf.unstack(keras.random.uniform((2,), seed=self._draws))
+        filling = self._count < self._size
+        place = tf.where(filling, self._count, tf.cast(which * float(self._size), tf.int32))
+        place = tf.minimum(place, self._size - 1)
+        keep = filling | (exchange < 0.5)
+        old = self._kept[place]
+        self._kept.scatter_nd_update([[place]], tf.where(keep, picture, old)[None])
+        self._count.assign_add(tf.cast(filling, tf.int32))
+        return tf.where(filling | ~keep, picture, old)
+
+    def state(self) -> dict[str, np.ndarray]:
+        """What a checkpoint must hold."""
+        return {"kept": self._kept.numpy(), "count": self._count.numpy()}
+
+    def set_state(self, state: dict[str, np.ndarray]) -> None:
+        """Put `state()` back."""
+        self._kept.assign(state["kept"])
+        self._count.assign(state["count"])
