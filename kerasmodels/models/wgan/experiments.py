@@ -117,7 +117,7 @@ def estimates(data: Path | None, figures: Path, quick: bool) -> Sequence[Row]:
     order = float(spearmanr(shifts, clipped).statistic)
     return [
         Row(
-            f"Gaussians 2 apart: estimate of a critic with gradient penalty ({steps} updates) over its slope, relative error",
+            f"Gaussians 2 apart: a penalised critic's estimate over its slope, relative error ({steps} updates)",
             "an estimate of the distance",
             round(off, 4),
             "<= 0.05",
