@@ -23,6 +23,7 @@ __all__ = [
     "family",
     "layers",
     "losses",
+    "metrics",
     "models",
     "optimizers",
     "registry",
