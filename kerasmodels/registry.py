@@ -34,6 +34,13 @@ class Row:
 
 ROWS = (
     Row(
+        "dense_crf",
+        "kerasmodels.models.dense_crf",
+        "Kraehenbuehl, Koltun: Efficient Inference in Fully Connected CRFs with Gaussian Edge Potentials, NIPS 2011",
+        "make rough labels, strokes or a network's, follow the edges of a photo",
+        trains=False,
+    ),
+    Row(
         "fast_style",
         "kerasmodels.models.fast_style",
         "Johnson, Alahi, Fei-Fei: Perceptual Losses for Real-Time Style Transfer and Super-Resolution, ECCV 2016",

@@ -9,7 +9,7 @@ import numpy as np
 
 from kerasmodels.backbones import sources
 from kerasmodels.data import write_image
-from kerasmodels.models import fast_style, feature_patches, neural_style, photo_style
+from kerasmodels.models import dense_crf, fast_style, feature_patches, neural_style, photo_style
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,20 @@ def write_vgg16(path: Path) -> Path:
         arrays[f"block{block}_conv{number}_{kind}"] = spread * random.standard_normal(shape, "float32")
     np.savez(path, **arrays)
     return path
+
+
+# --- dense crf --------------------------------------------------------------------------------------------------------
+
+
+def _dense_crf_task(folder: Path, run: Path | None, out: Path) -> dense_crf.RunOptions:
+    strokes = np.zeros((45, 62, 3), "uint8")
+    strokes[:6], strokes[-6:] = (255, 0, 0), (0, 0, 255)
+    return dense_crf.RunOptions(
+        image=write_image(folder / "photo.png", photo(7, 45, 62)),
+        labels=write_image(folder / "strokes.png", strokes),
+        out=out / "labels.png",
+        overlay=out / "overlay.png",
+    )
 
 
 # --- fast style -------------------------------------------------------------------------------------------------------
@@ -134,6 +148,12 @@ def _photo_style_task(folder: Path, run: Path, out: Path) -> photo_style.RunOpti
 
 
 TINY: dict[str, Tiny] = {
+    "dense_crf": Tiny(
+        config=dense_crf.Config(labels=3, iterations=2, bilateral_sxy=20, radius=2, stride=2),
+        data=lambda folder: {},
+        dims={"batch": 1, "height": 9, "width": 13},
+        task=_dense_crf_task,
+    ),
     "fast_style": Tiny(
         config=fast_style.Config(
             channels=(4, 8, 16), blocks=1, end_kernel=5, upsampling="resize", size=32, style_size=48, steps=4, batch=2

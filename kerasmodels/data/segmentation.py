@@ -58,47 +58,47 @@ def write_label_map(path: str | Path, labels: np.ndarray, palette: np.ndarray | 
         DataError: labels that do not fit into a byte.
         StorageError: it cannot be written there.
     """
-    if labels.size and not (0 <= labels.min() and labels.max() <= 255):
+    if labels.size and (labels.min() < 0 or labels.max() > 255):
         raise DataError(f"expected labels of 0 to 255. Received: {labels.min()} to {labels.max()}.")
     image = Image.fromarray(np.ascontiguousarray(labels, "uint8"))
     image.putpalette(np.ravel(voc_palette() if palette is None else palette).astype("uint8").tobytes())
     return write_atomic(Path(path), lambda file: image.save(file, "PNG"))
 
 
-def read_annotation(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
+def read_annotation(path: str | Path, black: bool = False) -> tuple[np.ndarray, np.ndarray]:
     """An annotation painted in any colours: one colour a label, black where nothing is known.
 
-    Of a palette picture every index is a label, but for 255, which means that nothing is known.
+    Args:
+        path: a picture without blended colours. Where a palette picture has index 255, nothing is known, either.
+        black: black is a label, too, as the background of PASCAL VOC.
 
     Returns:
-        labels, colours: (H, W) int32 with -1 where nothing is known, and (L, 3) uint8. Labels are numbered by their
-        colours in the order of red + 256 green + 65536 blue, or by their indices.
+        labels, colours: (H, W) int32 with -1 where nothing is known, and (L, 3) uint8. Labels are numbered in the order
+        of red + 256 green + 65536 blue.
 
     Raises:
         DataError: it cannot be read, it has no label or more than 64, as a picture that was saved with loss has.
     """
+    ignored = None
     with _opened(path) as image:
         if image.mode == "P":
-            indices, table = np.asarray(image, "int32"), np.array(image.convert("RGB"))
-            found = [i for i in np.unique(indices) if i != IGNORE]
-            colours = [table[indices == i][0] for i in found]
-            codes, unknown = indices, IGNORE
-        else:
-            found = colours = []
-    if not len(found):
+            ignored = np.asarray(image) == IGNORE
+            picture = np.asarray(image.convert("RGB"), "int32")
+    if ignored is None:
         picture = read_image(path).astype("int32")
-        codes, unknown = picture @ np.array([1, 256, 65536]), 0
-        found = [c for c in np.unique(codes) if c != unknown]
-        colours = [(c & 255, c >> 8 & 255, c >> 16) for c in found[: _MOST_COLOURS + 1]]
-    if not found:
+        ignored = np.zeros(picture.shape[:2], bool)
+    codes = picture @ np.array([1, 256, 65536])
+    unknown = ignored if black else ignored | (codes == 0)
+    found = np.unique(codes[~unknown])
+    if not len(found):
         raise DataError(f"expected labels in {path}. Received: nothing but unknown pixels (black, or index 255).")
     if len(found) > _MOST_COLOURS:
         raise DataError(
             f"expected one colour a label, at most {_MOST_COLOURS}, in {path}. Received: {len(found)} colours, as in a "
             "picture with blended edges or saved as JPEG. Paint without smoothing and save as PNG."
         )
-    labels = np.searchsorted(np.array(found), codes)
-    return np.where(codes == unknown, -1, labels).astype("int32"), np.array(colours, "uint8")
+    labels = np.where(unknown, -1, np.searchsorted(found, codes)).astype("int32")
+    return labels, np.stack([found & 255, found >> 8 & 255, found >> 16], axis=1).astype("uint8")
 
 
 def overlay(photo: np.ndarray, labels: np.ndarray, colours: np.ndarray, opacity: float = 0.55) -> np.ndarray:

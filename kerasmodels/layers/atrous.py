@@ -38,7 +38,7 @@ class _Atrous:
         plain = set(self.strides) == {1} and self.data_format == "channels_last"
         if self.padding != "same" or not plain:
             return super().convolution_op(inputs, kernel)  # type: ignore[misc]
-        # With the padding known, runtimes need no arithmetic on the picture's size: see docs/dilated_net.md.
+        # With the padding known, runtimes need no arithmetic on the picture's size.
         reach = [(k - 1) * rate for k, rate in zip(self.kernel_size, self.dilation_rate, strict=True)]
         padded = ops.pad(inputs, ((0, 0), *((r // 2, r - r // 2) for r in reach), (0, 0)))
         return ops.conv(
@@ -66,8 +66,8 @@ class AtrousConvolution1D(_Atrous, layers.Conv1D):
 class AtrousConvolution2D(_Atrous, layers.Conv2D):
     """`Conv2D` with holes, by the name it had in Keras 1: y[i] = sum_k x[i + rate k] w[k].
 
-    Equal to `Conv2D(dilation_rate=atrous_rate)`, to the convolution with zeros stuffed between the kernel's weights, and
-    to a dense convolution of each of the rate x rate subsampled pictures. A kernel of k sees k + (k - 1)(rate - 1)
+    Equal to `Conv2D(dilation_rate=atrous_rate)`, to the convolution with zeros stuffed between the kernel's weights,
+    and to a dense convolution of each of the rate x rate subsampled pictures. A kernel of k sees k + (k - 1)(rate - 1)
     pixels. With padding "same" the zeros are added beforehand, so that exported graphs hold one padding and one
     convolution, whatever is known of the picture's size.
 

@@ -1,5 +1,6 @@
 """Gaussian filtering of scattered values in a few dimensions: a permutohedral lattice of TensorFlow operations."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -53,7 +54,7 @@ class PermutohedralLattice:
         self._places = self._placed(None)
         self._blurs = [self._blur(unique, axis) for axis in range(self.d + 1)]
 
-    def _blur(self, keys: tf.Tensor, axis: int) -> tf.Tensor:
+    def _blur(self, keys: tf.Tensor, axis: int) -> "_Matrix":
         """The blur along one axis as a matrix: 1 for a vertex itself, 1/2 for each of its two neighbours, if there."""
         step = _wrapped((self.d + 1) * (_MIX[axis] if axis < self.d else 0) - sum(_MIX[: self.d]))
         here = tf.range(self.vertices)
@@ -65,41 +66,36 @@ class PermutohedralLattice:
         missing = tf.equal(columns, self.vertices)
         values = tf.constant([1.0, 0.5, 0.5]) * tf.cast(~missing, tf.float32)
         columns = tf.where(missing, here[:, None], columns)
-        return _matrix(columns, values, self.vertices, self.vertices)
+        return _Matrix(columns, values, self.vertices, self.vertices)
 
-    def _placed(self, by: Any) -> tf.Tensor:
+    def _placed(self, by: Any) -> "_Matrix":
         weights = self._weights if by is None else self._weights * by[:, None]
-        return _matrix(self._corners, weights, self.points, self.vertices)
+        return _Matrix(self._corners, weights, self.points, self.vertices)
 
-    def filter(self, before: Any = None, after: Any = None, weight: float = 1.0) -> "LatticeFilter":
-        """x -> weight after K (before x), for factors (B N,) of each point; None for 1."""
+    def filter(self, before: Any = None, after: Any = None, weight: float = 1.0) -> Callable[[Any], tf.Tensor]:
+        """x -> weight after K (before x), (B N, C) -> (B N, C) float32, differentiable in x.
+
+        before, after: factors (B N,) of each point; None for 1.
+        """
         into = self._places if before is None else self._placed(before)
         out_of = self._places if after is None else into if after is before else self._placed(after)
         # The second constant is the authors': it makes up for what the three weights of a blur sum to.
-        return LatticeFilter(_transposed(into), self._blurs, out_of, weight / (1 + 2.0**-self.d))
+        weight = weight / (1 + 2.0**-self.d)
 
-
-class LatticeFilter:
-    """Splat, blur, slice: (points, C) -> (points, C) float32, differentiable (the gradient blurs in reverse order)."""
-
-    def __init__(self, splat: tf.Tensor, blurs: list[tf.Tensor], slices: tf.Tensor, weight: float):
-        self._splat, self._blurs, self._slice, self._weight = splat, blurs, slices, weight
-
-    def __call__(self, x: Any) -> tf.Tensor:
         @tf.custom_gradient
-        def product(values: tf.Tensor) -> Any:
+        def product(x: tf.Tensor) -> Any:
             def gradient(dy: tf.Tensor) -> tf.Tensor:
-                y = _product(_transposed(self._slice), dy)
+                y = out_of.transposed_times(dy)
                 for blur in reversed(self._blurs):  # each is symmetric
-                    y = _product(blur, y)
-                return _product(_transposed(self._splat), self._weight * y)
+                    y = blur.times(y)
+                return into.times(weight * y)
 
-            y = _product(self._splat, values)
+            y = into.transposed_times(x)
             for blur in self._blurs:
-                y = _product(blur, y)
-            return _product(self._slice, self._weight * y), gradient
+                y = blur.times(y)
+            return out_of.times(weight * y), gradient
 
-        return product(tf.convert_to_tensor(x, tf.float32))
+        return lambda x: product(tf.convert_to_tensor(x, tf.float32))
 
 
 def _simplices(features: tf.Tensor, d: int) -> tuple[tf.Tensor, tf.Tensor]:
@@ -153,19 +149,39 @@ def _wrapped(number: int) -> np.int64:
 # --- sparse matrices --------------------------------------------------------------------------------------------------
 
 
-def _matrix(columns: tf.Tensor, values: tf.Tensor, height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
-    """A compressed sparse row matrix (height, width) with k values in each row, at `columns` (height, k)."""
-    k = columns.shape[1]
-    rows = tf.repeat(tf.range(tf.cast(height, tf.int64)), k)
-    indices = tf.stack([rows, tf.reshape(tf.cast(columns, tf.int64), (-1,))], axis=1)
-    shape = tf.cast(tf.stack([height, width]), tf.int64)
-    return tf.raw_ops.SparseTensorToCSRSparseMatrix(
-        indices=indices, values=tf.reshape(values, (-1,)), dense_shape=shape
-    )
+class _Matrix:
+    """A sparse matrix (height, width) with as many values in each row, at `columns` (height, k).
 
+    The compressed form is made once in each graph: a gradient that is computed in another graph than its function can
+    be handed the columns and values, but not a compressed matrix, of which TensorFlow knows no zeros.
+    """
 
-def _transposed(matrix: tf.Tensor) -> tf.Tensor:
-    return tf.raw_ops.SparseMatrixTranspose(input=matrix, conjugate=False, type=tf.float32)
+    def __init__(self, columns: tf.Tensor, values: tf.Tensor, height: tf.Tensor, width: tf.Tensor):
+        self._columns, self._values, self._size = columns, values, (height, width)
+        self._made: list[tuple[Any, bool, tf.Tensor]] = []
+
+    def times(self, x: tf.Tensor) -> tf.Tensor:
+        return _product(self._compressed(False), x)
+
+    def transposed_times(self, x: tf.Tensor) -> tf.Tensor:
+        return _product(self._compressed(True), x)
+
+    def _compressed(self, transposed: bool) -> tf.Tensor:
+        here = None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
+        for graph, kind, matrix in self._made:
+            if graph is here and kind == transposed:
+                return matrix
+        if transposed:
+            made = tf.raw_ops.SparseMatrixTranspose(input=self._compressed(False), conjugate=False, type=tf.float32)
+        else:
+            height, k = self._size[0], self._columns.shape[1]
+            rows = tf.repeat(tf.range(tf.cast(height, tf.int64)), k)
+            indices = tf.stack([rows, tf.reshape(tf.cast(self._columns, tf.int64), (-1,))], axis=1)
+            shape = tf.cast(tf.stack(self._size), tf.int64)
+            values = tf.reshape(self._values, (-1,))
+            made = tf.raw_ops.SparseTensorToCSRSparseMatrix(indices=indices, values=values, dense_shape=shape)
+        self._made.append((here, transposed, made))
+        return made
 
 
 def _product(matrix: tf.Tensor, x: tf.Tensor) -> tf.Tensor:

@@ -1,6 +1,6 @@
 """Writes pydensecrf_q.npz: what pydensecrf makes of the picture and logits below, for every case.
 
-    python tests/layers/pydensecrf_q.py         # where pydensecrf2 is installed (made with 1.1)
+python tests/layers/pydensecrf_q.py         # where pydensecrf2 is installed (made with 1.1)
 """
 
 from pathlib import Path

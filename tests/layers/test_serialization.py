@@ -19,7 +19,12 @@ LAYERS = {
     "ResidualBlock": lambda: layers.ResidualBlock(4, "batch", "reflect"),
     "Resize2D": lambda: layers.Resize2D(3, "bilinear"),
 }
-POSITIONS = {"AtrousConvolution1D": (9,), "AtrousConvolution3D": (5, 9, 8), "ReflectionPadding1D": (9,), "ReflectionPadding3D": (5, 9, 8)}
+POSITIONS = {
+    "AtrousConvolution1D": (9,),
+    "AtrousConvolution3D": (5, 9, 8),
+    "ReflectionPadding1D": (9,),
+    "ReflectionPadding3D": (5, 9, 8),
+}
 """Of an input, where it is not a picture."""
 ELSEWHERE = {
     "DenseCRF": "takes logits and a picture: test_crf.py",
