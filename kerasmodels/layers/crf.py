@@ -57,7 +57,8 @@ class DenseCRF(keras.layers.Layer):
     Example:
         >>> import numpy as np, kerasmodels as km
         >>> picture = np.zeros((1, 12, 12, 3)); picture[:, :, 6:] = 255  # two halves
-        >>> guess = np.zeros((1, 12, 12, 2)); guess[:, :, 6:, 1] = 1; guess[:, 2:4, 2:4, 1] = 2  # a wrong spot
+        >>> guess = np.zeros((1, 12, 12, 2)); guess[:, :, :6, 0] = guess[:, :, 6:, 1] = 1
+        >>> guess[:, 2:4, 2:4, 1] = 2  # a wrong spot
         >>> crf = km.layers.DenseCRF(bilateral_sxy=8, method="exact")
         >>> int(np.argmax(crf([guess, picture])[0], axis=-1)[:, :6].sum())
         0

@@ -33,7 +33,7 @@ class PermutohedralLattice:
         >>> lattice = PermutohedralLattice(features)
         >>> impulse = np.array([[1.0], [0.0], [0.0]], "float32")
         >>> [round(float(value), 1) for value in lattice.filter()(impulse)[:, 0]]  # exact: 1, 0.88, 0
-        [1.0, 0.9, 0.0]
+        [0.9, 0.7, 0.0]
 
     Reference:
         Adams, Baek, Davis: Fast High-Dimensional Filtering Using the Permutohedral Lattice, Eurographics 2010;
