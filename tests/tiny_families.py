@@ -9,7 +9,8 @@ import numpy as np
 
 from kerasmodels.backbones import sources
 from kerasmodels.data import write_image
-from kerasmodels.models import dense_crf, fast_style, feature_patches, neural_style, photo_style
+from kerasmodels.data.segmentation import write_label_map
+from kerasmodels.models import dense_crf, dilated_net, fast_style, feature_patches, neural_style, photo_style
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,24 @@ def _dense_crf_task(folder: Path, run: Path | None, out: Path) -> dense_crf.RunO
         out=out / "labels.png",
         overlay=out / "overlay.png",
     )
+
+
+# --- dilated net ------------------------------------------------------------------------------------------------------
+
+
+def _dilated_net_data(folder: Path) -> Mapping[str, Any]:
+    for number in range(3):
+        picture = photo(number, 48 + 8 * number, 64)
+        write_image(folder / "photos" / f"{number}.png", picture)
+        labels = picture[..., 0] // 86
+        labels[:5] = 255
+        write_label_map(folder / "masks" / f"{number}.png", labels)
+    return {"photos": folder / "photos", "masks": folder / "masks"}
+
+
+def _dilated_net_task(folder: Path, run: Path | None, out: Path) -> dilated_net.RunOptions:
+    picture = write_image(folder / "holiday.jpg", photo(7, 45, 62))
+    return dilated_net.RunOptions(picture, out / "mask.png", run=run, overlay=out / "overlay.png", crf=True)
 
 
 # --- fast style -------------------------------------------------------------------------------------------------------
@@ -153,6 +172,25 @@ TINY: dict[str, Tiny] = {
         data=lambda folder: {},
         dims={"batch": 1, "height": 9, "width": 13},
         task=_dense_crf_task,
+    ),
+    "dilated_net": Tiny(
+        config=dilated_net.Config(
+            classes=3,
+            blocks=(1, 1, 1, 1, 1),
+            channels=(4, 6, 8, 12, 12),
+            head=16,
+            head_kernel=3,
+            context="basic",
+            rates=(1, 2),
+            context_padding="same",
+            trains="all",
+            crop=142,
+            steps=4,
+            batch=2,
+        ),
+        data=_dilated_net_data,
+        dims={"batch": 1, "height": 12, "width": 18},
+        task=_dilated_net_task,
     ),
     "fast_style": Tiny(
         config=fast_style.Config(

@@ -27,7 +27,7 @@ class _Atrous:
         if "dilation_rate" in kwargs:
             raise ValueError(f"the rate is given as atrous_rate. Received: dilation_rate={kwargs['dilation_rate']!r}")
         rate = atrous_rate if isinstance(atrous_rate, int) else tuple(atrous_rate)
-        super().__init__(filters, size, dilation_rate=rate, **kwargs)
+        super().__init__(filters, size, dilation_rate=rate, **kwargs)  # type: ignore[call-arg]
 
     @property
     def atrous_rate(self) -> tuple[int, ...]:

@@ -189,8 +189,8 @@ class DenseCRF(keras.layers.Layer):
         return input_shape[0]
 
     def get_config(self) -> dict[str, Any]:
-        names = ("iterations", "gaussian_sxy", "gaussian_compat", "bilateral_sxy", "bilateral_srgb")
-        names += ("bilateral_compat", "normalization", "method", "learned", "radius", "stride")
+        names = ["iterations", "gaussian_sxy", "gaussian_compat", "bilateral_sxy", "bilateral_srgb"]
+        names += ["bilateral_compat", "normalization", "method", "learned", "radius", "stride"]
         return {**super().get_config(), **{name: getattr(self, name) for name in names}}
 
 

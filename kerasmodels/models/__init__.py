@@ -6,15 +6,25 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from kerasmodels.models.closed_form_matting import ClosedFormMatting
     from kerasmodels.models.dense_crf import FullyConnectedCRF
+    from kerasmodels.models.dilated_net import DilatedNet
     from kerasmodels.models.fast_style import FastStyle
     from kerasmodels.models.feature_patches import FeaturePatches
     from kerasmodels.models.neural_style import NeuralStyle
     from kerasmodels.models.photo_style import PhotoStyle
 
-__all__ = ["ClosedFormMatting", "FastStyle", "FeaturePatches", "FullyConnectedCRF", "NeuralStyle", "PhotoStyle"]
+__all__ = [
+    "ClosedFormMatting",
+    "DilatedNet",
+    "FastStyle",
+    "FeaturePatches",
+    "FullyConnectedCRF",
+    "NeuralStyle",
+    "PhotoStyle",
+]
 
 _MODULES = {
     "ClosedFormMatting": "closed_form_matting",
+    "DilatedNet": "dilated_net",
     "FastStyle": "fast_style",
     "FeaturePatches": "feature_patches",
     "FullyConnectedCRF": "dense_crf",
