@@ -187,6 +187,8 @@ TINY: dict[str, Tiny] = {
             crop=142,
             steps=4,
             batch=2,
+            context_init="glorot",
+            learning_rate=0.1,
         ),
         data=_dilated_net_data,
         dims={"batch": 1, "height": 12, "width": 18},

@@ -50,9 +50,11 @@ class LayerwiseSGD(keras.optimizers.SGD):
         return product
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
-        if self.decay and not variable.path.endswith("bias"):
+        # What comes here may be TensorFlow's variable, which has no path.
+        path = self._trainable_variables[self._get_variable_index(variable)].path
+        if self.decay and not path.endswith("bias"):
             gradient = ops.add(gradient, ops.multiply(ops.cast(self.decay, gradient.dtype), variable))
-        super().update_step(gradient, variable, ops.multiply(learning_rate, self.factor(variable.path)))
+        super().update_step(gradient, variable, ops.multiply(learning_rate, self.factor(path)))
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "decay": self.decay, "factors": self.factors}

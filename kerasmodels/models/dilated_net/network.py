@@ -34,7 +34,8 @@ def front_end(config: Config, dtype: str | None = None, pooling: Literal["max", 
                 3,
                 atrous_rate=2 if block == 5 else 1,
                 activation="relu",
-                kernel_initializer="he_normal",
+                # Pictures have a deviation of about 64, features of 1.
+                kernel_initializer=keras.initializers.VarianceScaling(2 / 64**2) if block == i == 1 else "he_normal",
                 dtype=dtype,
                 name=f"conv{block}_{i}",
             )(x)
@@ -51,10 +52,19 @@ def front_end(config: Config, dtype: str | None = None, pooling: Literal["max", 
             dtype=dtype,
             name=name,
         )(x)
-        x = layers.Dropout(config.dropout, dtype=dtype, name=name.replace("fc", "drop"))(x)
+        x = _dropout(config.dropout, dtype, name.replace("fc", "drop"))(x)
     last = keras.initializers.RandomNormal(stddev=1e-3)
     x = layers.Conv2D(config.classes, 1, kernel_initializer=last, dtype=dtype, name="final")(x)
     return keras.Model(picture, x, name="front")
+
+
+def _dropout(rate: float, dtype: str | None, name: str) -> layers.Dropout:
+    """Keras numbers the random generators of a process; the variables of a network need names of their own."""
+    layer = layers.Dropout(rate, dtype=dtype, name=name)
+    if rate > 0:
+        del layer.seed_generator
+        layer.seed_generator = keras.random.SeedGenerator(name=f"{name}_random")
+    return layer
 
 
 def context_module(
