@@ -17,6 +17,25 @@ MULTIPLES = {"basic": (), "large": (2, 2, 4, 8, 16, 32, 32)}
 """Channels of the context modules' layers, as multiples of C."""
 
 
+@keras.saving.register_keras_serializable("kerasmodels")
+class _Dropout(layers.Layer):
+    """`Dropout` whose random state has the layer's name; Keras numbers those of all networks of a process."""
+
+    def __init__(self, rate: float, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.rate = rate
+        self.random = keras.random.SeedGenerator(name=f"{self.name}_random")
+
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
+        return keras.random.dropout(inputs, self.rate, seed=self.random) if training and self.rate else inputs
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "rate": self.rate}
+
+
 def front_end(config: Config, dtype: str | None = None, pooling: Literal["max", "avg"] = "max") -> keras.Model:
     """VGG16 without its last two poolings and without padding: (N, 8 h + 2 m, 8 w + 2 m, 3) 0-255 -> (N, h, w, C).
 
@@ -52,19 +71,10 @@ def front_end(config: Config, dtype: str | None = None, pooling: Literal["max", 
             dtype=dtype,
             name=name,
         )(x)
-        x = _dropout(config.dropout, dtype, name.replace("fc", "drop"))(x)
+        x = _Dropout(config.dropout, dtype=dtype, name=name.replace("fc", "drop"))(x)
     last = keras.initializers.RandomNormal(stddev=1e-3)
     x = layers.Conv2D(config.classes, 1, kernel_initializer=last, dtype=dtype, name="final")(x)
     return keras.Model(picture, x, name="front")
-
-
-def _dropout(rate: float, dtype: str | None, name: str) -> layers.Dropout:
-    """Keras numbers the random generators of a process; the variables of a network need names of their own."""
-    layer = layers.Dropout(rate, dtype=dtype, name=name)
-    if rate > 0:
-        del layer.seed_generator
-        layer.seed_generator = keras.random.SeedGenerator(name=f"{name}_random")
-    return layer
 
 
 def context_module(
