@@ -34,6 +34,19 @@ class Row:
 
 ROWS = (
     Row(
+        "dense_crf",
+        "kerasmodels.models.dense_crf",
+        "Kraehenbuehl, Koltun: Efficient Inference in Fully Connected CRFs with Gaussian Edge Potentials, NIPS 2011",
+        "make rough labels, strokes or a network's, follow the edges of a photo",
+        trains=False,
+    ),
+    Row(
+        "dilated_net",
+        "kerasmodels.models.dilated_net",
+        "Yu, Koltun: Multi-Scale Context Aggregation by Dilated Convolutions, ICLR 2016",
+        "label each pixel of a photo, with convolutions that see far at full resolution",
+    ),
+    Row(
         "fast_style",
         "kerasmodels.models.fast_style",
         "Johnson, Alahi, Fei-Fei: Perceptual Losses for Real-Time Style Transfer and Super-Resolution, ECCV 2016",

@@ -9,9 +9,12 @@ import numpy as np
 
 from kerasmodels.backbones import sources
 from kerasmodels.data import write_image
+from kerasmodels.data.segmentation import write_label_map
 from kerasmodels.models import (
     closed_form_matting,
     cyclegan,
+    dense_crf,
+    dilated_net,
     fast_style,
     feature_patches,
     neural_style,
@@ -61,6 +64,38 @@ def write_vgg16(path: Path) -> Path:
         arrays[f"block{block}_conv{number}_{kind}"] = spread * random.standard_normal(shape, "float32")
     np.savez(path, **arrays)
     return path
+
+
+# --- dense crf --------------------------------------------------------------------------------------------------------
+
+
+def _dense_crf_task(folder: Path, run: Path | None, out: Path) -> dense_crf.RunOptions:
+    strokes = np.zeros((45, 62, 3), "uint8")
+    strokes[:6], strokes[-6:] = (255, 0, 0), (0, 0, 255)
+    return dense_crf.RunOptions(
+        image=write_image(folder / "photo.png", photo(7, 45, 62)),
+        labels=write_image(folder / "strokes.png", strokes),
+        out=out / "labels.png",
+        overlay=out / "overlay.png",
+    )
+
+
+# --- dilated net ------------------------------------------------------------------------------------------------------
+
+
+def _dilated_net_data(folder: Path) -> Mapping[str, Any]:
+    for number in range(3):
+        picture = photo(number, 48 + 8 * number, 64)
+        write_image(folder / "photos" / f"{number}.png", picture)
+        labels = picture[..., 0] // 86
+        labels[:5] = 255
+        write_label_map(folder / "masks" / f"{number}.png", labels)
+    return {"photos": folder / "photos", "masks": folder / "masks"}
+
+
+def _dilated_net_task(folder: Path, run: Path | None, out: Path) -> dilated_net.RunOptions:
+    picture = write_image(folder / "holiday.jpg", photo(7, 45, 62))
+    return dilated_net.RunOptions(picture, out / "mask.png", run=run, overlay=out / "overlay.png", crf=True)
 
 
 # --- fast style -------------------------------------------------------------------------------------------------------
@@ -183,6 +218,33 @@ def _wgan_task(folder: Path, run: Path | None, out: Path) -> wgan.RunOptions:
 
 
 TINY: dict[str, Tiny] = {
+    "dense_crf": Tiny(
+        config=dense_crf.Config(labels=3, iterations=2, bilateral_sxy=20, radius=2, stride=2),
+        data=lambda folder: {},
+        dims={"batch": 1, "height": 9, "width": 13},
+        task=_dense_crf_task,
+    ),
+    "dilated_net": Tiny(
+        config=dilated_net.Config(
+            classes=3,
+            blocks=(1, 1, 1, 1, 1),
+            channels=(4, 6, 8, 12, 12),
+            head=16,
+            head_kernel=3,
+            context="basic",
+            rates=(1, 2),
+            context_padding="same",
+            trains="all",
+            crop=142,
+            steps=4,
+            batch=2,
+            context_init="glorot",
+            learning_rate=0.1,
+        ),
+        data=_dilated_net_data,
+        dims={"batch": 1, "height": 12, "width": 18},
+        task=_dilated_net_task,
+    ),
     "fast_style": Tiny(
         config=fast_style.Config(
             channels=(4, 8, 16), blocks=1, end_kernel=5, upsampling="resize", size=32, style_size=48, steps=4, batch=2

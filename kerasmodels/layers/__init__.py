@@ -1,5 +1,12 @@
 """Reusable `keras.layers.Layer`s. Those written in `keras.ops` also run on the JAX and torch backends."""
 
+from kerasmodels.layers.atrous import (
+    AtrousConvolution1D,
+    AtrousConvolution2D,
+    AtrousConvolution3D,
+    AtrousSpatialPyramidPooling,
+)
+from kerasmodels.layers.crf import DenseCRF
 from kerasmodels.layers.local_affine import LocalAffineSmoothing
 from kerasmodels.layers.normalization import InstanceNormalization
 from kerasmodels.layers.padding import ReflectionPadding1D, ReflectionPadding2D, ReflectionPadding3D
@@ -9,6 +16,11 @@ from kerasmodels.layers.residual import ResidualBlock
 from kerasmodels.layers.resize import Resize2D
 
 __all__ = [
+    "AtrousConvolution1D",
+    "AtrousConvolution2D",
+    "AtrousConvolution3D",
+    "AtrousSpatialPyramidPooling",
+    "DenseCRF",
     "InstanceNormalization",
     "LocalAffineSmoothing",
     "Picture",

@@ -1,5 +1,6 @@
-"""Measures that Keras lacks."""
+"""What models are judged by."""
 
+from kerasmodels.metrics.segmentation import SegmentationIoU, boundary_band, boundary_iou
 from kerasmodels.metrics.wasserstein import covered_modes, wasserstein
 
-__all__ = ["covered_modes", "wasserstein"]
+__all__ = ["SegmentationIoU", "boundary_band", "boundary_iou", "covered_modes", "wasserstein"]

@@ -6,19 +6,33 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from kerasmodels.models.closed_form_matting import ClosedFormMatting
     from kerasmodels.models.cyclegan import CycleGAN
+    from kerasmodels.models.dense_crf import FullyConnectedCRF
+    from kerasmodels.models.dilated_net import DilatedNet
     from kerasmodels.models.fast_style import FastStyle
     from kerasmodels.models.feature_patches import FeaturePatches
     from kerasmodels.models.neural_style import NeuralStyle
     from kerasmodels.models.photo_style import PhotoStyle
     from kerasmodels.models.wgan import WGAN
 
-__all__ = ["WGAN", "ClosedFormMatting", "CycleGAN", "FastStyle", "FeaturePatches", "NeuralStyle", "PhotoStyle"]
+__all__ = [
+    "WGAN",
+    "ClosedFormMatting",
+    "CycleGAN",
+    "DilatedNet",
+    "FastStyle",
+    "FeaturePatches",
+    "FullyConnectedCRF",
+    "NeuralStyle",
+    "PhotoStyle",
+]
 
 _MODULES = {
     "ClosedFormMatting": "closed_form_matting",
     "CycleGAN": "cyclegan",
+    "DilatedNet": "dilated_net",
     "FastStyle": "fast_style",
     "FeaturePatches": "feature_patches",
+    "FullyConnectedCRF": "dense_crf",
     "NeuralStyle": "neural_style",
     "PhotoStyle": "photo_style",
     "WGAN": "wgan",

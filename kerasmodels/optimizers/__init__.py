@@ -1,9 +1,10 @@
-"""What Keras lacks in optimisation: full-batch minimisation by line-search methods.
+"""What Keras lacks in optimisation: full-batch minimisation by line-search methods, and SGD as Caffe does it.
 
 result = km.optimizers.minimize(model, (x, y), method="lbfgs")     # the weights of a compiled model
 result = km.optimizers.minimize_function(loss, [picture])          # any variables, any scalar function
 """
 
+from kerasmodels.optimizers.layerwise_sgd import LayerwiseSGD
 from kerasmodels.optimizers.minimize import MinimizeResult, minimize, minimize_function
 
-__all__ = ["MinimizeResult", "minimize", "minimize_function"]
+__all__ = ["LayerwiseSGD", "MinimizeResult", "minimize", "minimize_function"]

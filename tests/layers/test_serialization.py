@@ -7,6 +7,10 @@ import pytest
 from kerasmodels import layers
 
 LAYERS = {
+    "AtrousConvolution1D": lambda: layers.AtrousConvolution1D(4, 3, atrous_rate=2),
+    "AtrousConvolution2D": lambda: layers.AtrousConvolution2D(4, (3, 2), atrous_rate=(2, 3), padding="same"),
+    "AtrousConvolution3D": lambda: layers.AtrousConvolution3D(4, 2, atrous_rate=2),
+    "AtrousSpatialPyramidPooling": lambda: layers.AtrousSpatialPyramidPooling(4, rates=(1, 3), hidden=(5,)),
     "InstanceNormalization": lambda: layers.InstanceNormalization(1e-4, gamma_initializer="random_uniform"),
     "PolyphaseConv2D": lambda: layers.PolyphaseConv2D(4, (3, 2), activation="tanh"),
     "ReflectionPadding1D": lambda: layers.ReflectionPadding1D((2, 3)),
@@ -15,9 +19,15 @@ LAYERS = {
     "ResidualBlock": lambda: layers.ResidualBlock(4, "batch", "reflect"),
     "Resize2D": lambda: layers.Resize2D(3, "bilinear"),
 }
-POSITIONS = {"ReflectionPadding1D": (9,), "ReflectionPadding3D": (5, 9, 8)}
+POSITIONS = {
+    "AtrousConvolution1D": (9,),
+    "AtrousConvolution3D": (5, 9, 8),
+    "ReflectionPadding1D": (9,),
+    "ReflectionPadding3D": (5, 9, 8),
+}
 """Of an input, where it is not a picture."""
 ELSEWHERE = {
+    "DenseCRF": "takes logits and a picture: test_crf.py",
     "LocalAffineSmoothing": "takes two pictures: test_local_affine.py",
     "Picture": "does not look at its input: test_picture.py",
 }

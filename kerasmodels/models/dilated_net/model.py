@@ -1,0 +1,253 @@
+"""The network as a model: how it learns, and what leaves the building."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from kerasmodels import registry, weights
+from kerasmodels.data.segmentation import IGNORE, count_labels, label_pairs, segmentation_crops
+from kerasmodels.errors import UsageError, WeightsError
+from kerasmodels.family import Datasets, Servable, TensorSpec, config_to_dict
+from kerasmodels.layers import ReflectionPadding2D
+from kerasmodels.layers.padding import reflect_to_multiple
+from kerasmodels.models.dilated_net.caffe import load_caffemodel
+from kerasmodels.models.dilated_net.config import Config
+from kerasmodels.models.dilated_net.network import context_module, front_end, vgg_for_front_end
+from kerasmodels.optimizers import LayerwiseSGD
+
+
+@keras.saving.register_keras_serializable("kerasmodels")
+class DilatedNet(keras.Model):
+    """The front end, and behind it the context module if the config has one.
+
+    Args:
+        config: a `DilatedNet.Config` (or its values as a dict).
+
+    Attributes:
+        front, context: the two networks; `context` is None without a module.
+
+    Shapes:
+        (N, 8 h + 2 m, 8 w + 2 m, 3) RGB 0-255, m the config's margin -> (N, h, w, classes) float32 logits.
+
+    Example:
+        >>> import numpy as np, kerasmodels as km
+        >>> config = km.models.DilatedNet.Config(channels=(4, 4, 8, 8, 8), head=8, context="basic", trains="all")
+        >>> net = km.models.DilatedNet(config)
+        >>> config.margin, tuple(net(np.zeros((1, 900 - 372 - 480 + 372, 428, 3), "float32")).shape)
+        (186, (1, 6, 7, 21))
+    """
+
+    Config: TypeAlias = Config
+    family_name = "dilated_net"
+
+    def __init__(self, config: Config | Mapping[str, Any] | None = None, **kwargs: Any):
+        if not isinstance(config, Config):
+            config = registry.family("dilated_net").config_from_dict(config or {})
+        assert isinstance(config, Config)
+        config.validate()
+        super().__init__(**{"name": "dilated_net", "dtype": config.precision, **kwargs})
+        self.config = config
+        self.front = front_end(config, config.precision)
+        self.context = None
+        if config.context != "none":
+            self.context = context_module(
+                config.classes,
+                config.context,
+                config.rates,
+                config.context_padding,
+                config.context_init,
+                config.context_noise,
+                config.precision,
+            )
+        self.front.trainable = config.trains != "context"
+        self.built = True
+
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
+        # A front end that stays as it is sees no dropout.
+        return self.contextual(self.front(inputs, training=training and self.front.trainable))
+
+    def contextual(self, maps: Any) -> Any:
+        """The front end's maps (N, h, w, C) -> logits, float32."""
+        return tf.cast(maps if self.context is None else self.context(maps), tf.float32)
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        n, *sides, _ = input_shape
+        outside = 2 * self.config.margin
+        return (n, *(None if side is None else (side - outside) // 8 for side in sides), self.config.classes)
+
+    def get_config(self) -> dict[str, Any]:
+        return {"name": self.name, "config": config_to_dict(self.config)}
+
+
+# --- training ---------------------------------------------------------------------------------------------------------
+
+
+def build(config: Config) -> DilatedNet:
+    """The model with its first weights and SGD.
+
+    Raises:
+        UsageError: a value out of range, or weights to start from that are not there.
+        WeightsError: they are of another network.
+    """
+    config.validate()
+    model = DilatedNet(config)
+    if config.vgg != "random":
+        if (config.blocks, config.channels) != (Config.blocks, Config.channels):
+            raise UsageError(
+                f"expected the blocks and channels of VGG16 for its weights. Received: {config.blocks}, "
+                f"{config.channels}. Use --vgg random."
+            )
+        for name, arrays in vgg_for_front_end(config.vgg).items():
+            model.front.get_layer(name).set_weights(arrays)
+    if config.start_from is not None:
+        start_from(model, config.start_from)
+    rate: Any = float(config.learning_rate)
+    if config.schedule == "step":
+        rate = keras.optimizers.schedules.ExponentialDecay(rate, config.step_every, 0.1, staircase=True)
+    elif config.schedule == "poly":
+        rate = keras.optimizers.schedules.PolynomialDecay(rate, config.steps, 0.0, power=0.9)
+    sgd = LayerwiseSGD(rate, config.momentum, config.decay, {"bias": 2}, global_clipnorm=config.clip)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=IGNORE)
+    # XLA makes convolutions slower on CPUs.
+    model.compile(sgd, loss, jit_compile=False)
+    return model
+
+
+def start_from(model: DilatedNet, source: str) -> None:
+    """Take over weights: a run folder's, of both networks or of the front end, or those of a .caffemodel file.
+
+    Raises:
+        UsageError: no such thing.
+        WeightsError: they are of another network.
+    """
+    if source.endswith(".caffemodel"):
+        load_caffemodel(model, Path(source))
+        return
+    trained = weights.find(source)
+    if trained.family != "dilated_net":
+        raise UsageError(f"expected a run of dilated_net to start from. Received: {source}, of {trained.family}.")
+    other = trained.load()[2]
+    parts = [(model.front, other.front)]
+    if model.context is not None and other.context is not None:
+        parts.append((model.context, other.context))
+    for mine, theirs in parts:
+        shapes = [[w.shape for w in part.weights] for part in (mine, theirs)]
+        if shapes[0] != shapes[1]:
+            raise WeightsError(
+                f"expected weights for this {mine.name} in {source}. Received: another network's. "
+                "Give the flags (blocks, channels, head, classes, context) that it was trained with."
+            )
+        mine.set_weights(theirs.get_weights())
+
+
+def datasets(config: Config, start: int = 0) -> Datasets:
+    """Crops, and the label in the middle of each 8 x 8 pixels.
+
+    Raises:
+        UsageError: a folder is not given.
+        DataError: see `label_pairs` and `count_labels`.
+    """
+    if config.photos is None or config.masks is None:
+        raise UsageError("training needs a folder of pictures and one of label maps: --photos DIR --masks DIR.")
+    pairs = label_pairs(config.photos, config.masks)
+    count_labels(pairs, config.classes, config.ignore)
+    crops = segmentation_crops(
+        pairs,
+        config.crop - 2 * config.margin,
+        config.batch,
+        config.seed,
+        start,
+        margin=config.margin,
+        scales=config.scales,
+        flip=config.flip,
+        ignore=config.ignore,
+    )
+    return Datasets(train=crops.map(lambda photo, labels: (photo, labels[:, 4::8, 4::8])))
+
+
+# --- servables --------------------------------------------------------------------------------------------------------
+
+
+def servables(model: DilatedNet, config: Config) -> dict[str, Servable]:
+    around = ReflectionPadding2D(config.margin)
+
+    def segment(image: tf.Tensor) -> dict[str, tf.Tensor]:
+        size = tf.shape(image)
+        padded = reflect_to_multiple(image, 8)
+        logits = model(tf.cast(around(padded), tf.float32), training=False)
+        large = tf.image.resize(logits, tf.shape(padded)[1:3], "bilinear")[:, : size[1], : size[2], :]
+        large.set_shape((*image.shape[:3], config.classes))
+        return {
+            "labels": tf.argmax(large, axis=3, output_type=tf.int32),
+            "probabilities": tf.nn.softmax(large),
+        }
+
+    shape = ("batch", "height", "width")
+    return {
+        "segment": Servable(
+            call=segment,
+            model=model,
+            inputs=(TensorSpec("image", (*shape, 3), "uint8", "RGB pictures, 0-255, of any size", "image"),),
+            outputs=(
+                TensorSpec("labels", shape, "int32", f"the likeliest of {config.classes} labels of each pixel"),
+                TensorSpec("probabilities", (*shape, config.classes), "float32", "of each label, 0-1", atol=1e-3),
+            ),
+            example=_example_pictures,
+            dims={"batch": 1, "height": 240, "width": 320},
+            check_dims=({"batch": 1, "height": 97, "width": 130}, {"batch": 2, "height": 64, "width": 128}),
+            doc="what each pixel shows",
+        )
+    }
+
+
+def _example_pictures(dims: Mapping[str, int], seed: int) -> dict[str, np.ndarray]:
+    """Shapes of several colours before a gradient, with a little grain."""
+    random = np.random.default_rng(seed)
+    n, h, w = dims["batch"], dims["height"], dims["width"]
+    y, x = np.mgrid[0:h, 0:w] / max(h, w)
+    pictures = []
+    for _ in range(n):
+        picture = random.uniform(0, 255, 3) * (0.5 + 0.5 * y[..., None])
+        for _ in range(8):
+            cx, cy, radius = random.uniform(0, 1), random.uniform(0, 1), random.uniform(0.05, 0.3)
+            inside = (x - cx) ** 2 + (y - cy) ** 2 < radius**2
+            picture = np.where(inside[..., None], random.uniform(0, 255, 3), picture)
+        pictures.append(np.clip(picture + random.normal(0, 5, (h, w, 3)), 0, 255).astype("uint8"))
+    return {"image": np.stack(pictures)}
+
+
+# --- whole pictures, of any size --------------------------------------------------------------------------------------
+
+
+def segment_picture(model: DilatedNet, photo: np.ndarray, tile: int = 900) -> np.ndarray:
+    """Probabilities of each pixel's labels, (H, W, 3) uint8 -> (H, W, classes) float32.
+
+    The front end works on tiles of at most `tile` pixels a side, margin included (900 are 66 x 66 positions); since it
+    pads nothing, they fit together without a seam. The context module sees all positions at once.
+
+    Raises:
+        UsageError: a tile smaller than the margin allows.
+    """
+    margin, (height, width) = model.config.margin, photo.shape[:2]
+    cells = (tile - 2 * margin) // 8
+    if cells < 1:
+        raise UsageError(f"expected tiles of at least {2 * margin + 8} pixels. Received: {tile}.")
+    after = [-side % 8 for side in (height, width)]
+    # As the servable does it: first to a multiple of 8, then the margin.
+    padded = photo
+    for by in (((0, after[0]), (0, after[1]), (0, 0)), ((margin, margin), (margin, margin), (0, 0))):
+        padded = np.pad(padded, by, mode="reflect" if min(padded.shape[:2]) > 1 else "edge")
+    rows, columns = ((side + more) // 8 for side, more in zip((height, width), after, strict=True))
+    maps = np.empty((1, rows, columns, model.config.classes), "float32")
+    for top in range(0, rows, cells):
+        for left in range(0, columns, cells):
+            bottom, right = min(top + cells, rows), min(left + cells, columns)
+            seen = padded[8 * top : 8 * bottom + 2 * margin, 8 * left : 8 * right + 2 * margin]
+            maps[:, top:bottom, left:right] = tf.cast(model.front(tf.constant(seen[None], tf.float32)), tf.float32)
+    logits = model.contextual(tf.constant(maps))
+    large = tf.image.resize(logits, (8 * rows, 8 * columns), "bilinear")[0, :height, :width]
+    return tf.nn.softmax(large).numpy()

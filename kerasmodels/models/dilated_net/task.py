@@ -1,0 +1,73 @@
+"""The user's task: a photo in, what each pixel shows out."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import tyro
+
+from kerasmodels import weights
+from kerasmodels.data import read_image
+from kerasmodels.data.images import SUFFIXES, write_image
+from kerasmodels.data.segmentation import overlay, voc_palette, write_label_map
+from kerasmodels.errors import UsageError
+from kerasmodels.family import RunReport, check
+from kerasmodels.models import dense_crf
+from kerasmodels.models.dilated_net.model import segment_picture
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Label each pixel of a photo with what it shows."""
+
+    photo: tyro.conf.Positional[Path]
+    """The photo, of any size."""
+    out: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
+    """The label map to write: a PNG with PASCAL VOC's palette, whose indices are the labels."""
+    run: Path | None = None
+    """A run folder of `kerasmodels train dilated_net`."""
+    preset: str | None = None
+    """Instead: shipped weights; `kerasmodels list` names them."""
+    overlay: Path | None = None
+    """Also write the photo with the labels over it."""
+    crf: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Then move the labels onto the photo's edges (family dense_crf, ten iterations)."""
+    tile: int = 900
+    """Largest side of what the front end sees at once, pixels, its margin included."""
+
+
+def run(options: RunOptions) -> RunReport:
+    if (options.run is None) == (options.preset is None):
+        raise UsageError("expected one of --run FOLDER and --preset NAME.")
+    check(
+        options.out.suffix.lower() == ".png", "a name ending in .png: label maps are not compressed", str(options.out)
+    )
+    targets = [p for p in (options.out, options.overlay) if p]
+    for target in targets:
+        check(target.suffix.lower() in SUFFIXES, "a picture name such as overlay.png", str(target))
+        check(target.resolve() != options.photo.resolve(), "a place where the photo is not overwritten", str(target))
+    check(len({t.resolve() for t in targets}) == len(targets), "a name of its own for each result", str(options.out))
+    source = str(options.run) if options.run is not None else f"dilated_net/{options.preset}"
+    trained = weights.run(source) if options.run is not None else weights.find(source)
+    if trained.family != "dilated_net":
+        raise UsageError(f"expected a run of dilated_net. Received: {source}, a run of {trained.family}.")
+    photo = read_image(options.photo)
+    _, config, model = trained.load()
+    begin = time.perf_counter()
+    probabilities = segment_picture(model, photo, options.tile)
+    if options.crf:
+        probabilities = dense_crf.refine(photo, probabilities, dense_crf.VARIANTS["paper"])
+    labels = probabilities.argmax(-1)
+    found, counts = np.unique(labels, return_counts=True)
+    facts: dict[str, Any] = {
+        "size": f"{photo.shape[1]} x {photo.shape[0]}",
+        "labels": ", ".join(f"{k}: {100 * n / labels.size:.1f} %" for k, n in zip(found, counts, strict=True)),
+        "seconds": round(time.perf_counter() - begin, 2),
+    }
+    written = [write_label_map(options.out, labels)]
+    if options.overlay is not None:
+        colours = voc_palette()[: config.classes]
+        written.append(write_image(options.overlay, overlay(photo, labels, colours)))
+    return RunReport(tuple(written), facts)
