@@ -24,6 +24,7 @@ __all__ = [
     "layers",
     "losses",
     "models",
+    "ops",
     "optimizers",
     "registry",
     "training",

@@ -1,5 +1,6 @@
 """Reusable `keras.layers.Layer`s. Those written in `keras.ops` also run on the JAX and torch backends."""
 
+from kerasmodels.layers.deformable import DeformableConv2D
 from kerasmodels.layers.local_affine import LocalAffineSmoothing
 from kerasmodels.layers.normalization import InstanceNormalization
 from kerasmodels.layers.padding import ReflectionPadding1D, ReflectionPadding2D, ReflectionPadding3D
@@ -7,10 +8,20 @@ from kerasmodels.layers.picture import Picture
 from kerasmodels.layers.polyphase import PolyphaseConv2D
 from kerasmodels.layers.residual import ResidualBlock
 from kerasmodels.layers.resize import Resize2D
+from kerasmodels.layers.roi_pooling import (
+    DeformablePSRoIPooling,
+    DeformableRoIPooling,
+    PSRoIPooling,
+    RoIPooling,
+)
 
 __all__ = [
+    "DeformableConv2D",
+    "DeformablePSRoIPooling",
+    "DeformableRoIPooling",
     "InstanceNormalization",
     "LocalAffineSmoothing",
+    "PSRoIPooling",
     "Picture",
     "PolyphaseConv2D",
     "ReflectionPadding1D",
@@ -18,4 +29,5 @@ __all__ = [
     "ReflectionPadding3D",
     "ResidualBlock",
     "Resize2D",
+    "RoIPooling",
 ]

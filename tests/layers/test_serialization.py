@@ -7,6 +7,9 @@ import pytest
 from kerasmodels import layers
 
 LAYERS = {
+    "DeformableConv2D": lambda: layers.DeformableConv2D(
+        4, (3, 2), 2, ((1, 0), (2, 1)), groups=2, deformable_groups=2, modulated=True, activation="tanh"
+    ),
     "InstanceNormalization": lambda: layers.InstanceNormalization(1e-4, gamma_initializer="random_uniform"),
     "PolyphaseConv2D": lambda: layers.PolyphaseConv2D(4, (3, 2), activation="tanh"),
     "ReflectionPadding1D": lambda: layers.ReflectionPadding1D((2, 3)),
@@ -18,6 +21,10 @@ LAYERS = {
 POSITIONS = {"ReflectionPadding1D": (9,), "ReflectionPadding3D": (5, 9, 8)}
 """Of an input, where it is not a picture."""
 ELSEWHERE = {
+    **dict.fromkeys(
+        ("RoIPooling", "PSRoIPooling", "DeformableRoIPooling", "DeformablePSRoIPooling"),
+        "takes regions too: tests/ops/test_roi_pooling.py",
+    ),
     "LocalAffineSmoothing": "takes two pictures: test_local_affine.py",
     "Picture": "does not look at its input: test_picture.py",
 }
