@@ -34,6 +34,12 @@ class Row:
 
 ROWS = (
     Row(
+        "deformable_net",
+        "kerasmodels.models.deformable_net",
+        "Dai, Qi, Xiong, Li, Zhang, Hu, Wei: Deformable Convolutional Networks, ICCV 2017",
+        "tell digits of any size and slant apart, and draw where the network looks",
+    ),
+    Row(
         "fast_style",
         "kerasmodels.models.fast_style",
         "Johnson, Alahi, Fei-Fei: Perceptual Losses for Real-Time Style Transfer and Super-Resolution, ECCV 2016",

@@ -1,5 +1,6 @@
 """What makes the conformance battery quick: for every family a tiny config, made-up data, and a task on a file."""
 
+import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,8 @@ import numpy as np
 
 from kerasmodels.backbones import sources
 from kerasmodels.data import write_image
-from kerasmodels.models import fast_style, feature_patches, neural_style, photo_style
+from kerasmodels.data.digits import FILES
+from kerasmodels.models import deformable_net, fast_style, feature_patches, neural_style, photo_style
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,26 @@ def write_vgg16(path: Path) -> Path:
         arrays[f"block{block}_conv{number}_{kind}"] = spread * random.standard_normal(shape, "float32")
     np.savez(path, **arrays)
     return path
+
+
+# --- deformable net ---------------------------------------------------------------------------------------------------
+
+
+def _deformable_net_data(folder: Path) -> Mapping[str, Any]:
+    random = np.random.default_rng(0)
+    (folder / "mnist").mkdir()
+    for images, labels in FILES.values():
+        classes = random.integers(0, 10, 24, "uint8")
+        pictures = np.stack([photo(int(c), 28, 28)[..., 0] for c in classes])
+        for name, array in ((images, pictures), (labels, classes)):
+            header = struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape)
+            (folder / "mnist" / name).write_bytes(header + array.tobytes())
+    return {"digits": folder / "mnist"}
+
+
+def _deformable_net_task(folder: Path, run: Path | None, out: Path) -> deformable_net.RunOptions:
+    picture = write_image(folder / "digit.jpg", photo(3, 40, 36))
+    return deformable_net.RunOptions(inputs=(picture,), out=out / "seen.png", run=run, show_offsets=True)
 
 
 # --- fast style -------------------------------------------------------------------------------------------------------
@@ -134,6 +156,12 @@ def _photo_style_task(folder: Path, run: Path, out: Path) -> photo_style.RunOpti
 
 
 TINY: dict[str, Tiny] = {
+    "deformable_net": Tiny(
+        config=deformable_net.Config(filters=(8, 16), strides=(2, 2), deformable=1, steps=4, batch=2),
+        data=_deformable_net_data,
+        dims={"batch": 1, "height": 28, "width": 30},
+        task=_deformable_net_task,
+    ),
     "fast_style": Tiny(
         config=fast_style.Config(
             channels=(4, 8, 16), blocks=1, end_kernel=5, upsampling="resize", size=32, style_size=48, steps=4, batch=2

@@ -18,7 +18,18 @@ from kerasmodels.ops import bilinear
 LANES = 16
 """A sum along the channels is taken in so many parts, which processors add at once; XLA would add one by one."""
 
-compiled: Callable[[Callable[..., Any]], Callable[..., Any]] = tf.function(jit_compile=True, autograph=False)
+
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function` of tensors, compiled for every shape it meets; TensorFlow itself would warn of so many."""
+    variants: dict[Any, Callable[..., Any]] = {}
+
+    def call(*arrays: Any) -> Any:
+        key = tuple((array.dtype, tuple(array.shape)) for array in arrays)
+        if key not in variants:
+            variants[key] = tf.function(function, jit_compile=True, autograph=False)
+        return variants[key](*arrays)
+
+    return call
 
 
 def sample(pixels: Any, positions: Any, factors: Any, start: Any, size: tuple[Any, Any], steps: tuple[Any, Any]) -> Any:
