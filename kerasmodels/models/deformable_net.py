@@ -147,6 +147,7 @@ def _freeze(network: keras.Model, trained: str) -> None:
                 variable.trainable = "offsets" in trained and variable.name.startswith("offset_")
 
 
+@keras.saving.register_keras_serializable("kerasmodels")
 class DeformableNet(keras.Model):
     """The classifier.
 
