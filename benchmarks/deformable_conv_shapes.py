@@ -4,11 +4,12 @@ import numpy as np
 
 SHAPES = {"a": (1, 64, 64, 128, 128), "b": (8, 28, 28, 64, 64)}
 """N, H, W, channels, filters; 3x3, stride 1, padding 1."""
+TINY = (1, 8, 8, 16, 16)
 
 
 def arrays(name: str) -> dict[str, np.ndarray]:
     """Offsets of two pixels, in any direction; `seen` is the gradient of the output."""
-    n, height, width, channels, filters = SHAPES[name]
+    n, height, width, channels, filters = SHAPES.get(name, TINY)
     random = np.random.default_rng(0)
 
     def normal(*shape: int, spread: float = 1.0) -> np.ndarray:

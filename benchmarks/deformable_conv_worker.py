@@ -44,8 +44,11 @@ def in_tensorflow(job: Job) -> Prepared:
 
     tf.config.threading.set_intra_op_parallelism_threads(job["threads"])
     tf.config.threading.set_inter_op_parallelism_threads(job["threads"])
-    given = {name: tf.constant(array) for name, array in arrays(job["shape"]).items()}
-    x, offsets, kernel, bias, seen = (given[k] for k in ("inputs", "offsets", "kernel", "bias", "seen"))
+
+    def tensors_of(shape: str) -> list[Any]:
+        given = arrays(shape)
+        return [tf.constant(given[name]) for name in ("inputs", "offsets", "kernel", "bias", "seen")]
+
     compiled = None
     if job["what"] == "layer":
         import kerasmodels as km
@@ -59,41 +62,45 @@ def in_tensorflow(job: Job) -> Prepared:
         def call(x: Any, offsets: Any, kernel: Any, bias: Any) -> Any:
             return tf.nn.conv2d(x, kernel, 1, "SAME") + bias
 
-    def both(*tensors: Any) -> Any:
-        with tf.GradientTape() as tape:
-            tape.watch(tensors)
-            total = tf.reduce_sum(call(*tensors) * seen)
-        return [g for g in tape.gradient(total, tensors) if g is not None]
+    def forward(*tensors: Any) -> Any:
+        return call(*tensors[:4])
 
-    function = tf.function(call if job["task"] == "forward" else both, jit_compile=compiled)
-    tensors = (x, offsets, kernel, bias)
+    def both(*tensors: Any) -> Any:
+        *watched, seen = tensors
+        with tf.GradientTape() as tape:
+            tape.watch(watched)
+            total = tf.reduce_sum(call(*watched) * seen)
+        return [g for g in tape.gradient(total, watched) if g is not None]
+
+    function = tf.function(forward if job["task"] == "forward" else both, jit_compile=compiled)
+    tensors = tensors_of(job["shape"])
+    if job["task"] == "memory":
+        peak = _peak(lambda: function(*tensors_of("tiny")), lambda: function(*tensors))
     answer = [np.asarray(a) for a in tf.nest.flatten(function(*tensors))]
     facts = {
         "checks": [float(np.abs(a.astype("float64")).mean()) for a in answer],
         "tensorflow": tf.__version__,
     }
     if job["task"] == "memory":
-        facts["peak_mb"] = _peak(lambda: function(*tensors))
+        facts["peak_mb"] = peak
     return (lambda: [a.numpy() for a in tf.nest.flatten(function(*tensors))]), facts
 
 
-def _peak(call: Callable[[], object]) -> float:
-    """MB that a call needs at most, beyond what the process held before (Linux).
+def _peak(before: Callable[[], object], call: Callable[[], object]) -> float:
+    """MB that the process has held at most after `call`, beyond what it held after `before` (Linux).
 
-    Exact only if freed memory goes back at once: the driver sets MALLOC_MMAP_THRESHOLD_ for that.
+    `before` is the same on a picture of a few pixels, so that what compilers need is not counted.
     """
 
     def megabytes(name: str) -> float:
         with open("/proc/self/status") as file:
             return next(int(line.split()[1]) / 1024 for line in file if line.startswith(name))
 
-    call()
-    with open("/proc/self/clear_refs", "w") as file:
-        file.write("5")  # forgets the peak so far
-    before = megabytes("VmRSS")
-    answer = call()
-    del answer
-    return round(megabytes("VmHWM") - before, 1)
+    before()
+    held = megabytes("VmHWM")
+    for _ in range(3):
+        call()
+    return round(megabytes("VmHWM") - held, 1)
 
 
 def in_onnxruntime(job: Job) -> Prepared:
