@@ -46,6 +46,7 @@ from kerasmodels.family import (
     config_to_dict,
 )
 from kerasmodels.layers import DeformableConv2D
+from kerasmodels.models.deformable_net import scenes
 
 CLASSES = 10
 
@@ -537,8 +538,13 @@ FAMILY = Family(
     run_options=RunOptions,
     run=_run,
     experiments={
-        "scaled": Experiment("five arms on scaled digits: what offsets do, and what normalisation", _arms("scaled")),
-        "rotated": Experiment("the same five arms on turned digits", _arms("rotated")),
+        "scaled": Experiment(
+            "five arms on scaled digits: what offsets do, and what normalisation", _arms("scaled"), private=True
+        ),
+        "rotated": Experiment("the same five arms on turned digits", _arms("rotated"), private=True),
+        "scenes": Experiment(
+            "plain, dilated and deformable, equal weights, digits on photos", scenes.measure, private=True
+        ),
     },
     preview=_preview,
 )
