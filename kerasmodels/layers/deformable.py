@@ -108,9 +108,9 @@ class DeformableConv2D(keras.layers.Layer):
     def build(self, input_shape: Any) -> None:
         shapes = _shapes(input_shape)
         shape = shapes[0]
-        if len(shape) != 4 or shape[self._channel_axis] is None:
+        channels = shape[self._channel_axis] if len(shape) == 4 else None
+        if channels is None:
             raise ValueError(f"{self.name} needs pictures with a known number of channels. Received shape {shape}")
-        channels = shape[self._channel_axis]
         for name, parts in (("groups", self.groups), ("deformable_groups", self.deformable_groups)):
             if channels % parts:
                 raise ValueError(f"{name} must divide the {channels} channels. Received: {name}={parts}")

@@ -49,6 +49,7 @@ from kerasmodels.layers import DeformableConv2D
 from kerasmodels.models.deformable_net import scenes
 
 CLASSES = 10
+Trained = Literal["all", "offsets", "normalization", "offsets and normalization"]
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class Config:
     """How many of the convolutions, counted from the last, are deformable (the paper's DeepLab: 3)."""
     modulated: bool = False
     """Each sample is also weighted, as in version 2."""
-    trained: Literal["all", "offsets", "normalization", "offsets and normalization"] = "all"
+    trained: Trained = "all"
     """Which weights move. Batch normalisation that does not move also keeps its statistics."""
 
     steps: int = 9400
@@ -419,7 +420,7 @@ def _effective_field(
         Image.fromarray(np.uint8(255 * np.sqrt(size / max(float(size.max()), 1e-12)))).resize((_PANEL, _PANEL)),
         "float32",
     )
-    return np.uint8(photo * (0.25 + 0.75 * size[..., None] / 255))
+    return (photo * (0.25 + 0.75 * size[..., None] / 255)).astype("uint8")
 
 
 # --- experiments ------------------------------------------------------------------------------------------------------
@@ -447,12 +448,13 @@ def _arms(warp: Warp) -> Any:
             base = _fitted(_build(plain), plain)
             regular.append(_accuracy(base, plain, most))
             scores["A"].append(_accuracy(base, dataclasses.replace(plain, warp=warp), most))
-            for arm, deformable, trained in (
+            arms: tuple[tuple[str, int, Trained], ...] = (
                 ("B", 0, "normalization"),
                 ("C", 3, "offsets"),
                 ("D", 3, "offsets and normalization"),
                 ("E", 0, "all"),
-            ):
+            )
+            for arm, deformable, trained in arms:
                 config = dataclasses.replace(
                     plain, warp=warp, deformable=deformable, trained=trained, steps=steps, seed=seed + 100
                 )

@@ -164,7 +164,8 @@ def measure(data: Path | None, figures: Path, quick: bool) -> list[Row]:
     batches = [scenes(photos[:cut], *test, 16, tf.constant([99, number], tf.int64)) for number in range(tested)]
     budget = network(ARMS[-1], WIDTH).count_params()
     scores: dict[str, list[float]] = {arm.name: [] for arm in arms}
-    sizes, shown = {}, {}
+    sizes: dict[str, int] = {}
+    shown: dict[str, np.ndarray] = {}
     widths = {arm.name: equal_width(arm, budget) for arm in arms}
     for seed in range(seeds):
         for arm in arms:
