@@ -46,7 +46,7 @@ from kerasmodels.family import (
     config_to_dict,
 )
 from kerasmodels.layers import DeformableConv2D
-from kerasmodels.models.deformable_net import scenes
+from kerasmodels.models.deformable_net import regions, scenes
 
 CLASSES = 10
 Trained = Literal["all", "offsets", "normalization", "offsets and normalization"]
@@ -547,6 +547,7 @@ FAMILY = Family(
         "scenes": Experiment(
             "plain, dilated and deformable, equal weights, digits on photos", scenes.measure, private=True
         ),
+        "regions": Experiment("bins that stay and bins that move: digits in regions of photos", regions.measure),
     },
     preview=_preview,
 )

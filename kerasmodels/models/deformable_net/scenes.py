@@ -92,9 +92,9 @@ def photos_of(folder: Path) -> np.ndarray:
     return np.stack(found)
 
 
-def scenes(
+def pasted(
     photos: np.ndarray, pictures: np.ndarray, labels: np.ndarray, count: int, seed: tf.Tensor
-) -> tuple[tf.Tensor, tf.Tensor]:
+) -> tuple[tf.Tensor, list[tuple[tf.Tensor, tf.Tensor]]]:
     """Photos with two digits each, made 0.5 to 2.5 times as large and turned by up to 60 degrees.
 
     Args:
@@ -104,7 +104,7 @@ def scenes(
         seed: (2,) int.
 
     Returns:
-        (count, 96, 96, 3) float32 RGB 0-255, and (count, 96, 96) int32: 0, or 1 more than the digit.
+        (count, 96, 96, 3) float32 RGB 0-255; and for both digits their opacity (count, 96, 96, 1) and class (count,).
     """
 
     def draws(number: int, shape: tuple[int, ...], low: float, high: float) -> tf.Tensor:
@@ -118,7 +118,7 @@ def scenes(
     rows = (corners[:, :1] + tf.range(SCENE))[:, :, None] * _PHOTO
     columns = (corners[:, 1:] + tf.range(SCENE))[:, None, :]
     scene = tf.cast(tf.gather(photos.reshape(-1, 3), places + rows + columns), tf.float32)
-    target = tf.zeros((count, SCENE, SCENE), tf.int32)
+    digits = []
     for number in range(2):
         first = 10 * (number + 1)
         chosen = whole(first, (count,), len(labels))
@@ -140,7 +140,18 @@ def scenes(
         )
         colour = draws(first + 4, (count, 1, 1, 3), 0, 255)
         scene = scene * (1 - alpha) + colour * alpha
-        target = tf.where(alpha[..., 0] > 0.5, tf.gather(labels, chosen)[:, None, None] + 1, target)
+        digits.append((alpha, tf.gather(labels, chosen)))
+    return scene, digits
+
+
+def scenes(
+    photos: np.ndarray, pictures: np.ndarray, labels: np.ndarray, count: int, seed: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """What `pasted` makes, (count, 96, 96, 3), and each pixel's class, (count, 96, 96): 0, or 1 more than the digit."""
+    scene, digits = pasted(photos, pictures, labels, count, seed)
+    target = tf.zeros((count, SCENE, SCENE), tf.int32)
+    for alpha, label in digits:
+        target = tf.where(alpha[..., 0] > 0.5, label[:, None, None] + 1, target)
     return scene, target
 
 
