@@ -1,6 +1,7 @@
 """The classifier of digits: what may move and what may not, and the drawings of where it looks."""
 
 import dataclasses
+import shutil
 
 import keras
 import numpy as np
@@ -8,11 +9,20 @@ import pytest
 
 from kerasmodels import layers
 from kerasmodels.data import read_image, write_image
+from kerasmodels.data.digits import read_digits
 from kerasmodels.errors import DataError, UsageError
 from kerasmodels.models import deformable_net
-from kerasmodels.models.deformable_net import FAMILY, Config, DeformableNet, RunOptions, sampling_positions
+from kerasmodels.models.deformable_net import (
+    FAMILY,
+    Config,
+    DeformableNet,
+    RunOptions,
+    regions,
+    sampling_positions,
+    scenes,
+)
 from kerasmodels.training import train
-from tests.tiny_families import TINY
+from tests.tiny_families import TINY, photo
 
 SMALL = Config(filters=(4, 8, 8), strides=(1, 2, 2), deformable=2, batch=4, steps=2)
 
@@ -114,11 +124,11 @@ def test_run_draws_and_tells(run, tmp_path):
 
 
 def test_run_refuses(run, tmp_path):
-    photo = write_image(tmp_path / "photo.png", ink(True))
+    seven = write_image(tmp_path / "photo.png", ink(True))
     with pytest.raises(UsageError, match="--run DIR"):
-        FAMILY.run(RunOptions((photo,), tmp_path / "out.png"))
+        FAMILY.run(RunOptions((seven,), tmp_path / "out.png"))
     with pytest.raises(UsageError, match="8 to 512"):
-        FAMILY.run(RunOptions((photo,), tmp_path / "out.png", run, size=4))
+        FAMILY.run(RunOptions((seven,), tmp_path / "out.png", run, size=4))
     even = write_image(tmp_path / "even.png", np.full((30, 30, 3), 77, "uint8"))
     with pytest.raises(DataError, match="even grey"):
         FAMILY.run(RunOptions((even,), tmp_path / "out.png", run))
@@ -148,3 +158,79 @@ def test_samples_are_kept_in_float32_in_mixed_precision():
     assert {v.dtype for v in model.variables} == {"float32"}
     x = keras.random.uniform((1, 28, 28, 1), 0, 255)
     assert model(x).dtype == "float32"
+
+
+# --- digits on photos -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def world(mnist, tmp_path_factory):
+    """A folder with digits and photos, as the experiments take it."""
+    folder = tmp_path_factory.mktemp("world")
+    shutil.copytree(mnist["digits"], folder, dirs_exist_ok=True)
+    for number in range(5):
+        write_image(folder / "photos" / f"{number}.png", photo(number, 120 + number, 150))
+    return folder
+
+
+def test_scenes_hold_digits_where_the_classes_say(world):
+    photos, digits = scenes.photos_of(world), read_digits(world, "train")
+    assert photos.shape == (5, 160, 160, 3)
+    full = np.full_like(digits[0], 255)  # squares instead of digits: their places are easy to see
+    scene, target = (np.asarray(a) for a in scenes.scenes(photos, full, digits[1], 6, [0, 5]))
+    empty = np.asarray(scenes.scenes(photos, np.zeros_like(full), digits[1], 6, [0, 5])[0])
+    assert (scene.shape, target.shape) == ((6, 96, 96, 3), (6, 96, 96))
+    changed = np.abs(scene - empty).max(-1) > 0
+    assert np.all(changed[target > 0])
+    assert 0.01 < np.mean(target > 0) < 0.5
+    assert np.mean(changed & (target == 0)) < 0.03  # the squares' edges
+    assert set(np.unique(target)) <= {0, *(digits[1] + 1)}
+    np.testing.assert_array_equal(scenes.scenes(photos, full, digits[1], 6, [0, 5])[0], scene)
+    assert np.any(np.asarray(scenes.scenes(photos, full, digits[1], 6, [0, 6])[0]) != scene)
+
+
+def test_networks_on_scenes_have_equally_many_weights():
+    budget = scenes.network(scenes.ARMS[-1], scenes.WIDTH).count_params()
+    for arm in scenes.ARMS[::2]:
+        model = scenes.network(arm, scenes.equal_width(arm, budget))
+        assert 0.95 * budget < model.count_params() <= budget
+        assert sum(isinstance(layer, layers.DeformableConv2D) for layer in model.layers) == arm.deformable
+    assert scenes.equal_width(scenes.ARMS[-1], budget) == scenes.WIDTH
+    assert model(np.zeros((1, 8, 12, 3), "float32")).shape == (1, 8, 12, 11)
+
+
+def test_regions_hold_what_their_class_says(world):
+    photos, digits = scenes.photos_of(world), read_digits(world, "train")
+    (scene, rois), classes, counted = regions.proposals(photos, *digits, 5, [0, 5])
+    assert (scene.shape[0], rois.shape, classes.shape, counted.shape) == (5, (40, 5), (40,), (40,))
+    rois, classes, counted = (np.asarray(a) for a in (rois, classes, counted))
+    assert np.all((rois[:, 3:] - rois[:, 1:3] >= 3) & (rois[:, 1:3] >= 0) & (rois[:, 3:] <= 95))
+    np.testing.assert_array_equal(rois[:, 0], np.tile(np.arange(5), 8))
+    assert np.all((classes > 0) == (np.arange(40) < 20))
+    _, target = scenes.scenes(photos, *digits, 5, [0, 5])
+    for (picture, *box), label, counts in zip(rois.astype(int), classes, counted, strict=True):
+        inside = np.asarray(target)[picture, box[1] : box[3] + 1, box[0] : box[2] + 1]
+        if label and counts:
+            assert np.mean(inside == label) > 0.02
+
+
+@pytest.mark.parametrize("kind", regions.ARMS)
+def test_heads_answer_for_regions(kind):
+    rois = np.array([[0, 4, 4, 30, 30], [0, 10, 2, 40, 20]], "float32")
+    assert regions.head(kind)([np.zeros((1, 48, 48, 3), "float32"), rois]).shape == (2, 11)
+
+
+def test_experiments_need_their_data(mnist, tmp_path):
+    for experiment in (scenes.measure, regions.measure):
+        with pytest.raises(DataError, match="photos"):
+            experiment(None, tmp_path, True)
+        with pytest.raises(DataError, match="photos"):
+            experiment(mnist["digits"], tmp_path, True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["scaled", "rotated", "scenes", "regions"])
+def test_experiments_run(name, world, tmp_path):
+    rows = FAMILY.experiments[name].measure(world, tmp_path, True)
+    assert len(rows) >= 2
+    assert all(np.isfinite(row.ours) for row in rows)

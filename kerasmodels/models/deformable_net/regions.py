@@ -133,7 +133,7 @@ def measure(data: Path | None, figures: Path, quick: bool) -> list[Row]:
     if data is None:
         raise DataError("expected --data DIR with MNIST's four files and a folder `photos`. Received none.")
     photos = photos_of(data)
-    steps, seeds, tested = (20, 1, 2) if quick else (500, 2, 25)
+    steps, seeds, tested = (20, 1, 2) if quick else (300, 2, 25)
     train, test = read_digits(data, "train"), read_digits(data, "test")
     cut = max(1, len(photos) // 5)
     batches = [proposals(photos[:cut], *test, 16, tf.constant([99, number], tf.int64)) for number in range(tested)]
