@@ -20,7 +20,8 @@ SIGNATURE = "serving_default"
 NORMALIZATION = ["MEAN", "SQUARED_DIFFERENCE", "SQUARE", "RSQRT", "SUB", "MUL", "ADD"]
 # Positions in a picture in 8 bits would be off by pixels; what computes and uses them stays in floating point.
 SAMPLING = ["ADD", "SUB", "MUL", "FLOOR", "MINIMUM", "MAXIMUM", "SELECT", "SELECT_V2", "CAST", "GATHER", "RESHAPE",
-            "TRANSPOSE", "STRIDED_SLICE", "NEG", "SUM", "DIV", "CONCATENATION", "PACK", "LOGISTIC"]  # fmt: skip
+            "TRANSPOSE", "STRIDED_SLICE", "NEG", "SUM", "DIV", "CONCATENATION", "PACK", "LOGISTIC",
+            "EQUAL", "GREATER", "GREATER_EQUAL", "LESS", "LESS_EQUAL", "RELU"]  # fmt: skip
 
 
 def nodes_using(saved_model: str, operators: set[str]) -> dict[str, list[str]]:
