@@ -1,4 +1,4 @@
-"""Operators that `keras.ops` lacks. All run on every Keras backend."""
+"""Operators that `keras.ops` lacks, written in it; on TensorFlow with kernels and gradients of their own."""
 
 from kerasmodels.ops.deformable import deform_conv2d, traced_as
 from kerasmodels.ops.roi_pooling import roi_pool
