@@ -34,6 +34,8 @@ class Options:
     """Which of the family's servables. Left out: the first; `kerasmodels info FAMILY` lists them."""
     allow_flex: tyro.conf.FlagCreatePairsOff[bool] = False
     """Accept LiteRT files that need TensorFlow's own operators beside the built-in ones."""
+    older_onnx: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Write ONNX files for runtimes without the operators of opset 19, such as DeformConv: slower."""
     calibration: Path | None = None
     """For int8: folder of pictures like those the model will see."""
 
@@ -55,6 +57,7 @@ def main(argv: Sequence[str]) -> Outcome:
         precision=options.precision,
         servable=options.servable,
         allow_flex=options.allow_flex,
+        older_onnx=options.older_onnx,
         calibration=options.calibration,
         progress=lambda text: print(text, file=sys.stderr),
     )

@@ -33,6 +33,7 @@ class Order:
         work: folder for intermediate files.
         metadata: what the artifact says of itself.
         allow_flex: accept LiteRT operators of TensorFlow.
+        older_onnx: ONNX operators of opset 18 only.
         calibration: example inputs for int8, else empty.
     """
 
@@ -44,6 +45,7 @@ class Order:
     work: Path
     metadata: Mapping[str, Any]
     allow_flex: bool = False
+    older_onnx: bool = False
     calibration: Sequence[Mapping[str, np.ndarray]] = field(default_factory=tuple)
 
     def bound(self) -> dict[str, int | None]:

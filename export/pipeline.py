@@ -44,6 +44,7 @@ def export(
     precision: str = "fp32",
     servable: str | None = None,
     allow_flex: bool = False,
+    older_onnx: bool = False,
     calibration: Calibration = None,
     progress: Progress | None = None,
 ) -> Report:
@@ -60,6 +61,8 @@ def export(
         servable: which of the family's servables; the first by default.
         allow_flex: accept LiteRT files that need TensorFlow's own operators. No Python interpreter can execute those:
             they are kept, marked as not executed.
+        older_onnx: write ONNX files for runtimes that know no operator newer than opset 18: a deformable convolution
+            is then gathers and a product, and several times slower than the operator of that name.
         calibration: for int8: a folder of pictures, or a list of input arrays; by default made-up examples.
         progress: called with one line of text as each step begins.
 
@@ -108,6 +111,7 @@ def export(
         size=size,
         precision=precision,
         allow_flex=allow_flex,
+        older_onnx=older_onnx,
         calibration=calibration,
         progress=progress,
         source=origin,
@@ -124,6 +128,7 @@ def export_servable(
     size: Size = None,
     precision: str = "fp32",
     allow_flex: bool = False,
+    older_onnx: bool = False,
     calibration: Calibration = None,
     progress: Progress | None = None,
     source: str = "",
@@ -149,6 +154,8 @@ def export_servable(
         raise UsageError(f"calibration is for precision 'int8'. Received precision {precision!r}: drop one of the two.")
     if allow_flex and not any("allow_flex" in f.options for f in chosen):
         raise UsageError("allow_flex is for the format litert, which was not asked for.")
+    if older_onnx and not any("older_onnx" in f.options for f in chosen):
+        raise UsageError("older_onnx is for the format onnx, which was not asked for.")
     dims, dynamic = bind(servable, size)
     examples = calibration_examples(servable, dims, calibration) if precision == "int8" else ()
     about = {
@@ -183,7 +190,7 @@ def export_servable(
                 )
                 work = staging / form.name
                 work.mkdir()
-                order = Order(servable, name, dims, free, precision, work, about, allow_flex, examples)
+                order = Order(servable, name, dims, free, precision, work, about, allow_flex, older_onnx, examples)
                 made.append(_make(form, order, cases, f"{stem}{form.suffix}", progress or (lambda line: None)))
             artifacts = place.commit(name, made, index, about, card or {}, staging)
     except KerasModelsError:

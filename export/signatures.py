@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from kerasmodels.errors import ExportError, KerasModelsError, storage_error
 from kerasmodels.family import Servable, TensorSpec
+from kerasmodels.ops.deformable import Form, traced_as
 
 DEFAULT = "serving_default"
 BYTES = "serve_bytes"
@@ -109,7 +110,13 @@ def _quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def write(servable: Servable, path: Path, dims: Mapping[str, int | None], accept_bytes: bool = False) -> None:
+def write(
+    servable: Servable,
+    path: Path,
+    dims: Mapping[str, int | None],
+    accept_bytes: bool = False,
+    form: Form = "portable",
+) -> None:
     """Write the SavedModel.
 
     Args:
@@ -117,6 +124,7 @@ def write(servable: Servable, path: Path, dims: Mapping[str, int | None], accept
         path: the folder to make.
         dims: value of each named dimension, None where it may vary.
         accept_bytes: add the `serve_bytes` signature if the servable takes one picture.
+        form: how operators that TensorFlow lacks are written, see `kerasmodels.ops.traced_as`.
 
     Raises:
         ExportError: the servable cannot be traced or saved.
@@ -142,7 +150,7 @@ def write(servable: Servable, path: Path, dims: Mapping[str, int | None], accept
 
         signatures[BYTES] = files
     try:
-        with _quiet(), tf.device("/CPU:0"):
+        with _quiet(), tf.device("/CPU:0"), traced_as(form):
             tf.saved_model.save(_Variables(servable), str(path), signatures=signatures)
     except OSError as error:
         raise storage_error(path, error) from error

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from kerasmodels.export.order import Order
     from kerasmodels.export.report import Artifact
 
-OPSET = 18  # the newest that tf2onnx writes
+OPSET = 18
+"""The newest that tf2onnx writes; a file with operators of our own has a newer one."""
 METADATA = "kerasmodels"
 
 
@@ -24,7 +25,7 @@ def make(order: "Order", out: Path) -> dict[str, Any]:
     from kerasmodels.export import signatures
 
     source = order.work / "onnx_source"
-    signatures.write(order.servable, source, order.bound())
+    signatures.write(order.servable, source, order.bound(), form="portable" if order.older_onnx else "marked")
     texts = {key: str(order.metadata[key]) for key in ("name", "description", "version", "author", "license", "source")}
 
     def described(specs: tuple[TensorSpec, ...]) -> list[dict[str, Any]]:

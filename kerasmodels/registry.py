@@ -47,6 +47,12 @@ ROWS = (
         "label each pixel of a photo, with convolutions that see far at full resolution",
     ),
     Row(
+        "deformable_net",
+        "kerasmodels.models.deformable_net",
+        "Dai, Qi, Xiong, Li, Zhang, Hu, Wei: Deformable Convolutional Networks, ICCV 2017",
+        "tell digits of any size and slant apart, and draw where the network looks",
+    ),
+    Row(
         "fast_style",
         "kerasmodels.models.fast_style",
         "Johnson, Alahi, Fei-Fei: Perceptual Losses for Real-Time Style Transfer and Super-Resolution, ECCV 2016",

@@ -1,5 +1,6 @@
 """What makes the conformance battery quick: for every family a tiny config, made-up data, and a task on a file."""
 
+import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,10 +10,12 @@ import numpy as np
 
 from kerasmodels.backbones import sources
 from kerasmodels.data import write_image
+from kerasmodels.data.digits import FILES
 from kerasmodels.data.segmentation import write_label_map
 from kerasmodels.models import (
     closed_form_matting,
     cyclegan,
+    deformable_net,
     dense_crf,
     dilated_net,
     fast_style,
@@ -96,6 +99,26 @@ def _dilated_net_data(folder: Path) -> Mapping[str, Any]:
 def _dilated_net_task(folder: Path, run: Path | None, out: Path) -> dilated_net.RunOptions:
     picture = write_image(folder / "holiday.jpg", photo(7, 45, 62))
     return dilated_net.RunOptions(picture, out / "mask.png", run=run, overlay=out / "overlay.png", crf=True)
+
+
+# --- deformable net ---------------------------------------------------------------------------------------------------
+
+
+def _deformable_net_data(folder: Path) -> Mapping[str, Any]:
+    random = np.random.default_rng(0)
+    (folder / "mnist").mkdir()
+    for images, labels in FILES.values():
+        classes = random.integers(0, 10, 24, "uint8")
+        pictures = np.stack([photo(int(c), 28, 28)[..., 0] for c in classes])
+        for name, array in ((images, pictures), (labels, classes)):
+            header = struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape)
+            (folder / "mnist" / name).write_bytes(header + array.tobytes())
+    return {"digits": folder / "mnist"}
+
+
+def _deformable_net_task(folder: Path, run: Path | None, out: Path) -> deformable_net.RunOptions:
+    picture = write_image(folder / "digit.jpg", photo(3, 40, 36))
+    return deformable_net.RunOptions(inputs=(picture,), out=out / "seen.png", run=run, show_offsets=True)
 
 
 # --- fast style -------------------------------------------------------------------------------------------------------
@@ -244,6 +267,12 @@ TINY: dict[str, Tiny] = {
         data=_dilated_net_data,
         dims={"batch": 1, "height": 12, "width": 18},
         task=_dilated_net_task,
+    ),
+    "deformable_net": Tiny(
+        config=deformable_net.Config(filters=(8, 16), strides=(2, 2), deformable=1, steps=4, batch=2),
+        data=_deformable_net_data,
+        dims={"batch": 1, "height": 28, "width": 30},
+        task=_deformable_net_task,
     ),
     "fast_style": Tiny(
         config=fast_style.Config(

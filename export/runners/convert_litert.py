@@ -18,6 +18,10 @@ from tensorflow.core.protobuf import saved_model_pb2
 SIGNATURE = "serving_default"
 # Instance normalization in 8 bits costs accuracy and is no faster; its operators stay in floating point.
 NORMALIZATION = ["MEAN", "SQUARED_DIFFERENCE", "SQUARE", "RSQRT", "SUB", "MUL", "ADD"]
+# Positions in a picture in 8 bits would be off by pixels; what computes and uses them stays in floating point.
+SAMPLING = ["ADD", "SUB", "MUL", "FLOOR", "MINIMUM", "MAXIMUM", "SELECT", "SELECT_V2", "CAST", "GATHER", "RESHAPE",
+            "TRANSPOSE", "STRIDED_SLICE", "NEG", "SUM", "DIV", "CONCATENATION", "PACK", "LOGISTIC",
+            "EQUAL", "GREATER", "GREATER_EQUAL", "LESS", "LESS_EQUAL", "RELU"]  # fmt: skip
 
 
 def nodes_using(saved_model: str, operators: set[str]) -> dict[str, list[str]]:
@@ -46,6 +50,12 @@ def normalizes(saved_model: str) -> bool:
     return bool(found["Mean"] and (found["Square"] or found["SquaredDifference"]))
 
 
+def samples(saved_model: str) -> bool:
+    """Whether the graph computes positions of which it gathers values."""
+    found = nodes_using(saved_model, {"Floor", "GatherV2"})
+    return bool(found["Floor"] and found["GatherV2"])
+
+
 def convert(job: dict[str, Any]) -> dict[str, Any]:
     converter = tf.lite.TFLiteConverter.from_saved_model(job["saved_model"], signature_keys=[SIGNATURE])
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
@@ -68,8 +78,10 @@ def convert(job: dict[str, Any]) -> dict[str, Any]:
 
         converter.representative_dataset = dataset
     try:
-        if job["precision"] == "int8" and normalizes(job["saved_model"]):
-            options = tf.lite.experimental.QuantizationDebugOptions(denylisted_ops=NORMALIZATION)
+        kept = NORMALIZATION if normalizes(job["saved_model"]) else []
+        kept = [*kept, *SAMPLING] if samples(job["saved_model"]) else kept
+        if job["precision"] == "int8" and kept:
+            options = tf.lite.experimental.QuantizationDebugOptions(denylisted_ops=sorted(set(kept)))
             content = tf.lite.experimental.QuantizationDebugger(
                 converter=converter, debug_dataset=dataset, debug_options=options
             ).get_nondebug_quantized_model()

@@ -7,6 +7,7 @@ from kerasmodels.layers.atrous import (
     AtrousSpatialPyramidPooling,
 )
 from kerasmodels.layers.crf import DenseCRF
+from kerasmodels.layers.deformable import DeformableConv2D
 from kerasmodels.layers.local_affine import LocalAffineSmoothing
 from kerasmodels.layers.normalization import InstanceNormalization
 from kerasmodels.layers.padding import ReflectionPadding1D, ReflectionPadding2D, ReflectionPadding3D
@@ -14,15 +15,25 @@ from kerasmodels.layers.picture import Picture
 from kerasmodels.layers.polyphase import PolyphaseConv2D
 from kerasmodels.layers.residual import ResidualBlock
 from kerasmodels.layers.resize import Resize2D
+from kerasmodels.layers.roi_pooling import (
+    DeformablePSRoIPooling,
+    DeformableRoIPooling,
+    PSRoIPooling,
+    RoIPooling,
+)
 
 __all__ = [
     "AtrousConvolution1D",
     "AtrousConvolution2D",
     "AtrousConvolution3D",
     "AtrousSpatialPyramidPooling",
+    "DeformableConv2D",
+    "DeformablePSRoIPooling",
+    "DeformableRoIPooling",
     "DenseCRF",
     "InstanceNormalization",
     "LocalAffineSmoothing",
+    "PSRoIPooling",
     "Picture",
     "PolyphaseConv2D",
     "ReflectionPadding1D",
@@ -30,4 +41,5 @@ __all__ = [
     "ReflectionPadding3D",
     "ResidualBlock",
     "Resize2D",
+    "RoIPooling",
 ]

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from kerasmodels.models.closed_form_matting import ClosedFormMatting
     from kerasmodels.models.cyclegan import CycleGAN
+    from kerasmodels.models.deformable_net import DeformableNet
     from kerasmodels.models.dense_crf import FullyConnectedCRF
     from kerasmodels.models.dilated_net import DilatedNet
     from kerasmodels.models.fast_style import FastStyle
@@ -18,6 +19,7 @@ __all__ = [
     "WGAN",
     "ClosedFormMatting",
     "CycleGAN",
+    "DeformableNet",
     "DilatedNet",
     "FastStyle",
     "FeaturePatches",
@@ -29,6 +31,7 @@ __all__ = [
 _MODULES = {
     "ClosedFormMatting": "closed_form_matting",
     "CycleGAN": "cyclegan",
+    "DeformableNet": "deformable_net",
     "DilatedNet": "dilated_net",
     "FastStyle": "fast_style",
     "FeaturePatches": "feature_patches",

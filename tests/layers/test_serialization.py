@@ -11,6 +11,9 @@ LAYERS = {
     "AtrousConvolution2D": lambda: layers.AtrousConvolution2D(4, (3, 2), atrous_rate=(2, 3), padding="same"),
     "AtrousConvolution3D": lambda: layers.AtrousConvolution3D(4, 2, atrous_rate=2),
     "AtrousSpatialPyramidPooling": lambda: layers.AtrousSpatialPyramidPooling(4, rates=(1, 3), hidden=(5,)),
+    "DeformableConv2D": lambda: layers.DeformableConv2D(
+        4, (3, 2), 2, ((1, 0), (2, 1)), groups=2, deformable_groups=2, modulated=True, activation="tanh"
+    ),
     "InstanceNormalization": lambda: layers.InstanceNormalization(1e-4, gamma_initializer="random_uniform"),
     "PolyphaseConv2D": lambda: layers.PolyphaseConv2D(4, (3, 2), activation="tanh"),
     "ReflectionPadding1D": lambda: layers.ReflectionPadding1D((2, 3)),
@@ -28,6 +31,10 @@ POSITIONS = {
 """Of an input, where it is not a picture."""
 ELSEWHERE = {
     "DenseCRF": "takes logits and a picture: test_crf.py",
+    **dict.fromkeys(
+        ("RoIPooling", "PSRoIPooling", "DeformableRoIPooling", "DeformablePSRoIPooling"),
+        "takes regions too: tests/ops/test_roi_pooling.py",
+    ),
     "LocalAffineSmoothing": "takes two pictures: test_local_affine.py",
     "Picture": "does not look at its input: test_picture.py",
 }

@@ -1,0 +1,119 @@
+"""`bilinear.sample` for TensorFlow: XLA where it is fast, TensorFlow where that is, and a gradient written by hand.
+
+On a CPU, XLA fuses four gathers with their weights into one pass that writes nothing in between, three times as fast as
+one operator after the other. Its products of matrices are slow, so each step is compiled by itself and what multiplies
+by the kernel is left to TensorFlow. Called from a function that is compiled as a whole, all becomes part of that.
+
+The gradient of four gathers, as derived automatically, keeps all four gathered arrays. Here the four places and weights
+of each sample are kept, eight numbers, and the picture is gathered again.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+
+from kerasmodels.ops import bilinear
+
+LANES = 16
+"""A sum along the channels is taken in so many parts, which processors add at once; XLA would add one by one."""
+
+
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function` of tensors, compiled for every shape it meets; TensorFlow itself would warn of so many."""
+    variants: dict[Any, Callable[..., Any]] = {}
+
+    def call(*arrays: Any) -> Any:
+        key = tuple((array.dtype, tuple(array.shape)) for array in arrays)
+        if key not in variants:
+            variants[key] = tf.function(function, jit_compile=True, autograph=False)
+        return variants[key](*arrays)
+
+    return call
+
+
+def sample(pixels: Any, positions: Any, factors: Any, start: Any, size: tuple[Any, Any], steps: tuple[Any, Any]) -> Any:
+    """See `bilinear.sample`."""
+    known = tf.convert_to_tensor([tf.cast(v, tf.int32) for v in (*size, *steps)])
+    start = tf.convert_to_tensor(start)
+    if factors is None:
+
+        @tf.custom_gradient
+        def plain(pixels: Any, positions: Any) -> Any:
+            index, weights, slopes = _plan(positions, start, known)
+
+            def gradient(upstream: Any) -> tuple[Any, Any]:
+                return (
+                    _spread(upstream, index, weights, pixels),
+                    _moved(_products(pixels, index, upstream), slopes),
+                )
+
+            return _gather(pixels, index, weights), gradient
+
+        return plain(pixels, positions)
+
+    @tf.custom_gradient
+    def weighted(pixels: Any, positions: Any, factors: Any) -> Any:
+        index, weights, slopes = _plan(positions, start, known)
+        both = weights * factors
+
+        def gradient(upstream: Any) -> tuple[Any, Any, Any]:
+            products = _products(pixels, index, upstream)
+            return (
+                _spread(upstream, index, both, pixels),
+                _moved(products, slopes) * factors[:, None],
+                tf.reduce_sum(products * weights, 0),
+            )
+
+        return _gather(pixels, index, both), gradient
+
+    return weighted(pixels, positions, factors)
+
+
+@compiled
+def _plan(positions: Any, start: Any, known: Any) -> tuple[Any, Any, Any]:
+    """(4, S) places, (4, S) weights, and (2, 4, S): their derivatives by row and column."""
+    height, width, down, right = tf.unstack(known)
+    index, weights, (rows, columns) = bilinear.corners(positions, start, (height, width), (down, right))
+    by_row = [slope * column for _, slope in rows for column, _ in columns]
+    by_column = [row * slope for row, _ in rows for _, slope in columns]
+    return tf.stack(index), tf.stack(weights), tf.stack([tf.stack(by_row), tf.stack(by_column)])
+
+
+@compiled
+def _gather(pixels: Any, index: Any, weights: Any) -> Any:
+    weights = tf.cast(weights, pixels.dtype)
+    return tf.add_n([tf.gather(pixels, index[k]) * weights[k][:, None] for k in range(4)])
+
+
+def _products(pixels: Any, index: Any, upstream: Any) -> Any:
+    """(4, S) float32: of each of the four pixels with the gradient of the sample."""
+    return tf.stack([tf.reduce_sum(part, -1) for part in _partial_products(pixels, index, upstream)])
+
+
+@compiled
+def _partial_products(pixels: Any, index: Any, upstream: Any) -> list[Any]:
+    """Four (S, lanes)."""
+    channels = pixels.shape[-1]
+    lanes = LANES if channels % LANES == 0 else channels
+    found = []
+    for k in range(4):
+        each = tf.cast(tf.gather(pixels, index[k]), tf.float32) * tf.cast(upstream, tf.float32)
+        found.append(tf.reduce_sum(tf.reshape(each, (-1, channels // lanes, lanes)), 1))
+    return found
+
+
+@compiled
+def _moved(products: Any, slopes: Any) -> Any:
+    """(S, 2): the gradient of the positions."""
+    return tf.stack([tf.reduce_sum(products * slopes[axis], 0) for axis in range(2)], -1)
+
+
+@compiled
+def _spread(upstream: Any, index: Any, weights: Any, pixels: Any) -> Any:
+    """The gradient of the pixels, summed in float32."""
+    total = tf.zeros(tf.shape(pixels), tf.float32)
+    upstream = tf.cast(upstream, tf.float32)
+    for k in range(4):
+        total = tf.tensor_scatter_nd_add(total, index[k][:, None], upstream * weights[k][:, None])
+    return tf.cast(total, pixels.dtype)
