@@ -34,29 +34,22 @@ class Row:
 
 ROWS = (
     Row(
-        "dense_crf",
-        "kerasmodels.models.dense_crf",
-        "Kraehenbuehl, Koltun: Efficient Inference in Fully Connected CRFs with Gaussian Edge Potentials, NIPS 2011",
-        "make rough labels, strokes or a network's, follow the edges of a photo",
-        trains=False,
-    ),
-    Row(
-        "dilated_net",
-        "kerasmodels.models.dilated_net",
-        "Yu, Koltun: Multi-Scale Context Aggregation by Dilated Convolutions, ICLR 2016",
-        "label each pixel of a photo, with convolutions that see far at full resolution",
-    ),
-    Row(
-        "deformable_net",
-        "kerasmodels.models.deformable_net",
-        "Dai, Qi, Xiong, Li, Zhang, Hu, Wei: Deformable Convolutional Networks, ICCV 2017",
-        "tell digits of any size and slant apart, and draw where the network looks",
-    ),
-    Row(
         "fast_style",
         "kerasmodels.models.fast_style",
         "Johnson, Alahi, Fei-Fei: Perceptual Losses for Real-Time Style Transfer and Super-Resolution, ECCV 2016",
         "repaint photos and videos in the style of a painting, in one forward pass",
+    ),
+    Row(
+        "neural_style",
+        "kerasmodels.models.neural_style",
+        "Gatys, Ecker, Bethge: Image Style Transfer Using Convolutional Neural Networks, CVPR 2016",
+        "paint a photo in the style of one or several paintings, by optimising its pixels",
+    ),
+    Row(
+        "photo_style",
+        "kerasmodels.models.photo_style",
+        "Luan, Paris, Shechtman, Bala: Deep Photo Style Transfer, CVPR 2017",
+        "give a photo the colours and the light of another photo, region by region, and keep it a photo",
     ),
     Row(
         "closed_form_matting",
@@ -73,16 +66,23 @@ ROWS = (
         trains=False,
     ),
     Row(
-        "neural_style",
-        "kerasmodels.models.neural_style",
-        "Gatys, Ecker, Bethge: Image Style Transfer Using Convolutional Neural Networks, CVPR 2016",
-        "paint a photo in the style of one or several paintings, by optimising its pixels",
+        "dilated_net",
+        "kerasmodels.models.dilated_net",
+        "Yu, Koltun: Multi-Scale Context Aggregation by Dilated Convolutions, ICLR 2016",
+        "label each pixel of a photo, with convolutions that see far at full resolution",
     ),
     Row(
-        "photo_style",
-        "kerasmodels.models.photo_style",
-        "Luan, Paris, Shechtman, Bala: Deep Photo Style Transfer, CVPR 2017",
-        "give a photo the colours and the light of another photo, region by region, and keep it a photo",
+        "dense_crf",
+        "kerasmodels.models.dense_crf",
+        "Kraehenbuehl, Koltun: Efficient Inference in Fully Connected CRFs with Gaussian Edge Potentials, NIPS 2011",
+        "make rough labels, strokes or a network's, follow the edges of a photo",
+        trains=False,
+    ),
+    Row(
+        "deformable_net",
+        "kerasmodels.models.deformable_net",
+        "Dai, Qi, Xiong, Li, Zhang, Hu, Wei: Deformable Convolutional Networks, ICCV 2017",
+        "tell digits of any size and slant apart, and draw where the network looks",
     ),
     Row(
         "cyclegan",

@@ -241,11 +241,46 @@ def _wgan_task(folder: Path, run: Path | None, out: Path) -> wgan.RunOptions:
 
 
 TINY: dict[str, Tiny] = {
-    "dense_crf": Tiny(
-        config=dense_crf.Config(labels=3, iterations=2, bilateral_sxy=20, radius=2, stride=2),
+    "fast_style": Tiny(
+        config=fast_style.Config(
+            channels=(4, 8, 16), blocks=1, end_kernel=5, upsampling="resize", size=32, style_size=48, steps=4, batch=2
+        ),
+        data=_fast_style_data,
+        dims={"batch": 1, "height": 42, "width": 54},
+        task=_fast_style_task,
+    ),
+    "neural_style": Tiny(
+        config=neural_style.Config(**_NEURAL_STYLE, height=40, width=55, steps=4),
+        data=_neural_style_data,
+        dims={"height": 9, "width": 14, "style_height": 11, "style_width": 10},
+        task=_neural_style_task,
+    ),
+    "photo_style": Tiny(
+        config=photo_style.Config(
+            height=33,
+            width=46,
+            reference_size=36,
+            auto_masks=2,
+            start="noise",
+            vgg="random",
+            steps=4,
+            plain_steps=2,
+        ),
+        data=_photo_style_data,
+        dims={"batch": 1, "height": 22, "width": 30},
+        task=_photo_style_task,
+    ),
+    "closed_form_matting": Tiny(
+        config=closed_form_matting.Config(served_iterations=20),
         data=lambda folder: {},
-        dims={"batch": 1, "height": 9, "width": 13},
-        task=_dense_crf_task,
+        dims={"batch": 1, "height": 26, "width": 37},
+        task=_matting_task,
+    ),
+    "feature_patches": Tiny(
+        config=feature_patches.Config(layer="relu2_1", vgg="random"),
+        data=lambda folder: {},
+        dims={"batch": 1, "height": 42, "width": 54},
+        task=_feature_patches_task,
     ),
     "dilated_net": Tiny(
         config=dilated_net.Config(
@@ -268,52 +303,17 @@ TINY: dict[str, Tiny] = {
         dims={"batch": 1, "height": 12, "width": 18},
         task=_dilated_net_task,
     ),
+    "dense_crf": Tiny(
+        config=dense_crf.Config(labels=3, iterations=2, bilateral_sxy=20, radius=2, stride=2),
+        data=lambda folder: {},
+        dims={"batch": 1, "height": 9, "width": 13},
+        task=_dense_crf_task,
+    ),
     "deformable_net": Tiny(
         config=deformable_net.Config(filters=(8, 16), strides=(2, 2), deformable=1, steps=4, batch=2),
         data=_deformable_net_data,
         dims={"batch": 1, "height": 28, "width": 30},
         task=_deformable_net_task,
-    ),
-    "fast_style": Tiny(
-        config=fast_style.Config(
-            channels=(4, 8, 16), blocks=1, end_kernel=5, upsampling="resize", size=32, style_size=48, steps=4, batch=2
-        ),
-        data=_fast_style_data,
-        dims={"batch": 1, "height": 42, "width": 54},
-        task=_fast_style_task,
-    ),
-    "closed_form_matting": Tiny(
-        config=closed_form_matting.Config(served_iterations=20),
-        data=lambda folder: {},
-        dims={"batch": 1, "height": 26, "width": 37},
-        task=_matting_task,
-    ),
-    "feature_patches": Tiny(
-        config=feature_patches.Config(layer="relu2_1", vgg="random"),
-        data=lambda folder: {},
-        dims={"batch": 1, "height": 42, "width": 54},
-        task=_feature_patches_task,
-    ),
-    "neural_style": Tiny(
-        config=neural_style.Config(**_NEURAL_STYLE, height=40, width=55, steps=4),
-        data=_neural_style_data,
-        dims={"height": 9, "width": 14, "style_height": 11, "style_width": 10},
-        task=_neural_style_task,
-    ),
-    "photo_style": Tiny(
-        config=photo_style.Config(
-            height=33,
-            width=46,
-            reference_size=36,
-            auto_masks=2,
-            start="noise",
-            vgg="random",
-            steps=4,
-            plain_steps=2,
-        ),
-        data=_photo_style_data,
-        dims={"batch": 1, "height": 22, "width": 30},
-        task=_photo_style_task,
     ),
     "cyclegan": Tiny(
         config=cyclegan.Config(
