@@ -1,6 +1,7 @@
 """CycleGAN: the paper's networks, what a step minimises, the schedule, the command on files."""
 
 import dataclasses
+import pickle
 from pathlib import Path
 
 import keras
@@ -10,7 +11,7 @@ import tensorflow as tf
 from PIL import Image
 
 from kerasmodels.data import read_image, write_image
-from kerasmodels.errors import DataError, UsageError
+from kerasmodels.errors import DataError, UsageError, WeightsError
 from kerasmodels.models import cyclegan
 from kerasmodels.models.cyclegan import Config, CycleGAN, experiments
 from kerasmodels.training import train
@@ -148,3 +149,45 @@ def test_the_known_map_changes_colour_and_brightness():
     dark = np.add.outer(np.arange(32), np.arange(32)) // 3 % 2 == 0
     assert other[dark].max() < picture[dark].max()
     np.testing.assert_array_equal(other[~dark].max(-1), picture[~dark].max(-1))
+
+
+# --- weights of the authors' code -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def torch_file(tmp_path: Path):
+    kept = np.load(Path(__file__).with_name("cyclegan_torch.npz"))
+    for name in ("zip", "stream"):
+        (tmp_path / f"{name}.pth").write_bytes(kept[name].tobytes())
+    return tmp_path, kept["picture"], kept["answer"]
+
+
+@pytest.mark.parametrize("name", ["zip", "stream"])
+def test_answers_as_in_pytorch(torch_file, name):
+    folder, picture, answer = torch_file
+    model = cyclegan.from_torch(folder / f"{name}.pth")
+    assert (model.config.filters, model.config.blocks) == (3, 2)
+    found = model.a_to_b(picture.transpose(0, 2, 3, 1))
+    np.testing.assert_allclose(found, answer.transpose(0, 2, 3, 1), atol=1e-5)
+    both = cyclegan.from_torch(folder / "zip.pth", folder / "stream.pth")
+    np.testing.assert_array_equal(both.b_to_a(picture.transpose(0, 2, 3, 1)), found)
+
+
+def test_files_that_are_no_generators(torch_file, tmp_path: Path):
+    folder, _, _ = torch_file
+    whole = (folder / "zip.pth").read_bytes()
+    harmful = pickle.dumps(Path("/etc/passwd"))
+    other = pickle.dumps(0x1950A86A20F9469CFC6C, 2) + pickle.dumps(1001, 2) + pickle.dumps({}, 2) + pickle.dumps([1], 2)
+    for content in (b"", b"no weights", whole[: len(whole) // 2], harmful, other):
+        (tmp_path / "bad.pth").write_bytes(content)
+        with pytest.raises(WeightsError, match=r"expected a state dict that PyTorch saved.*bad\.pth"):
+            cyclegan.from_torch(tmp_path / "bad.pth")
+    with pytest.raises(WeightsError, match="cannot read"):
+        cyclegan.from_torch(tmp_path / "missing.pth")
+    stream = (folder / "stream.pth").read_bytes()
+    (tmp_path / "renamed.pth").write_bytes(stream.replace(b"model.1.weight", b"model.1.wright"))
+    with pytest.raises(WeightsError, match="expected a generator of CycleGAN"):
+        cyclegan.from_torch(tmp_path / "renamed.pth")
+    (tmp_path / "renamed.pth").write_bytes(stream.replace(b"model.4.weight", b"model.4.wright"))
+    with pytest.raises(WeightsError, match=r"expected model\.4\.weight"):
+        cyclegan.from_torch(tmp_path / "renamed.pth")

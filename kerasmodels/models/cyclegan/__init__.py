@@ -25,8 +25,9 @@ import tyro
 from keras import layers, ops
 
 from kerasmodels import weights
+from kerasmodels.backbones.torch_file import read_torch
 from kerasmodels.data import list_images, photo_crops, read_image, write_image
-from kerasmodels.errors import DataError, UsageError
+from kerasmodels.errors import DataError, UsageError, WeightsError
 from kerasmodels.family import (
     Datasets,
     Experiment,
@@ -43,7 +44,7 @@ from kerasmodels.losses.adversarial import LEAST_SQUARES, cycle_consistency
 from kerasmodels.models.cyclegan import experiments
 from kerasmodels.training.image_pool import ImagePool
 
-__all__ = ["Config", "CycleGAN"]
+__all__ = ["Config", "CycleGAN", "from_torch", "translated"]
 
 DIRECTIONS = ("a_to_b", "b_to_a")
 
@@ -355,6 +356,65 @@ def _datasets(config: Config, start: int = 0) -> Datasets:
         photo_crops(folder, config.size, config.batch, 2 * config.seed + i, start) for i, folder in enumerate((a, b))
     ]
     return Datasets(train=tf.data.Dataset.zip(*streams))
+
+
+# --- weights of the authors' code -------------------------------------------------------------------------------------
+
+
+def from_torch(a_to_b: str | Path, b_to_a: str | Path | None = None) -> CycleGAN:
+    """The model with generators that the authors' PyTorch code has trained.
+
+    Args:
+        a_to_b: a file such as latest_net_G_A.pth, or latest_net_G.pth of one of their models: a generator with
+            instance normalisation, of any width and number of blocks.
+        b_to_a: that of the other direction; left out, it keeps random weights.
+
+    Raises:
+        WeightsError: a file cannot be read, or is of another network.
+
+    Reference:
+        `ResnetGenerator` in models/networks.py of junyanz/pytorch-CycleGAN-and-pix2pix.
+    """
+    files = {"a_to_b": a_to_b, **({"b_to_a": b_to_a} if b_to_a is not None else {})}
+    read = {direction: read_torch(path) for direction, path in files.items()}
+    shapes = set()
+    for direction, arrays in read.items():
+        blocks = {name.split(".")[1] for name in arrays if ".conv_block." in name}
+        first = arrays.get("model.1.weight")
+        if first is None or first.shape[1:] != (3, 7, 7):
+            raise WeightsError(
+                f"expected a generator of CycleGAN. Received: {files[direction]} with {[*arrays][:4]} ..."
+            )
+        shapes.add((int(first.shape[0]), len(blocks)))
+    if len(shapes) != 1:
+        raise WeightsError(f"expected generators of one width and number of blocks. Received: {sorted(shapes)}.")
+    ((filters, count),) = shapes
+    model = CycleGAN(Config(filters=filters, blocks=count))
+    for direction, arrays in read.items():
+        _assign_torch(getattr(model, direction), arrays, count, files[direction])
+    return model
+
+
+def _assign_torch(network: keras.Model, arrays: Mapping[str, np.ndarray], blocks: int, path: str | Path) -> None:
+    """Torch numbers all layers of its list, paddings and activations among them."""
+    name = network.name
+    numbers = {"first": 1, "down1": 4, "down2": 7, "up1": 10 + blocks, "up2": 13 + blocks, "last": 17 + blocks}
+    places = {f"model.{number}": network.get_layer(f"{name}_{label}") for label, number in numbers.items()}
+    for i in range(blocks):
+        block = network.get_layer(f"{name}_block{i + 1}")
+        places |= {f"model.{10 + i}.conv_block.1": block.conv1, f"model.{10 + i}.conv_block.5": block.conv2}
+    for place, layer in places.items():
+        for key, variable in (("weight", layer.kernel), ("bias", layer.bias)):
+            value = arrays.get(f"{place}.{key}")
+            if value is not None and key == "weight":
+                # Torch: (filters, channels, rows, columns); for transposed ones (channels, filters, rows, columns).
+                value = value.transpose(2, 3, 1, 0)
+            if value is None or value.shape != tuple(variable.shape):
+                raise WeightsError(
+                    f"expected {place}.{key} for {tuple(variable.shape)} in {path}. "
+                    f"Received: {None if value is None else value.shape}. Other generators cannot be read."
+                )
+            variable.assign(value)
 
 
 # --- servables --------------------------------------------------------------------------------------------------------
