@@ -1,0 +1,107 @@
+"""Training steps of CycleGAN and WGAN against PyTorch, in one run.
+
+    python benchmarks/gan_vs_torch.py            # some minutes; leave the machine alone meanwhile
+    python benchmarks/gan_vs_torch.py --quick    # does it work?
+
+CycleGAN at 128 pixels (6 blocks) and 256 (9 blocks), one picture of each kind; WGAN at 64 pixels, 64 pictures, five
+updates of the critic and one of the generator. Networks, losses and optimizers are the papers' on both sides.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import venv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+
+from interleaved import Contestant, race
+
+from kerasmodels import weights
+from kerasmodels.apps import provenance
+
+HERE = Path(__file__).resolve().parent
+RESULT = HERE / "results" / "gan_vs_torch.json"
+BUILD = HERE.parent / "build"
+PEERS = BUILD / "peers_torch"
+REQUIREMENTS = ("torch==2.13.0", "numpy")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure, print the tables, write the JSON file."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--rounds", type=int, default=4, help="turns of each contestant")
+    parser.add_argument("--threads", type=int, default=2, help="and cores, for each contestant")
+    parser.add_argument("--python", type=Path, help="an interpreter that has torch; by default one is installed")
+    parser.add_argument("--quick", action="store_true", help="64 pixels, 2 rounds, another result file")
+    parser.add_argument("--out", type=Path, help=f"default: {RESULT.relative_to(HERE.parent)}")
+    options = parser.parse_args(arguments)
+    rounds = 2 if options.quick else options.rounds
+    python = options.python or _peers()
+    sizes = {"cyclegan 64": (64, 1)} if options.quick else {"cyclegan 128": (128, 6), "cyclegan 256": (256, 9)}
+    jobs: dict[str, dict[str, Any]] = {
+        name: {"task": "cyclegan", "size": size, "blocks": blocks} for name, (size, blocks) in sizes.items()
+    }
+    jobs["wgan 64"] = {"task": "wgan", "batch": 8 if options.quick else 64}
+    report: dict[str, Any] = {
+        "measured": provenance.now(),
+        "machine": provenance.machine(),
+        "versions": provenance.versions(),
+        "threads": options.threads,
+        "rounds": rounds,
+        "quick": options.quick,
+        "steps": {},
+        "claims": [],
+    }
+    for name, job in jobs.items():
+        contestants = [Contestant("PyTorch", python, HERE / "gan_torch.py", job)]
+        if job["task"] == "cyclegan":
+            last = {**job, "channels_last": True}
+            contestants.append(Contestant("PyTorch, channels last", python, HERE / "gan_torch.py", last))
+        contestants += [
+            Contestant(
+                f"kerasmodels, {precision}",
+                Path(sys.executable),
+                HERE / "gan_ours.py",
+                {**job, "precision": precision},
+                {"PYTHONPATH": str(HERE.parent)},
+            )
+            for precision in ("float32", "mixed_bfloat16")
+        ]
+        results = race(contestants, rounds, options.threads, 0.5, _say)
+        report["steps"][name] = [result.to_dict() for result in results]
+        for result in results:
+            time = result.error or f"{1000 * (result.median or 0):9.1f} ms, {result.clean} clean rounds"
+            print(f"{name:14} {result.name:28} {time}")
+        peers = [r.median for r in results if r.name.startswith("PyTorch") and r.median]
+        ours = next(r.median for r in results if r.name == "kerasmodels, float32")
+        if peers and ours:
+            ratio = min(peers) / ours
+            claim = {"claim": f"{name}: a step in float32 is faster than PyTorch's", "measured": round(ratio, 3)}
+            report["claims"].append({**claim, "holds": ratio > 1})
+            print(f"{claim['claim']}: {ratio:.2f} times ({'holds' if ratio > 1 else 'DOES NOT HOLD'})")
+    out = options.out or (BUILD / "gan_vs_torch.quick.json" if options.quick else RESULT)
+    _say(f"wrote {weights.write_json(out, report)}")
+
+
+def _peers() -> Path:
+    """The interpreter of an environment that has PyTorch, made if missing."""
+    python, mark = PEERS / "bin" / "python", PEERS / ".installed"
+    if not mark.is_file() or mark.read_text() != "\n".join(REQUIREMENTS):
+        _say(f"installing {', '.join(REQUIREMENTS)} into {PEERS} (some minutes)")
+        venv.create(PEERS, with_pip=True)
+        subprocess.run([python, "-m", "pip", "install", "--quiet", *REQUIREMENTS], check=True)
+        mark.write_text("\n".join(REQUIREMENTS))
+    return python
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()
