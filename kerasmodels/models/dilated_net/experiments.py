@@ -76,7 +76,7 @@ def _reach(network: keras.Model, side: int, least: int) -> int:
 
 def identity(data: Path | None, figures: Path, quick: bool) -> Sequence[Row]:
     """The context modules as they begin (section 3, equations 4 and 5), and the networks' sizes."""
-    x = np.random.default_rng(0).normal(size=(1, 70, 66, 21))
+    x = np.random.default_rng(0).normal(size=(1, 70, 66, 21)).astype("float32")
     rows = []
     for kind, parameters in (("basic", 28_392), ("large", 6_803_139)):
         module = context_module(21, kind, dtype="float64")  # type: ignore[arg-type]
@@ -200,7 +200,8 @@ def needs_context(data: Path | None, figures: Path, quick: bool) -> Sequence[Row
         kept[name] = compiled(model)
         found[name] = [round(fit(model), 4) for _ in range(epochs)]
     palette, strips = voc_palette(), []
-    for i in range(4):
+    # Two scenes of each kind.
+    for i in [np.flatnonzero((test[1] == kind).any(axis=(1, 2)))[number] for number in (0, 1) for kind in (1, 2)]:
         maps = [test[1][i], *(model.predict(test[0][i : i + 1], verbose=0)[0].argmax(-1) for model in kept.values())]
         large = [palette[m].repeat(_STRIDE, 0).repeat(_STRIDE, 1) for m in maps]
         strips.append(np.concatenate([test[0][i].astype("uint8"), *large], axis=1))

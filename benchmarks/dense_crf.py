@@ -1,0 +1,152 @@
+"""Dense CRF against pydensecrf2: one picture of 500 x 375 pixels, 21 labels, ten iterations.
+
+    python benchmarks/dense_crf.py                  # the full run; leave the machine alone meanwhile
+    python benchmarks/dense_crf.py --quick          # does it work?
+    python benchmarks/dense_crf.py --photo FILE     # another picture than scikit-image's coffee
+
+Both begin with the unary energies and the picture, build their lattices and give probabilities; the two answers must
+agree. Beside it: our lattice built once and used again, and the windowed form in TensorFlow, LiteRT and ONNX Runtime.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import venv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+
+import numpy as np
+from interleaved import Contestant, Result, race
+from PIL import Image
+
+from kerasmodels import export, weights
+from kerasmodels.apps import provenance
+from kerasmodels.data import read_image
+from kerasmodels.models.dense_crf import FAMILY, Config, FullyConnectedCRF
+
+HERE = Path(__file__).resolve().parent
+OURS, PEER = HERE / "dense_crf_ours.py", HERE / "dense_crf_pydensecrf.py"
+RESULT = HERE / "results" / "dense_crf.json"
+BUILD = HERE.parent / "build"
+PEERS = BUILD / "peers_crf"
+REQUIREMENTS = ("pydensecrf2==1.1", "numpy")
+PEER_NAME, LATTICE = "pydensecrf2", "kerasmodels, lattice"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure, print the table, write the JSON file."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--rounds", type=int, default=10, help="turns of each contestant")
+    parser.add_argument("--threads", type=int, default=2, help="and cores, for each contestant")
+    parser.add_argument("--photo", type=Path, help="the picture; by default scikit-image's coffee")
+    parser.add_argument("--python", type=Path, help="an interpreter that has pydensecrf; by default one is installed")
+    parser.add_argument("--quick", action="store_true", help="100 x 75 pixels, 2 rounds, another result file")
+    parser.add_argument("--out", type=Path, help=f"default: {RESULT.relative_to(HERE.parent)}")
+    options = parser.parse_args(arguments)
+    width, height = (100, 75) if options.quick else (500, 375)
+    rounds = 2 if options.quick else options.rounds
+    out = options.out or (BUILD / "dense_crf.quick.json" if options.quick else RESULT)
+    python = options.python or _peers()
+    with tempfile.TemporaryDirectory(prefix="dense-crf-") as temporary:
+        folder = Path(temporary)
+        contestants = _contestants(python, folder, _picture(options.photo, width, height))
+        results = race(contestants, rounds, options.threads, 0.2 if options.quick else 2.0, _say)
+        by_name = {result.name: result for result in results}
+        report = {
+            "measured": provenance.now(),
+            "machine": provenance.machine(),
+            "versions": provenance.versions(),
+            "threads": options.threads,
+            "rounds": rounds,
+            "quick": options.quick,
+            "photo": "coffee of scikit-image" if options.photo is None else options.photo.name,
+            "pixels": [height, width],
+            "labels": 21,
+            "iterations": 10,
+            "contestants": [result.to_dict() for result in results],
+            "claims": _claims(by_name, folder),
+        }
+    for result in results:
+        print(
+            f"{result.name:40} {result.error or f'{1000 * (result.median or 0):9.1f} ms, {result.clean} clean rounds'}"
+        )
+    for claim in report["claims"]:
+        print(f"{claim['claim']}: {claim['measured']} ({'holds' if claim['holds'] else 'DOES NOT HOLD'})")
+    _say(f"wrote {weights.write_json(out, report)}")
+
+
+def _picture(photo: Path | None, width: int, height: int) -> np.ndarray:
+    if photo is None:
+        import skimage.data
+
+        picture = skimage.data.coffee()
+    else:
+        picture = read_image(photo)
+    return np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling.LANCZOS))
+
+
+def _contestants(python: Path, folder: Path, picture: np.ndarray) -> list[Contestant]:
+    height, width, labels = *picture.shape[:2], 21
+    random = np.random.default_rng(0)
+    # Scores on a coarse grid and noise, as of a network of stride 8.
+    coarse = random.normal(0, 2, (height // 8 + 2, width // 8 + 2, labels))
+    scores = coarse.repeat(8, 0).repeat(8, 1)[:height, :width] + random.normal(0, 0.5, (height, width, labels))
+    e = np.exp(scores)
+    np.save(folder / "picture.npy", picture)
+    np.save(folder / "probabilities.npy", (e / e.sum(-1, keepdims=True)).astype("float32"))
+    config = Config(labels=labels, iterations=10)
+    model = FullyConnectedCRF(config)
+    export.export_servable(
+        FAMILY.servables(model, config)["refine"],
+        "refine",
+        folder / "served",
+        formats=["litert", "onnx"],
+        size={"height": height, "width": width},
+    )
+    root = {"PYTHONPATH": str(HERE.parent)}
+    job: dict[str, Any] = {"folder": str(folder)}
+    ours = [("lattice", LATTICE), ("lattice again", f"{LATTICE}, built before"), ("window", "kerasmodels, window")]
+    ours += [("litert", "kerasmodels, window, LiteRT"), ("onnx", "kerasmodels, window, ONNX Runtime")]
+    return [
+        Contestant(PEER_NAME, python, PEER, job),
+        *(Contestant(name, Path(sys.executable), OURS, {**job, "task": task}, root) for task, name in ours),
+    ]
+
+
+def _claims(results: dict[str, Result], folder: Path) -> list[dict[str, Any]]:
+    claims = []
+    peer, ours = results[PEER_NAME], results[LATTICE]
+    if peer.median and ours.median:
+        theirs, mine = (np.load(folder / f"{name}.npy") for name in ("pydensecrf", "lattice"))
+        alike = float((theirs.argmax(-1) == mine.argmax(-1)).mean())
+        claims.append({"claim": "the labels agree", "measured": f"{100 * alike:.3f} %", "holds": alike >= 0.999})
+        ratio = peer.median / ours.median
+        claims.append(
+            {"claim": "at least as fast as pydensecrf2", "measured": f"{ratio:.2f} times", "holds": ratio >= 1}
+        )
+    return claims
+
+
+def _peers() -> Path:
+    """The interpreter of an environment that has pydensecrf2, made if missing."""
+    python, mark = PEERS / "bin" / "python", PEERS / ".installed"
+    if not mark.is_file() or mark.read_text() != "\n".join(REQUIREMENTS):
+        _say(f"installing {', '.join(REQUIREMENTS)} into {PEERS} (some minutes)")
+        venv.create(PEERS, with_pip=True)
+        subprocess.run([python, "-m", "pip", "install", "--quiet", *REQUIREMENTS], check=True)
+        mark.write_text("\n".join(REQUIREMENTS))
+    return python
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()
