@@ -40,13 +40,11 @@ def sample(pixels: Any, positions: Any, factors: Any, start: Any, size: tuple[An
 
         @tf.custom_gradient
         def plain(pixels: Any, positions: Any) -> Any:
-            index, weights, slopes = _plan(positions, start, known)
+            index, weights = _plan(positions, start, known)
 
             def gradient(upstream: Any) -> tuple[Any, Any]:
-                return (
-                    _spread(upstream, index, weights, pixels),
-                    _moved(_products(pixels, index, upstream), slopes),
-                )
+                products = _products(pixels, index, upstream)
+                return _spread(upstream, index, weights, pixels), _moved(products, positions, start, known)
 
             return _gather(pixels, index, weights), gradient
 
@@ -54,14 +52,14 @@ def sample(pixels: Any, positions: Any, factors: Any, start: Any, size: tuple[An
 
     @tf.custom_gradient
     def weighted(pixels: Any, positions: Any, factors: Any) -> Any:
-        index, weights, slopes = _plan(positions, start, known)
+        index, weights = _plan(positions, start, known)
         both = weights * factors
 
         def gradient(upstream: Any) -> tuple[Any, Any, Any]:
             products = _products(pixels, index, upstream)
             return (
                 _spread(upstream, index, both, pixels),
-                _moved(products, slopes) * factors[:, None],
+                _moved(products, positions, start, known) * factors[:, None],
                 tf.reduce_sum(products * weights, 0),
             )
 
@@ -71,13 +69,11 @@ def sample(pixels: Any, positions: Any, factors: Any, start: Any, size: tuple[An
 
 
 @compiled
-def _plan(positions: Any, start: Any, known: Any) -> tuple[Any, Any, Any]:
-    """(4, S) places, (4, S) weights, and (2, 4, S): their derivatives by row and column."""
+def _plan(positions: Any, start: Any, known: Any) -> tuple[Any, Any]:
+    """(4, S) places and (4, S) weights."""
     height, width, down, right = tf.unstack(known)
-    index, weights, (rows, columns) = bilinear.corners(positions, start, (height, width), (down, right))
-    by_row = [slope * column for _, slope in rows for column, _ in columns]
-    by_column = [row * slope for row, _ in rows for _, slope in columns]
-    return tf.stack(index), tf.stack(weights), tf.stack([tf.stack(by_row), tf.stack(by_column)])
+    index, weights, _ = bilinear.corners(positions, start, (height, width), (down, right))
+    return tf.stack(index), tf.stack(weights)
 
 
 @compiled
@@ -104,9 +100,14 @@ def _partial_products(pixels: Any, index: Any, upstream: Any) -> list[Any]:
 
 
 @compiled
-def _moved(products: Any, slopes: Any) -> Any:
-    """(S, 2): the gradient of the positions."""
-    return tf.stack([tf.reduce_sum(products * slopes[axis], 0) for axis in range(2)], -1)
+def _moved(products: Any, positions: Any, start: Any, known: Any) -> Any:
+    """(S, 2): the gradient of the positions. What it needs of them is computed once more: cheaper than to keep it."""
+    height, width, down, right = tf.unstack(known)
+    _, _, (rows, columns) = bilinear.corners(positions, start, (height, width), (down, right))
+    by_row = [slope * column for _, slope in rows for column, _ in columns]
+    by_column = [row * slope for row, _ in rows for _, slope in columns]
+    return tf.stack([tf.add_n([d * s for d, s in zip(tf.unstack(products), slopes, strict=True)])
+                     for slopes in (by_row, by_column)], -1)  # fmt: skip
 
 
 @compiled

@@ -90,7 +90,7 @@ def deform_conv2d(
     are computed in float32 whatever the dtype of the inputs.
 
     On the TensorFlow backend sampling is compiled, once for every shape of the inputs, and has a gradient of its own
-    that keeps eight numbers a sample and not the pixels.
+    that keeps eight numbers a sample and not the pixels it saw.
 
     Args:
         inputs: (N, H, W, C), or (N, C, H, W) with data_format "channels_first".
@@ -147,9 +147,7 @@ def deform_conv2d(
     if form() == "marked":
         y = _marked(x, offsets, kernel, mask, bias, geometry, pads, groups)
     else:
-        y = _product(sampled(x, offsets, mask, geometry), kernel, geometry, offsets, groups)
-        if bias is not None:
-            y = ops.add(y, bias)
+        y = _product(sampled(x, offsets, mask, geometry), kernel, bias, geometry, offsets, groups)
     return ops.transpose(y, (0, 3, 1, 2)) if data_format == "channels_first" else y
 
 
@@ -330,8 +328,8 @@ def _grid(rows: Any, columns: Any, geometry: _Geometry) -> Any:
     return ops.add(ops.cast(corners, "float32"), ops.convert_to_tensor(taps.astype("float32")))
 
 
-def _product(found: Any, kernel: Any, geometry: _Geometry, offsets: Any, groups: int) -> Any:
-    """(N H' W', taps C) times the kernel: (N, H', W', filters)."""
+def _product(found: Any, kernel: Any, bias: Any, geometry: _Geometry, offsets: Any, groups: int) -> Any:
+    """(N H' W', taps C) times the kernel, plus the bias: (N, H', W', filters)."""
     _, rows, columns, _ = bilinear.shape_of(offsets)
     inner, filters = kernel.shape[2:]
     if groups == 1:
@@ -341,7 +339,19 @@ def _product(found: Any, kernel: Any, geometry: _Geometry, offsets: Any, groups:
         found = ops.reshape(ops.transpose(found, (2, 0, 1, 3)), (groups, -1, geometry.taps * inner))
         kernel = ops.reshape(kernel, (-1, groups, filters // groups))
         y = ops.transpose(ops.matmul(found, ops.transpose(kernel, (1, 0, 2))), (1, 0, 2))
+        y = ops.reshape(y, (-1, filters))
+    if bias is not None:
+        y = _plus(y, bias)
     return ops.reshape(y, (-1, rows, columns, filters))
+
+
+def _plus(y: Any, bias: Any) -> Any:
+    """TensorFlow adds this kind of bias within the product before it."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return tf.nn.bias_add(y, bias)
+    return ops.add(y, bias)
 
 
 def _marked(

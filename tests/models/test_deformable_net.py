@@ -123,6 +123,17 @@ def test_run_draws_and_tells(run, tmp_path):
     assert len({fact for fact in drawn.facts.values()}) == 1
 
 
+def test_uneven_light_is_taken_away():
+    y, x = np.mgrid[:60, :50]
+    lit = ink(True) * (1 - 0.4 * x[..., None] / 50 - 0.2 * y[..., None] / 60)
+    digit = deformable_net._as_digit(lit.astype("uint8"), 28)[..., 0]
+    even = deformable_net._as_digit(ink(True), 28)[..., 0]
+    strokes = even > 128
+    assert 0.05 < strokes.mean() < 0.3
+    assert digit[~strokes & (even == 0)].max() < 30
+    assert digit[even > 250].min() > 120
+
+
 def test_run_refuses(run, tmp_path):
     seven = write_image(tmp_path / "photo.png", ink(True))
     with pytest.raises(UsageError, match="--run DIR"):

@@ -322,16 +322,25 @@ _PANEL = 280
 
 
 def _as_digit(photo: np.ndarray, size: int) -> np.ndarray:
-    """(size, size, 1) uint8, white on black, the full range of greys."""
+    """(size, size, 1) uint8, white on black: the paper, however unevenly lit, is taken away."""
     grey = Image.fromarray(photo).convert("L").resize((size, size), Image.Resampling.LANCZOS)
-    values = np.asarray(grey, "float32")
-    low, high = values.min(), values.max()
-    if high - low < 8:
+    values = np.asarray(grey, "float64")
+    if values.max() - values.min() < 8:
         raise DataError("expected a photo of a digit. Received: one of even grey.")
-    values = (values - low) * (255 / (high - low))
     border = np.concatenate([values[0], values[-1], values[:, 0], values[:, -1]])
-    # What lies along the edges is the paper.
-    return np.round(255 - values if np.median(border) > 127 else values)[..., None].astype("uint8")
+    if np.median(border) > np.mean([values.min(), values.max()]):  # what lies along the edges is the paper
+        values = -values
+    y, x = np.indices(values.shape)
+    plane = np.stack([np.ones(values.size), y.ravel(), x.ravel()], axis=1)
+    paper = np.ones(values.size, bool)
+    ink = values.ravel()
+    for _ in range(4):
+        light = plane @ np.linalg.lstsq(plane[paper], values.ravel()[paper], rcond=None)[0]
+        ink = values.ravel() - light
+        paper = ink < 0.3 * ink.max()
+    share = (ink / ink.max()).reshape(values.shape)
+    # A fifth is grain and shadow.
+    return np.round(255 * np.clip((share - 0.2) / 0.7, 0, 1))[..., None].astype("uint8")
 
 
 def _middle(digit: np.ndarray) -> tuple[float, float]:
