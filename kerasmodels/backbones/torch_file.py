@@ -10,7 +10,7 @@ import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 import numpy as np
 
@@ -71,7 +71,7 @@ class _Storage:
 
 
 class _Reader(pickle.Unpickler):
-    def __init__(self, file: BinaryIO, storage: Callable[[str, str], _Storage]):
+    def __init__(self, file: IO[bytes], storage: Callable[[str, str], _Storage]):
         super().__init__(file)
         self._storage = storage
         self._waiting: list[Any] = []
@@ -124,7 +124,7 @@ def _from_zip(path: Path) -> dict[str, Any]:
             return _arrays(_Reader(file, storage).load())
 
 
-def _from_stream(file: BinaryIO) -> dict[str, Any]:
+def _from_stream(file: IO[bytes]) -> dict[str, Any]:
     storages: dict[str, _Storage] = {}
 
     def storage(key: str, dtype: str) -> _Storage:

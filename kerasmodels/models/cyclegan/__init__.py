@@ -135,9 +135,10 @@ def _generator(config: Config, dtype: str, name: str) -> keras.Model:
     def convolution(x: Any, filters: int, kernel: int, label: str, strides: int = 1, reflect: bool = False) -> Any:
         around = ReflectionPadding2D if reflect else layers.ZeroPadding2D
         x = around(kernel // 2, dtype=dtype, name=f"{name}_{label}_pad")(x)
-        kind = PolyphaseConv2D if filters == 3 else layers.Conv2D
         options: dict[str, Any] = {"kernel_initializer": _normal(), "dtype": dtype, "name": f"{name}_{label}"}
-        return kind(filters, kernel, **options)(x) if filters == 3 else kind(filters, kernel, strides, **options)(x)
+        if filters == 3:
+            return PolyphaseConv2D(filters, kernel, **options)(x)
+        return layers.Conv2D(filters, kernel, strides, **options)(x)
 
     def normalized(x: Any, label: str) -> Any:
         x = InstanceNormalization(center=False, scale=False, dtype=dtype, name=f"{name}_{label}_norm")(x)

@@ -319,9 +319,9 @@ def _plot(
         draw.line([place(*p) for p in zip(x, y, strict=True)], fill=_COLOURS[i], width=2)
         draw.text((440, 30 + 16 * i), name, _COLOURS[i])
     for i, (name, some) in enumerate(points.items(), start=len(curves)):
-        for p in some.items():
-            x, y = place(*p)
-            draw.ellipse((x - 4, y - 4, x + 4, y + 4), fill=_COLOURS[i])
+        for point in some.items():
+            across, down = place(*point)
+            draw.ellipse((across - 4, down - 4, across + 4, down + 4), fill=_COLOURS[i])
         draw.text((440, 30 + 16 * i), name, _COLOURS[i])
     return np.asarray(image)
 
