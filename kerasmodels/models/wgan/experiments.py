@@ -212,7 +212,7 @@ def gaussians(data: Path | None, figures: Path, quick: bool) -> Sequence[Row]:
             True,
         ),
         Row(
-            "8 Gaussians: correlation of the critic's estimate over its slope with the exact distance, over the training",
+            "8 Gaussians: correlation of the critic's estimate over its slope with the exact distance",
             "a loss that correlates with quality (figure 3)",
             round(correlation, 4),
             ">= 0.9",
