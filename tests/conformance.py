@@ -353,7 +353,16 @@ def test_samples_while_training(case: Case, whole: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("form", "precision"), EVERY_ARTIFACT, ids=[f"{form}-{precision}" for form, precision in EVERY_ARTIFACT]
+    ("form", "precision", "others"),
+    [
+        *(pytest.param(*each, False, id="-".join(each)) for each in EVERY_ARTIFACT),
+        # Of several servables, the reduced precisions of the first are tested always.
+        *(
+            pytest.param(*each, True, id="-".join((*each, "others")), marks=pytest.mark.slow)
+            for each in EVERY_ARTIFACT
+            if each[1] != "fp32"
+        ),
+    ],
 )
 def test_artifact(
     case: Case,
@@ -361,9 +370,11 @@ def test_artifact(
     exported: Callable[[str, str], Exported],
     form: str,
     precision: str,
+    others: bool,
 ) -> None:
     """Executed in its own runtime in a fresh process, and equal; or refused, which only a reduced precision may be."""
-    for name, servable in case.servables(model).items():
+    every = list(case.servables(model).items())
+    for name, servable in every[1:] if others else every if precision == "fp32" else every[:1]:
         why = servable.lacks(form, precision)
         if why:
             with pytest.raises(UsageError, match=re.escape(why)):
