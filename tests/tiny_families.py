@@ -168,7 +168,7 @@ def _photo_style_task(folder: Path, run: Path, out: Path) -> photo_style.RunOpti
 
 TINY: dict[str, Tiny] = {
     "dense_crf": Tiny(
-        config=dense_crf.Config(labels=3, iterations=2, bilateral_sxy=20, radius=2, stride=2),
+        config=dense_crf.Config(labels=3, iterations=2, bilateral_sxy=20, radius=1, stride=2),
         data=lambda folder: {},
         dims={"batch": 1, "height": 9, "width": 13},
         task=_dense_crf_task,

@@ -102,7 +102,7 @@ def identity(data: Path | None, figures: Path, quick: bool) -> Sequence[Row]:
 
 def front_end_shapes(config: Config) -> list[tuple[int, ...]]:
     """Shapes of the front end's weights, without making them."""
-    with keras.StatelessScope():
+    with keras.StatelessScope(initialize_variables=False):
         # Variables made in this scope keep their shape and wait with their value.
         return [tuple(weight.shape) for weight in front_end(config).weights]
 
