@@ -304,7 +304,7 @@ TINY: dict[str, Tiny] = {
         task=_dilated_net_task,
     ),
     "dense_crf": Tiny(
-        config=dense_crf.Config(labels=3, iterations=2, bilateral_sxy=20, radius=2, stride=2),
+        config=dense_crf.Config(labels=3, iterations=2, bilateral_sxy=20, radius=1, stride=2),
         data=lambda folder: {},
         dims={"batch": 1, "height": 9, "width": 13},
         task=_dense_crf_task,

@@ -70,8 +70,7 @@ def on_lattice(values: tf.Tensor, normalization: str, weight: float) -> Filter:
     """The same by a permutohedral lattice, normalised, and times `weight`."""
     shape = tf.shape(values)
     lattice = PermutohedralLattice(tf.reshape(values, tf.stack([shape[0], shape[1] * shape[2], values.shape[-1]])))
-    norm = lattice.filter()(tf.ones((lattice.points, 1)))
-    before, after = factors(tf.reshape(norm, tf.stack([*tf.unstack(shape)[:3], 1])), normalization)
+    before, after = factors(tf.reshape(lattice.norm(), tf.stack([*tf.unstack(shape)[:3], 1])), normalization)
     flat = None if before is None else tf.reshape(before, (-1,))
     flat_after = flat if after is before else None if after is None else tf.reshape(after, (-1,))
     through = lattice.filter(flat, flat_after, weight)

@@ -50,23 +50,30 @@ class PermutohedralLattice:
         unique, corners = tf.unique(tf.reshape(keys + part[:, None], (-1,)))
         self.vertices = tf.size(unique)
         self._corners, self._weights = tf.reshape(corners, (-1, self.d + 1)), weights
-        # Row by row, where a point lies.
-        self._places = self._placed(None)
-        self._blurs = [self._blur(unique, axis) for axis in range(self.d + 1)]
+        order = tf.argsort(unique)
+        ordered = tf.gather(unique, order), order
+        self._blurs = [self._blur(unique, ordered, axis) for axis in range(self.d + 1)]
 
-    def _blur(self, keys: tf.Tensor, axis: int) -> "_Matrix":
+    def _blur(self, keys: tf.Tensor, ordered: tuple[tf.Tensor, tf.Tensor], axis: int) -> "_Matrix":
         """The blur along one axis as a matrix: 1 for a vertex itself, 1/2 for each of its two neighbours, if there."""
         step = _wrapped((self.d + 1) * (_MIX[axis] if axis < self.d else 0) - sum(_MIX[: self.d]))
-        here = tf.range(self.vertices)
-        # What `unique` numbers beyond the vertices is a place without one.
-        up = tf.unique(tf.concat([keys, keys + step], axis=0))[1][self.vertices :]
-        up = tf.minimum(up, self.vertices)
+        here, sought, (values, order) = tf.range(self.vertices), keys + step, ordered
+        at = tf.minimum(tf.searchsorted(values, sought), self.vertices - 1)
+        up = tf.where(tf.equal(tf.gather(values, at), sought), tf.gather(order, at), self.vertices)
         down = tf.tensor_scatter_nd_update(tf.fill((self.vertices + 1,), self.vertices), up[:, None], here)
         columns = tf.stack([here, up, down[: self.vertices]], axis=1)
         missing = tf.equal(columns, self.vertices)
-        values = tf.constant([1.0, 0.5, 0.5]) * tf.cast(~missing, tf.float32)
+        factors = tf.constant([1.0, 0.5, 0.5]) * tf.cast(~missing, tf.float32)
         columns = tf.where(missing, here[:, None], columns)
-        return _Matrix(columns, values, self.vertices, self.vertices)
+        return _Matrix(columns, factors, self.vertices, self.vertices)
+
+    def norm(self) -> tf.Tensor:
+        """K 1, (B N,)."""
+        shares = tf.reshape(self._weights, (-1,))
+        y = tf.math.unsorted_segment_sum(shares, tf.reshape(self._corners, (-1,)), self.vertices)[:, None]
+        for blur in self._blurs:
+            y = blur.times(y)
+        return tf.reduce_sum(self._weights * tf.gather(y[:, 0], self._corners), axis=1) / (1 + 2.0**-self.d)
 
     def _placed(self, by: Any) -> "_Matrix":
         weights = self._weights if by is None else self._weights * by[:, None]
@@ -77,8 +84,8 @@ class PermutohedralLattice:
 
         before, after: factors (B N,) of each point; None for 1.
         """
-        into = self._places if before is None else self._placed(before)
-        out_of = self._places if after is None else into if after is before else self._placed(after)
+        into = self._placed(before)
+        out_of = into if after is before else self._placed(after)
         # The second constant is the authors': it makes up for what the three weights of a blur sum to.
         weight = weight / (1 + 2.0**-self.d)
 

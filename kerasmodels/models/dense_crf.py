@@ -233,7 +233,7 @@ def probabilities_of(labels: np.ndarray, count: int, sure: float = 0.7) -> np.nd
 
 
 _TILE = 1 << 22
-"""Most pixels that are worked on at once: their lattice takes about 2 GB."""
+"""Most pixels that are worked on at once: working on them takes about 3 GB."""
 
 
 def refine(

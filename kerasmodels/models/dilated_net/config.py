@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from kerasmodels.family import check
 
@@ -128,22 +128,29 @@ class Config:
         check(self.clip is None or self.clip > 0, "clip > 0, or none", self.clip)
 
 
-_URBAN = {"context": "basic", "context_padding": "same", "trains": "all", "momentum": 0.9, "crop": 852, "batch": 1}
+_URBAN: dict[str, Any] = {
+    "context": "basic",
+    "context_padding": "same",
+    "trains": "all",
+    "momentum": 0.9,
+    "crop": 852,
+    "batch": 1,
+}
 
 VARIANTS = {
     "paper": Config(),
     "context": Config(context="large", trains="context"),
-    "camvid": Config(classes=11, ignore=(11, 255), learning_rate=1e-5, steps=20000, **_URBAN),  # type: ignore[arg-type]
+    "camvid": Config(classes=11, ignore=(11, 255), learning_rate=1e-5, steps=20000, **_URBAN),
     "kitti": Config(
         classes=11,
         rates=(1, 1, 2, 4, 8, 1),
         learning_rate=1e-5,
         steps=20000,
         **{**_URBAN, "crop": 900, "momentum": 0.99},
-    ),  # type: ignore[arg-type]
+    ),
     "cityscapes": Config(
         classes=19, rates=(1, 1, 2, 4, 8, 16, 32, 64, 1), learning_rate=1e-5, **{**_URBAN, "crop": 1396}
-    ),  # type: ignore[arg-type]
+    ),
     "quick": Config(
         blocks=(1, 1, 2, 2, 2),
         channels=(16, 32, 64, 96, 128),

@@ -24,20 +24,14 @@ def receptive_fields(data: Path | None, figures: Path, quick: bool) -> Sequence[
     found = []
     for layer in module.layers:
         if isinstance(layer, layers.Conv2D):
-            found.append(_reach(keras.Model(module.input, layer.output), 101, 1))
-    listed = [", ".join(map(str, sizes)) for sizes in (expected, found)]
-    rows = [
-        Row(
-            "receptive fields of the context module's layers, by their gradients, positions",
-            *listed,
-            "equal",
-            tuple(found) == expected,
-        )
-    ]
+            found.append(_reach(keras.Model(module.input, layer.output), 101))
+    theirs, ours = (", ".join(map(str, sizes)) for sizes in (expected, found))
+    claim = "receptive fields of the context module's layers, by their gradients, positions"
+    rows = [Row(claim, theirs, ours, "equal", theirs == ours)]
     # Averages, because a maximum has a gradient at one place only.
     front = front_end(Config(channels=(1, 1, 1, 1, 1), head=1, classes=2), pooling="avg")
     _positive(front)
-    reach = _reach(front, 372 + 8 * 3, 3)
+    reach = _reach(front, 372 + 8 * 3)
     rows.append(
         Row("receptive field of the front end, by its gradients, pixels", "380 (code)", reach, "380", reach == 380)
     )
@@ -51,8 +45,8 @@ def receptive_fields(data: Path | None, figures: Path, quick: bool) -> Sequence[
         )
     )
     sizes = [front.compute_output_shape((1, n, n, 3))[1] for n in (500, 628, 852, 900, 1396)]
-    listed = ["16, 32, 60, 66, 128", ", ".join(map(str, sizes))]
-    rows.append(Row("positions for 500, 628, 852, 900 and 1396 pixels", *listed, "equal", listed[0] == listed[1]))
+    theirs, ours = "16, 32, 60, 66, 128", ", ".join(map(str, sizes))
+    rows.append(Row("positions for 500, 628, 852, 900 and 1396 pixels", theirs, ours, "equal", theirs == ours))
     return rows
 
 
@@ -62,7 +56,7 @@ def _positive(network: keras.Model) -> None:
             weight.assign(np.full(weight.shape, 0.0 if weight.name == "bias" else 1 / np.prod(weight.shape[:-1])))
 
 
-def _reach(network: keras.Model, side: int, least: int) -> int:
+def _reach(network: keras.Model, side: int) -> int:
     """How many rows of the input have a gradient of the output's middle; -1 if they are not a solid square."""
     picture = 200 * tf.ones((1, side, side, network.input.shape[-1]))
     with tf.GradientTape() as tape:
@@ -108,7 +102,7 @@ def identity(data: Path | None, figures: Path, quick: bool) -> Sequence[Row]:
 
 def front_end_shapes(config: Config) -> list[tuple[int, ...]]:
     """Shapes of the front end's weights, without making them."""
-    with keras.StatelessScope():
+    with keras.StatelessScope(initialize_variables=False):
         # Variables made in this scope keep their shape and wait with their value.
         return [tuple(weight.shape) for weight in front_end(config).weights]
 
