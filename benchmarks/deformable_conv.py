@@ -124,11 +124,11 @@ def memory_of(shape: str, folder: Path) -> list[dict[str, Any]]:
 def ratios(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """The claims: how many times as long as ours the others take, or ours as the others."""
     found = []
-    by = {(row["shape"], row["task"], row["threads"], row["name"]): row.get("median_ms") for row in rows}
+    by = {(row["shape"], row["task"], row["threads"], row["name"]): row for row in rows}
     for shape, task, threads in dict.fromkeys((r["shape"], r["task"], r["threads"]) for r in rows):
 
-        def ms(name: str) -> float | None:
-            return by.get((shape, task, threads, name))  # noqa: B023
+        def of(name: str) -> dict[str, Any]:
+            return by.get((shape, task, threads, name), {})  # noqa: B023
 
         claims = [("four gathers, XLA", "layer", ">", 1.0 if task == "forward" else 1.3)]
         if task == "forward":
@@ -138,16 +138,18 @@ def ratios(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
                 ("exported ONNX", "DeformConv node, channels last", "<=", 1.1),
             ]
         for upper, lower, sign, gate in claims:
-            times = ms(upper), ms(lower)
-            if times[0] is None or times[1] is None:
+            if "median_ms" not in of(upper) or "median_ms" not in of(lower):
                 continue
-            ratio = times[0] / times[1]
+            ratio = of(upper)["median_ms"] / of(lower)["median_ms"]
+            # On a machine with other work, spinning thread pools lose far more than the others: that settles nothing.
+            clean = min(of(name)["clean_rounds"] for name in (upper, lower))
             found.append(
                 {
                     "claim": f"({shape}) {task}, {threads} threads: {upper} / {lower}",
                     "ours": round(ratio, 2),
                     "gate": f"{sign} {gate:g}",
-                    "passed": ratio > gate if sign == ">" else ratio <= gate,
+                    "clean_rounds": clean,
+                    "passed": clean > 0 and (ratio > gate if sign == ">" else ratio <= gate),
                 }
             )
     return found
@@ -181,7 +183,8 @@ def main() -> None:
             memory += memory_of(shape, Path(name))
     claims = ratios(rows)
     for claim in claims:
-        print(f"{'passed' if claim['passed'] else 'MISSED'}: {claim['claim']} = {claim['ours']} ({claim['gate']})")
+        verdict = "passed" if claim["passed"] else "MISSED" if claim["clean_rounds"] else "contended, unsettled"
+        print(f"{verdict}: {claim['claim']} = {claim['ours']} ({claim['gate']})")
     written = {
         "command": " ".join(["benchmarks/deformable_conv.py", *sys.argv[1:]]),
         "date": provenance.now(),
