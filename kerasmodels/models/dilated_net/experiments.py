@@ -70,7 +70,7 @@ def _reach(network: keras.Model, side: int) -> int:
 
 def identity(data: Path | None, figures: Path, quick: bool) -> Sequence[Row]:
     """The context modules as they begin (section 3, equations 4 and 5), and the networks' sizes."""
-    x = np.random.default_rng(0).normal(size=(1, 70, 66, 21)).astype("float32")
+    x = np.random.default_rng(0).normal(size=(1, 12, 10, 21)).astype("float32")
     rows = []
     for kind, parameters in (("basic", 28_392), ("large", 6_803_139)):
         module = context_module(21, kind, dtype="float64")  # type: ignore[arg-type]
