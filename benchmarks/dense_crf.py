@@ -10,10 +10,8 @@ agree. Beside it: our lattice built once and used again, and the windowed form i
 
 import argparse
 import os
-import subprocess
 import sys
 import tempfile
-import venv
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +20,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
 
 import numpy as np
-from interleaved import Contestant, Result, race
+from interleaved import Contestant, Result, peer_python, race
 from PIL import Image
 
 from kerasmodels import export, weights
@@ -52,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     width, height = (100, 75) if options.quick else (500, 375)
     rounds = 2 if options.quick else options.rounds
     out = options.out or (BUILD / "dense_crf.quick.json" if options.quick else RESULT)
-    python = options.python or _peers()
+    python = options.python or peer_python(PEERS, REQUIREMENTS, _say)
     with tempfile.TemporaryDirectory(prefix="dense-crf-") as temporary:
         folder = Path(temporary)
         contestants = _contestants(python, folder, _picture(options.photo, width, height))
@@ -131,17 +129,6 @@ def _claims(results: dict[str, Result], folder: Path) -> list[dict[str, Any]]:
             {"claim": "at least as fast as pydensecrf2", "measured": f"{ratio:.2f} times", "holds": ratio >= 1}
         )
     return claims
-
-
-def _peers() -> Path:
-    """The interpreter of an environment that has pydensecrf2, made if missing."""
-    python, mark = PEERS / "bin" / "python", PEERS / ".installed"
-    if not mark.is_file() or mark.read_text() != "\n".join(REQUIREMENTS):
-        _say(f"installing {', '.join(REQUIREMENTS)} into {PEERS} (some minutes)")
-        venv.create(PEERS, with_pip=True)
-        subprocess.run([python, "-m", "pip", "install", "--quiet", *REQUIREMENTS], check=True)
-        mark.write_text("\n".join(REQUIREMENTS))
-    return python
 
 
 def _say(line: str) -> None:

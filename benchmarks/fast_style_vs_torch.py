@@ -11,10 +11,8 @@ import dataclasses
 import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
-import venv
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,7 +23,7 @@ os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
 
 import keras
 import numpy as np
-from interleaved import Contestant, Result, race
+from interleaved import Contestant, Result, peer_python, race
 
 from kerasmodels import weights
 from kerasmodels.apps import provenance
@@ -75,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     out = options.out or (BUILD / "fast_style_vs_torch.quick.json" if options.quick else RESULT)
 
     nets = _nets(options.preset)
-    python = _peers()
+    python = peer_python(PEERS, REQUIREMENTS, _say)
     report: dict[str, Any] = {
         "measured": provenance.now(),
         "machine": provenance.machine(),
@@ -117,18 +115,6 @@ def _say(line: str) -> None:
 
 
 # --- preparation ------------------------------------------------------------------------------------------------------
-
-
-def _peers() -> Path:
-    """The interpreter of an environment that has the peers, made if missing."""
-    python, mark = PEERS / "bin" / "python", PEERS / ".installed"
-    wanted = "\n".join(REQUIREMENTS)
-    if not mark.is_file() or mark.read_text() != wanted:
-        _say(f"installing {', '.join(REQUIREMENTS)} into {PEERS} (some minutes)")
-        venv.create(PEERS, with_pip=True)
-        subprocess.run([python, "-m", "pip", "install", "--quiet", *REQUIREMENTS], check=True)
-        mark.write_text(wanted)
-    return python
 
 
 def _nets(presets: Sequence[str]) -> dict[str, tuple[fast_style.Config, str | None]]:

@@ -9,9 +9,7 @@ updates of the critic and one of the generator. Networks, losses and optimizers 
 
 import argparse
 import os
-import subprocess
 import sys
-import venv
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,7 @@ from typing import Any
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
 
-from interleaved import Contestant, race
+from interleaved import Contestant, peer_python, race
 
 from kerasmodels import weights
 from kerasmodels.apps import provenance
@@ -41,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, help=f"default: {RESULT.relative_to(HERE.parent)}")
     options = parser.parse_args(arguments)
     rounds = 2 if options.quick else options.rounds
-    python = options.python or _peers()
+    python = options.python or peer_python(PEERS, REQUIREMENTS, _say)
     sizes = {"cyclegan 64": (64, 1)} if options.quick else {"cyclegan 128": (128, 6), "cyclegan 256": (256, 9)}
     jobs: dict[str, dict[str, Any]] = {
         name: {"task": "cyclegan", "size": size, "blocks": blocks} for name, (size, blocks) in sizes.items()
@@ -86,17 +84,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(f"{claim['claim']}: {ratio:.2f} times ({'holds' if ratio > 1 else 'DOES NOT HOLD'})")
     out = options.out or (BUILD / "gan_vs_torch.quick.json" if options.quick else RESULT)
     _say(f"wrote {weights.write_json(out, report)}")
-
-
-def _peers() -> Path:
-    """The interpreter of an environment that has PyTorch, made if missing."""
-    python, mark = PEERS / "bin" / "python", PEERS / ".installed"
-    if not mark.is_file() or mark.read_text() != "\n".join(REQUIREMENTS):
-        _say(f"installing {', '.join(REQUIREMENTS)} into {PEERS} (some minutes)")
-        venv.create(PEERS, with_pip=True)
-        subprocess.run([python, "-m", "pip", "install", "--quiet", *REQUIREMENTS], check=True)
-        mark.write_text("\n".join(REQUIREMENTS))
-    return python
 
 
 def _say(line: str) -> None:

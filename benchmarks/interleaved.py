@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+import venv
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -71,6 +72,17 @@ def _stay_on_cores(count: int) -> None:
 
 
 # --- in the driver ----------------------------------------------------------------------------------------------------
+
+
+def peer_python(folder: Path, requirements: Sequence[str], say: Callable[[str], None]) -> Path:
+    """The interpreter of an environment that has the peers, made in `folder` if missing."""
+    python, mark, wanted = folder / "bin" / "python", folder / ".installed", "\n".join(requirements)
+    if not mark.is_file() or mark.read_text() != wanted:
+        say(f"installing {', '.join(requirements)} into {folder} (some minutes)")
+        venv.create(folder, with_pip=True)
+        subprocess.run([python, "-m", "pip", "install", "--quiet", *requirements], check=True)
+        mark.write_text(wanted)
+    return python
 
 
 @dataclass(frozen=True)

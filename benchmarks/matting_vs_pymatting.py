@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from interleaved import Contestant, Job, Prepared, Result, race, serve
+from interleaved import Contestant, Job, Prepared, Result, peer_python, race, serve
 
 HERE = Path(__file__).resolve().parent
 RESULT = HERE / "results" / "matting_vs_pymatting.json"
@@ -109,9 +109,6 @@ def problem(width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
 def main() -> None:
     """Measure, print the table, write the JSON file."""
     # Not at the top: the peers' environment has neither us nor TensorFlow.
-    import subprocess
-    import venv
-
     from kerasmodels import weights
     from kerasmodels.apps import provenance
 
@@ -124,12 +121,7 @@ def main() -> None:
     width, height = (70, 52) if options.quick else (700, 525)
     rounds = 2 if options.quick else options.rounds
     out = options.out or (BUILD / "matting_vs_pymatting.quick.json" if options.quick else RESULT)
-    python, mark = PEERS / "bin" / "python", PEERS / ".installed"
-    if not mark.is_file() or mark.read_text() != "\n".join(REQUIREMENTS):
-        _say(f"installing {', '.join(REQUIREMENTS)} into {PEERS}")
-        venv.create(PEERS, with_pip=True)
-        subprocess.run([python, "-m", "pip", "install", "--quiet", *REQUIREMENTS], check=True)
-        mark.write_text("\n".join(REQUIREMENTS))
+    python = peer_python(PEERS, REQUIREMENTS, _say)
     image, trimap = problem(width, height)
     with tempfile.TemporaryDirectory(prefix="matting-") as temporary:
         folder = Path(temporary)

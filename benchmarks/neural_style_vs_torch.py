@@ -8,10 +8,8 @@
 
 import argparse
 import os
-import subprocess
 import sys
 import tempfile
-import venv
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +18,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
 
 import numpy as np
-from interleaved import Contestant, Result, race
+from interleaved import Contestant, Result, peer_python, race
 
 from kerasmodels import weights
 from kerasmodels.apps import provenance
@@ -50,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     height, width = (48, 64) if options.quick else (384, 512)
     rounds = 2 if options.quick else options.rounds
     out = options.out or (BUILD / "neural_style_vs_torch.quick.json" if options.quick else RESULT)
-    python = options.python or _peers()
+    python = options.python or peer_python(PEERS, REQUIREMENTS, _say)
     with tempfile.TemporaryDirectory(prefix="neural-style-") as temporary:
         contestants = _contestants(python, Path(temporary), height, width)
         results = race(contestants, rounds, options.threads, 0.2 if options.quick else 4.0, _say)
@@ -123,17 +121,6 @@ def _claims(results: dict[str, Result]) -> list[dict[str, Any]]:
             {"claim": "L-BFGS adds at most 10 % to an evaluation", "measured": f"{ratio:.3f}", "holds": ratio <= 1.1}
         )
     return claims
-
-
-def _peers() -> Path:
-    """The interpreter of an environment that has PyTorch, made if missing."""
-    python, mark = PEERS / "bin" / "python", PEERS / ".installed"
-    if not mark.is_file() or mark.read_text() != "\n".join(REQUIREMENTS):
-        _say(f"installing {', '.join(REQUIREMENTS)} into {PEERS} (some minutes)")
-        venv.create(PEERS, with_pip=True)
-        subprocess.run([python, "-m", "pip", "install", "--quiet", *REQUIREMENTS], check=True)
-        mark.write_text("\n".join(REQUIREMENTS))
-    return python
 
 
 def _say(line: str) -> None:
