@@ -1,12 +1,11 @@
 """Pictures of handwritten digits, and what scaling and turning makes of them."""
 
-import gzip
-import struct
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from kerasmodels.data.stacks import read_idx
 from kerasmodels.errors import DataError
 
 if TYPE_CHECKING:
@@ -36,7 +35,7 @@ def read_digits(folder: str | Path | None, split: Literal["train", "test"]) -> t
     """
     if folder is None:
         return _sklearn_digits(split)
-    pictures, labels = (_read_idx(Path(folder), name) for name in FILES[split])
+    pictures, labels = (read_idx(_found(Path(folder), name)) for name in FILES[split])
     if pictures.shape[1:] != (SIDE, SIDE) or labels.shape != pictures.shape[:1] or labels.max(initial=0) > 9:
         raise DataError(
             f"expected pictures of {SIDE} x {SIDE} and as many labels 0 to 9 in {folder}. "
@@ -45,20 +44,11 @@ def read_digits(folder: str | Path | None, split: Literal["train", "test"]) -> t
     return pictures[..., None], labels.astype("int32")
 
 
-def _read_idx(folder: Path, name: str) -> np.ndarray:
-    """An IDX file of bytes: 0, 0, 8, number of axes, their sizes as big-endian 32-bit numbers, the bytes."""
+def _found(folder: Path, name: str) -> Path:
     path = next((p for p in (folder / name, folder / f"{name}.gz") if p.is_file()), None)
     if path is None:
         raise DataError(f"expected MNIST's file {name} or {name}.gz in {folder}, which has neither.")
-    try:
-        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-        zeros, kind, rank = struct.unpack(">HBB", content[:4])
-        shape = struct.unpack(f">{rank}I", content[4 : 4 + 4 * rank])
-        if zeros or kind != 8:
-            raise ValueError("no bytes inside")
-        return np.frombuffer(content, "uint8", offset=4 + 4 * rank).reshape(shape)
-    except (ValueError, struct.error, EOFError, OSError) as error:
-        raise DataError(f"expected an IDX file of bytes. Received: {path} ({error}).") from error
+    return path
 
 
 def _sklearn_digits(split: str) -> tuple[np.ndarray, np.ndarray]:
