@@ -12,7 +12,6 @@ from kerasmodels.layers.pairwise import Filter
 
 NORMALIZATIONS = ("symmetric", "before", "after", "none")
 METHODS = ("lattice", "window", "exact")
-_LEAST = 1e-12
 EXACT_PIXELS = 128 * 128
 """The exact form has a matrix of the square of this many values."""
 
@@ -139,9 +138,7 @@ class DenseCRF(keras.layers.Layer):
         message = self._message(picture)
 
         def step(answer: tf.Tensor) -> tf.Tensor:
-            # Probabilities so small that they have no normal float32 would make every sum ten times as slow.
-            q = tf.maximum(tf.nn.softmax(answer), _LEAST)
-            return tf.ensure_shape(logits + message(q), logits.shape)
+            return tf.ensure_shape(logits + message(tf.nn.softmax(answer)), logits.shape)
 
         if self.method == "window" and self.iterations > 1:
             # A loop: hundreds of operators an iteration would make a large file.
