@@ -353,15 +353,11 @@ def test_samples_while_training(case: Case, whole: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("form", "precision", "others"),
+    ("form", "precision"),
     [
-        *(pytest.param(*each, False, id="-".join(each)) for each in EVERY_ARTIFACT),
-        # Of several servables, the reduced precisions of the first are tested always.
-        *(
-            pytest.param(*each, True, id="-".join((*each, "others")), marks=pytest.mark.slow)
-            for each in EVERY_ARTIFACT
-            if each[1] != "fp32"
-        ),
+        # Each takes a conversion and a run, in processes of their own: the reduced precisions are slow tests.
+        pytest.param(*each, id="-".join(each), marks=[pytest.mark.slow] if each[1] != "fp32" else [])
+        for each in EVERY_ARTIFACT
     ],
 )
 def test_artifact(
@@ -370,11 +366,9 @@ def test_artifact(
     exported: Callable[[str, str], Exported],
     form: str,
     precision: str,
-    others: bool,
 ) -> None:
     """Executed in its own runtime in a fresh process, and equal; or refused, which only a reduced precision may be."""
-    every = list(case.servables(model).items())
-    for name, servable in every[1:] if others else every if precision == "fp32" else every[:1]:
+    for name, servable in case.servables(model).items():
         why = servable.lacks(form, precision)
         if why:
             with pytest.raises(UsageError, match=re.escape(why)):
