@@ -87,7 +87,7 @@ def solve_alpha(
         right, start = softness * values, values
         diagonal = diagonal + softness * known
     rough_system = part(_system(rough, tf.cast(known, tf.float32), softness))
-    precondition = _multigrid(rough_system, near, diagonal, image, known, part)
+    precondition = _multigrid(rough_system, near, diagonal, image, known, part, compiled)
     x, residual, count = _conjugate_gradients(system, precondition, right, start, iterations, tolerance, part)
     return Solution(x if softness is not None else values + unknown * x, residual, count)
 
@@ -179,6 +179,7 @@ def _multigrid(
     image: tf.Tensor,
     known: tf.Tensor,
     part: Callable[[Any], Any],
+    fused: bool,
 ) -> Operator:
     """residual -> roughly the solution. It computes in float32, which is enough for a direction.
 
@@ -188,11 +189,12 @@ def _multigrid(
         diagonal: (N, H, W, 1), of the system.
         image, known: see `solve_alpha`.
         part: see `_part`.
+        fused: see `_Level`.
     """
     near, diagonal, image, known = (tf.cast(x, tf.float32) for x in (near, diagonal, image, known))
     # What a tile's coefficients mean at each pixel. What is known needs no correction.
     basis = (1.0 - known) * tf.concat([tf.ones_like(known), image - 0.5], axis=-1)
-    levels = _levels(_filled(near), _filled(basis))
+    levels = _levels(_filled(near), _filled(basis), fused)
     weight = _PIXEL_DAMPING / diagonal
 
     @part
@@ -223,13 +225,21 @@ class _Level(NamedTuple):
     Args:
         matrix: (N, h, w, 144), what a tile's coefficients take from those around it: 4 to, 4 from, 9 neighbours.
         inverse: (N, h, w, 16), of the blocks of a tile with itself: 4 to, 4 from.
+        fused: XLA will make one pass of a product's many operations; else few operations are better.
     """
 
     matrix: tf.Tensor
     inverse: tf.Tensor
+    fused: bool
 
     def product(self, x: tf.Tensor) -> tf.Tensor:
         """(N, h, w, 4) -> same."""
+        if self.fused:
+            n, height, width, _ = _sizes(x)
+            padded = tf.pad(x, [[0, 0], [1, 1], [1, 1], [0, 0]])
+            around = [padded[:, i : i + height, j : j + width, None, :] for i in range(3) for j in range(3)]
+            matrix = tf.reshape(self.matrix, [n, height, width, 4, 4, 9])
+            return tf.add_n([tf.reduce_sum(matrix[..., k] * there, axis=-1) for k, there in enumerate(around)])
         seen = tf.nn.conv2d(x, _looks(3, 4), 1, "SAME")
         return tf.nn.conv2d(self.matrix * tf.concat([seen] * 4, axis=-1), _sums(36, 4), 1, "VALID")
 
@@ -250,7 +260,7 @@ def _cycle(levels: list[_Level], residual: tf.Tensor) -> tf.Tensor:
     return x
 
 
-def _levels(near: tf.Tensor, basis: tf.Tensor) -> list[_Level]:
+def _levels(near: tf.Tensor, basis: tf.Tensor, fused: bool = False) -> list[_Level]:
     """Basis^T L Basis for each grid, from the finest on."""
     diagonal = tf.reduce_sum(near, axis=-1, keepdims=True)
     row = tf.concat([-near[..., :12], diagonal, -near[..., 12:]], axis=-1)
@@ -278,7 +288,7 @@ def _levels(near: tf.Tensor, basis: tf.Tensor) -> list[_Level]:
         [_tiles(block) for block in own],
     )
     return [
-        _Level(matrix, tf.reshape(inverse, _sizes(block)))
+        _Level(matrix, tf.reshape(inverse, _sizes(block)), fused)
         for matrix, inverse, block in zip(matrices, inverses, own, strict=True)
     ]
 
