@@ -186,7 +186,7 @@ class _Played:
 
 def gaussians(data: Path | None, figures: Path, quick: bool) -> Sequence[Row]:
     """The second paper's toy (figure 1 there): its networks, batch, learning rate and penalty; fewer steps."""
-    steps = 150 if quick else 4500
+    steps = 150 if quick else 5000
     played = {
         "WGAN, gradient penalty": _play(WASSERSTEIN, steps, penalty=0.1),
         "GAN": _play(STANDARD, steps, critic_steps=1),
@@ -244,8 +244,7 @@ def _play(game: Game, steps: int, penalty: float | None = None, critic_steps: in
         return tf.constant(random.standard_normal((batch, 2)), tf.float32)
 
     for step in range(1, steps + 1):
-        # The critic must be good before its estimate means anything: the first paper's code begins so too.
-        for _ in range(100 if critic_steps > 1 and step <= 25 else critic_steps):
+        for _ in range(critic_steps):
             real = tf.constant(eight_gaussians(batch, random), tf.float32)
             improve_critic(real, made(latent()), _mix(random, batch))
         if step % max(1, steps // 60) == 0:
