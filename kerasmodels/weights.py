@@ -282,7 +282,7 @@ def ship_preset(folder: str | Path, name: str, *, line: str, data: str, licence:
         "license": licence,
         "seed": trained.card["seed"],
         "steps": trained.card["steps"],
-        "seconds": round(seconds),
+        "seconds": max(1, round(seconds)),
         "metrics": trained.card["metrics"],
         "versions": trained.card["versions"],
         "parameters": model.count_params(),

@@ -14,6 +14,11 @@ RANDOM = np.random.default_rng(0)
 ROIS = np.array([[0, 3, 2, 60, 50], [1, -20, -9, 30, 200], [1, 90, 50, 91, 51], [0, 17, 33, 18, 90]], "float32")
 
 
+@pytest.fixture(autouse=True)
+def same_numbers_whatever_ran_before(monkeypatch):
+    monkeypatch.setitem(globals(), "RANDOM", np.random.default_rng(0))
+
+
 def normal(*shape, spread=1.0):
     return RANDOM.normal(0, spread, shape).astype("float32")
 
