@@ -59,7 +59,7 @@ def main(argv: Sequence[str]) -> Outcome:
         began = time.perf_counter()
         rows, figures = _measure(experiment, options, out)
         measured = {
-            "command": line("reproduce", argv),
+            "command": line("reproduce", [_name_of(argument) for argument in argv]),
             "quick": options.quick,
             "seed": getattr(family.config(), "seed", None),
             "seconds": round(time.perf_counter() - began, 1),
@@ -96,6 +96,12 @@ def _measure(experiment: Experiment, options: Options, out: Path) -> tuple[list[
             target = out / figure.relative_to(folder)
             write_atomic(target, functools.partial(_copy, figure))
         return rows, [figure.relative_to(folder).as_posix() for figure in figures]
+
+
+def _name_of(argument: str) -> str:
+    """An absolute path by its last part: results are passed on, and where one machine keeps its data helps nobody."""
+    flag, equals, value = argument.rpartition("=")
+    return flag + equals + Path(value).name if Path(value).is_absolute() else argument
 
 
 def _copy(source: Path, target: IO[bytes]) -> None:

@@ -123,6 +123,7 @@ def test_results_were_written_by_the_command() -> None:
         if "rows" in result:
             assert {row["experiment"] for row in result["rows"]} == result["measured"].keys()
             assert all(m["command"].startswith("kerasmodels reproduce ") for m in result["measured"].values())
+            assert not re.search(r"[ =]/", " ".join(m["command"] for m in result["measured"].values())), file
             experiments = registry.family(result["family"]).experiments
             for name, measured in result["measured"].items():
                 there = {figure for figure in measured["figures"] if (file.parent / figure).is_file()}

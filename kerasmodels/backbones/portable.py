@@ -14,6 +14,7 @@ either has no built-in counterpart in LiteRT and ONNX or a slow one. The gradien
 Only in the last case, ties, does it differ from TensorFlow's, which picks one of the places.
 """
 
+import abc
 from collections.abc import Mapping
 from typing import Any
 
@@ -104,20 +105,20 @@ class PortableVGG:
         return found
 
 
-class _Step:
+class _Step(abc.ABC):
     """A layer with its gradient: (gradient of the output, input, output) -> gradient of the input."""
 
     def __init__(self, layer: Any):
         self.layer, self.name = layer, layer.name
 
-    def prepare(self) -> None:
-        pass
+    def prepare(self) -> None:  # noqa: B027
+        """Before the loop, once; most layers have nothing to do."""
 
     def forward(self, x: tf.Tensor) -> tf.Tensor:
         return self.layer(x)
 
-    def backward(self, g: tf.Tensor, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
-        raise NotImplementedError
+    @abc.abstractmethod
+    def backward(self, g: tf.Tensor, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor: ...
 
 
 class _Scale(_Step):

@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+import pytest
+
 
 def test_results_figures_and_provenance_are_written(command, tmp_path: Path) -> None:
     data = tmp_path / "data"
@@ -31,6 +33,15 @@ def test_results_figures_and_provenance_are_written(command, tmp_path: Path) -> 
     assert {"seed", "seconds", "date", "versions", "machine"} <= measured.keys()
     assert {"tensorflow", "keras", "python", "onnxruntime"} <= measured["versions"].keys()
     assert measured["machine"]["cores"] >= 1
+
+
+@pytest.mark.parametrize("joined", [False, True])
+def test_no_path_of_one_machine_is_kept(command, tmp_path: Path, joined: bool) -> None:
+    (tmp_path / "pictures").mkdir()
+    where = [f"--data={tmp_path / 'pictures'}"] if joined else ["--data", str(tmp_path / "pictures")]
+    _, result, _ = command("reproduce", "tiny", *where, "--only", "one")
+    kept = "--data=pictures" if joined else "--data pictures"
+    assert result["measured"]["one"]["command"] == f"kerasmodels reproduce tiny {kept} --only one"
 
 
 def test_missed_gate_exits_1(command, tmp_path: Path) -> None:

@@ -209,11 +209,14 @@ def test_warmup_requests_replay(exported: Exported, served: Any) -> None:
     assert signatures == ["serving_default", "serve_bytes"]
 
 
+WITHOUT = "tensorflow-serving-api is not installed; the test before this one reads the same records without it"
+
+
 def test_warmup_and_config_with_the_real_protocol(exported: Exported) -> None:
     """Only where tensorflow-serving-api is installed, which the library does not need."""
-    log = pytest.importorskip("tensorflow_serving.apis.prediction_log_pb2")
-    config = pytest.importorskip("tensorflow_serving.config.model_server_config_pb2")
-    text_format = pytest.importorskip("google.protobuf.text_format")
+    log = pytest.importorskip("tensorflow_serving.apis.prediction_log_pb2", reason=WITHOUT)
+    config = pytest.importorskip("tensorflow_serving.config.model_server_config_pb2", reason=WITHOUT)
+    text_format = pytest.importorskip("google.protobuf.text_format", reason=WITHOUT)
     root = exported[0] / "saved_model"
     models = text_format.Parse((root / "models.config").read_text(), config.ModelServerConfig())
     assert [(c.name, c.base_path) for c in models.model_config_list.config] == [("waves", "/models/waves")]
