@@ -1,5 +1,6 @@
 """Padding that Keras does not have."""
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -179,3 +180,20 @@ def reflect_to_multiple(x: Any, multiple: int) -> Any:
         after = (multiple - size % multiple) % multiple
         x = _take(x, _reflected(x, axis, 0, after), axis)
     return x
+
+
+def on_multiples(x: Any, multiple: int, function: Callable[[Any], Any]) -> Any:
+    """`function`, which needs heights and widths that are multiples of `multiple`, for any height and width.
+
+    Args:
+        x: (N, H, W, C), sizes known or not.
+        multiple: see `reflect_to_multiple`, which makes the function's input.
+        function: (N, H', W', C) -> (N, H', W', K).
+
+    Returns:
+        (N, H, W, K).
+    """
+    padded = reflect_to_multiple(x, multiple)
+    y = function(padded)
+    _, height, width, _ = ops.shape(x)
+    return y if padded is x else y[:, :height, :width, :]

@@ -50,7 +50,7 @@ from kerasmodels.family import (
     config_to_dict,
 )
 from kerasmodels.layers import InstanceNormalization, PolyphaseConv2D, ReflectionPadding2D, ResidualBlock, Resize2D
-from kerasmodels.layers.padding import reflect_to_multiple
+from kerasmodels.layers.padding import on_multiples
 from kerasmodels.losses import Perceptual
 from kerasmodels.optimizers import minimize_function
 
@@ -325,14 +325,8 @@ def _servables(model: FastStyle, config: Config) -> dict[str, Servable]:
     network = model.network
 
     def stylize(image: tf.Tensor) -> dict[str, tf.Tensor]:
-        size = tf.shape(image)
-        padded = reflect_to_multiple(image, 4)
-        painted = network(tf.cast(padded, tf.float32), training=False)
-        painted = tf.cast(tf.round(tf.clip_by_value(painted, 0.0, 255.0)), tf.uint8)
-        if padded is not image:
-            painted = painted[:, : size[1], : size[2], :]
-            painted.set_shape((*image.shape[:3], 3))
-        return {"stylized": painted}
+        painted = on_multiples(image, 4, lambda x: network(tf.cast(x, tf.float32), training=False))
+        return {"stylized": tf.cast(tf.round(tf.clip_by_value(painted, 0.0, 255.0)), tf.uint8)}
 
     shape = ("batch", "height", "width", 3)
     return {

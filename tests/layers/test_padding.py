@@ -4,7 +4,7 @@ import pytest
 import tensorflow as tf
 
 from kerasmodels.layers import ReflectionPadding1D, ReflectionPadding2D, ReflectionPadding3D
-from kerasmodels.layers.padding import reflect_to_multiple
+from kerasmodels.layers.padding import on_multiples, reflect_to_multiple
 
 PICTURE = np.random.default_rng(0).normal(size=(2, 7, 5, 3)).astype("float32")
 
@@ -99,3 +99,20 @@ def test_symbolic_shape():
     assert ReflectionPadding2D(((1, 2), (3, 4)))(keras.Input((None, 10, 3))).shape == (None, None, 17, 3)
     assert ReflectionPadding1D((1, 2))(keras.Input((10, 3))).shape == (None, 13, 3)
     assert ReflectionPadding3D(1)(keras.Input((None, 10, 4, 3))).shape == (None, None, 12, 6, 3)
+
+
+@pytest.mark.parametrize("shape", [(8, 12), (7, 10), (None, None)], ids=["whole", "odd", "unknown"])
+def test_a_function_of_whole_multiples_for_any_size(shape):
+    x = np.random.default_rng(0).normal(size=(2, *(side or 9 for side in shape), 3)).astype("float32")
+    seen = []
+
+    def doubled(padded):
+        seen.append(tuple(padded.shape[1:3]))
+        return 2 * padded[..., :1]
+
+    def call(x):
+        return on_multiples(x, 4, doubled)
+
+    found = tf.function(call, input_signature=[tf.TensorSpec((2, *shape, 3))])(x)
+    np.testing.assert_array_equal(found, 2 * x[..., :1])
+    assert seen == [{(8, 12): (8, 12), (7, 10): (8, 12), (None, None): (None, None)}[shape]]

@@ -39,7 +39,7 @@ from kerasmodels.family import (
     config_to_dict,
 )
 from kerasmodels.layers import InstanceNormalization, PolyphaseConv2D, ReflectionPadding2D, ResidualBlock, Resize2D
-from kerasmodels.layers.padding import reflect_to_multiple
+from kerasmodels.layers.padding import on_multiples
 from kerasmodels.losses.adversarial import LEAST_SQUARES, cycle_consistency
 from kerasmodels.models.cyclegan import experiments
 from kerasmodels.training.image_pool import ImagePool
@@ -427,14 +427,8 @@ def _servables(model: CycleGAN, config: Config) -> dict[str, Servable]:
 
 def _servable(network: keras.Model, name: str, config: Config) -> Servable:
     def translate(image: tf.Tensor) -> dict[str, tf.Tensor]:
-        size = tf.shape(image)
-        padded = reflect_to_multiple(image, 4)
-        made = network(_unit(padded), training=False)
-        made = tf.cast(tf.round(_bytes(made)), tf.uint8)
-        if padded is not image:
-            made = made[:, : size[1], : size[2], :]
-            made.set_shape((*image.shape[:3], 3))
-        return {"translated": made}
+        made = on_multiples(image, 4, lambda x: network(_unit(x), training=False))
+        return {"translated": tf.cast(tf.round(_bytes(made)), tf.uint8)}
 
     shape = ("batch", "height", "width", 3)
     return Servable(

@@ -13,7 +13,7 @@ from kerasmodels.data.segmentation import IGNORE, count_labels, label_pairs, seg
 from kerasmodels.errors import UsageError, WeightsError
 from kerasmodels.family import Datasets, Servable, TensorSpec, config_to_dict
 from kerasmodels.layers import ReflectionPadding2D
-from kerasmodels.layers.padding import reflect_to_multiple
+from kerasmodels.layers.padding import on_multiples
 from kerasmodels.models.dilated_net.caffe import load_caffemodel
 from kerasmodels.models.dilated_net.config import Config
 from kerasmodels.models.dilated_net.network import context_module, front_end, vgg_for_front_end
@@ -176,11 +176,11 @@ def servables(model: DilatedNet, config: Config) -> dict[str, Servable]:
     around = ReflectionPadding2D(config.margin)
 
     def segment(image: tf.Tensor) -> dict[str, tf.Tensor]:
-        size = tf.shape(image)
-        padded = reflect_to_multiple(image, 8)
-        logits = model(tf.cast(around(padded), tf.float32), training=False)
-        large = tf.image.resize(logits, tf.shape(padded)[1:3], "bilinear")[:, : size[1], : size[2], :]
-        large.set_shape((*image.shape[:3], config.classes))
+        def large_logits(x: tf.Tensor) -> tf.Tensor:
+            logits = model(tf.cast(around(x), tf.float32), training=False)
+            return tf.image.resize(logits, tf.shape(x)[1:3], "bilinear")
+
+        large = on_multiples(image, 8, large_logits)
         return {
             "labels": tf.argmax(large, axis=3, output_type=tf.int32),
             "probabilities": tf.nn.softmax(large),
