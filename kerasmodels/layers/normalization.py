@@ -79,14 +79,12 @@ class InstanceNormalization(keras.layers.Layer):
         rank = len(inputs.shape)
         channel_axis = self.axis % rank
         positions = [a for a in range(1, rank) if a != channel_axis]
-        x = ops.cast(inputs, "float32")
-        mean = ops.mean(x, axis=positions, keepdims=True)
-        centred = ops.subtract(x, mean)
-        factor = ops.rsqrt(ops.mean(ops.square(centred), axis=positions, keepdims=True) + self.epsilon)
         per_channel = [-1 if a == channel_axis else 1 for a in range(1, rank)]
+        given = [ops.cast(inputs, "float32")]
         if self.scale:
-            factor = ops.multiply(factor, ops.reshape(ops.cast(self.gamma, "float32"), (1, *per_channel)))
-        y = ops.multiply(centred, factor)
+            given.append(ops.reshape(ops.cast(self.gamma, "float32"), (1, *per_channel)))
+        normalize = _with_short_gradient if keras.backend.backend() == "tensorflow" else _normalized
+        y = normalize(positions, self.epsilon, *given)
         if self.center:
             y = ops.add(y, ops.reshape(ops.cast(self.beta, "float32"), (1, *per_channel)))
         return ops.cast(y, inputs.dtype)
@@ -103,3 +101,38 @@ class InstanceNormalization(keras.layers.Layer):
             "gamma_initializer": keras.initializers.serialize(self.gamma_initializer),
             "axis": self.axis,
         }
+
+
+def _statistics(positions: list[int], epsilon: float, x: Any) -> tuple[Any, Any]:
+    """x less its mean, and one over the deviation."""
+    centred = ops.subtract(x, ops.mean(x, axis=positions, keepdims=True))
+    return centred, ops.rsqrt(ops.mean(ops.square(centred), axis=positions, keepdims=True) + epsilon)
+
+
+def _normalized(positions: list[int], epsilon: float, x: Any, gamma: Any = None) -> Any:
+    centred, factor = _statistics(positions, epsilon, x)
+    return ops.multiply(centred, factor if gamma is None else ops.multiply(factor, gamma))
+
+
+def _with_short_gradient(positions: list[int], epsilon: float, *given: Any) -> Any:
+    """`_normalized`, with its gradient written out: half as many passes over the positions as TensorFlow's."""
+    import tensorflow as tf
+
+    @tf.custom_gradient
+    def normalized(x: Any, gamma: Any = None) -> Any:
+        centred, factor = _statistics(positions, epsilon, x)
+        scaled = factor if gamma is None else factor * gamma
+
+        def gradient(dy: Any) -> Any:
+            unit = centred * factor
+            mean = tf.reduce_mean(dy, positions, keepdims=True)
+            along = tf.reduce_mean(dy * unit, positions, keepdims=True)
+            dx = scaled * (dy - mean - unit * along)
+            if gamma is None:
+                return dx
+            count = tf.cast(tf.size(x) // tf.size(along), dy.dtype)
+            return dx, count * tf.reduce_sum(along, 0, keepdims=True)
+
+        return centred * scaled, gradient
+
+    return normalized(*given)

@@ -1,6 +1,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from kerasmodels.layers import InstanceNormalization
 
@@ -45,6 +46,34 @@ def test_statistics_stay_float32_under_mixed_precision():
     y = np.asarray(layer(x), "float32")
     assert keras.backend.standardize_dtype(layer(x).dtype) == "float16"
     assert abs(y.std() - 1) < 0.1
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("scale", [False, True])
+def test_first_and_second_gradients_are_those_of_the_formula(scale, compiled):
+    random = np.random.default_rng(5)
+    x, w = (tf.constant(random.normal(0, 1, (2, 5, 4, 3)), tf.float32) for _ in range(2))
+    layer = InstanceNormalization(scale=scale, center=False, gamma_initializer="random_uniform")
+    layer.build(x.shape)
+    gamma = layer.gamma.value if scale else tf.ones(3)
+
+    def formula(x):
+        mean, variance = tf.nn.moments(x, (1, 2), keepdims=True)
+        return (x - mean) * tf.math.rsqrt(variance + layer.epsilon) * gamma
+
+    def gradients(function):
+        with tf.GradientTape() as outer:
+            outer.watch([x, gamma])
+            with tf.GradientTape() as inner:
+                inner.watch([x, gamma])
+                y = tf.reduce_sum(w * tf.sin(function(x)))
+            first = inner.gradient(y, [x, gamma] if scale else [x])
+            length = sum(tf.reduce_sum(part**2) for part in first)
+        return [*first, outer.gradient(length, x)]
+
+    ours, expected = ((tf.function(gradients) if compiled else gradients)(f) for f in (layer, formula))
+    for got, wanted in zip(ours, expected, strict=True):
+        np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-4 * float(tf.reduce_max(abs(wanted))))
 
 
 def test_learns_nothing_without_scale_and_center():

@@ -125,6 +125,18 @@ VARIANTS = {
 # --- networks ---------------------------------------------------------------------------------------------------------
 
 
+@keras.saving.register_keras_serializable("kerasmodels")
+class _WithoutFirst(layers.Layer):
+    """Without the first row and the first column: `Cropping2D`, whose gradient uses one core only."""
+
+    def call(self, inputs: Any) -> Any:
+        return tf.slice(inputs, (0, 1, 1, 0), (-1, -1, -1, -1))
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        n, *sizes, c = input_shape
+        return (n, *(None if size is None else size - 1 for size in sizes), c)
+
+
 def _normal() -> keras.initializers.Initializer:
     return keras.initializers.RandomNormal(0.0, 0.02)
 
@@ -151,7 +163,7 @@ def _generator(config: Config, dtype: str, name: str) -> keras.Model:
         x = layers.Conv2DTranspose(
             filters, 3, 2, "valid", kernel_initializer=_normal(), dtype=dtype, name=f"{name}_{label}"
         )(x)
-        return layers.Cropping2D(((1, 0), (1, 0)), dtype=dtype, name=f"{name}_{label}_crop")(x)
+        return _WithoutFirst(dtype=dtype, name=f"{name}_{label}_crop")(x)
 
     x = given = keras.Input((None, None, 3), name="picture")
     x = normalized(convolution(x, config.filters, 7, "first", reflect=True), "first")
@@ -252,22 +264,22 @@ class CycleGAN(keras.Model):
         a, b = (_unit(pictures) for pictures in data)
         config = self.config
         with tf.GradientTape() as tape:
-            as_b, as_a = self.a_to_b(a, training=True), self.b_to_a(b, training=True)
+            if config.identity_weight:
+                # Each generator is given pictures of the kind that it makes, too.
+                (as_b, same_b), (as_a, same_a) = _answers(self.a_to_b, a, b), _answers(self.b_to_a, b, a)
+                identity = cycle_consistency(b, same_b) + cycle_consistency(a, same_a)
+            else:
+                as_b, as_a, identity = self.a_to_b(a, training=True), self.b_to_a(b, training=True), tf.zeros(())
             adversarial = LEAST_SQUARES.generator(self.judge_b(as_b)) + LEAST_SQUARES.generator(self.judge_a(as_a))
             back_a, back_b = self.b_to_a(as_b, training=True), self.a_to_b(as_a, training=True)
             cycle = cycle_consistency(a, back_a) + cycle_consistency(b, back_b)
             loss = config.adversarial_weight * adversarial + config.cycle_weight * cycle
-            identity = tf.zeros(())
-            if config.identity_weight:
-                # Each generator is given pictures of the kind that it makes.
-                identity = cycle_consistency(b, self.a_to_b(b, training=True))
-                identity += cycle_consistency(a, self.b_to_a(a, training=True))
-                loss += config.cycle_weight * config.identity_weight * identity
+            loss += config.cycle_weight * config.identity_weight * identity
         self.optimizer.apply(tape.gradient(loss, self._generators()), self._generators())
         shown_a, shown_b = self._pools["a"](as_a), self._pools["b"](as_b)
         with tf.GradientTape() as tape:
-            wrong_a = LEAST_SQUARES.judge(self.judge_a(a), self.judge_a(shown_a))
-            wrong_b = LEAST_SQUARES.judge(self.judge_b(b), self.judge_b(shown_b))
+            wrong_a = LEAST_SQUARES.judge(*_answers(self.judge_a, a, shown_a))
+            wrong_b = LEAST_SQUARES.judge(*_answers(self.judge_b, b, shown_b))
             wrong = wrong_a + wrong_b
         self.judge_optimizer.apply(tape.gradient(wrong, self._judges()), self._judges())
         for name, value in zip(self._term_means, (loss, adversarial, cycle, identity, wrong_a, wrong_b), strict=True):
@@ -293,6 +305,12 @@ class CycleGAN(keras.Model):
 
     def get_config(self) -> dict[str, Any]:
         return {"name": self.name, "config": config_to_dict(self.config), "precision": self.precision}
+
+
+def _answers(network: keras.Model, first: Any, second: Any) -> list[Any]:
+    """The network's answers to two batches, in one pass, which takes less time than two."""
+    together = network(tf.concat([first, second], axis=0), training=True)
+    return tf.split(together, [tf.shape(first)[0], tf.shape(second)[0]], num=2)
 
 
 def _unit(pictures: Any) -> Any:
