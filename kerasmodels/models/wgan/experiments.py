@@ -244,7 +244,9 @@ def _play(game: Game, steps: int, penalty: float | None = None, critic_steps: in
         return tf.constant(random.standard_normal((batch, 2)), tf.float32)
 
     for step in range(1, steps + 1):
-        for _ in range(critic_steps):
+        # A critic of several steps is trained to its best before the generator begins to move, as in the authors' code.
+        first = critic_steps > 1 and step <= 25
+        for _ in range(100 if first else critic_steps):
             real = tf.constant(eight_gaussians(batch, random), tf.float32)
             improve_critic(real, made(latent()), _mix(random, batch))
         if step % max(1, steps // 60) == 0:
