@@ -271,8 +271,7 @@ def ship_preset(folder: str | Path, name: str, *, line: str, data: str, licence:
     worst = max(float(e.max()) for e in errors)
     mean_square = max(float(np.mean(e**2)) for e in errors)
     # Where files lay on the machine that trained is nobody's business.
-    paths = ("style", "photos", "start_from", "vgg", "content", "masks", "style_masks")
-    shown = {k: _file_name(v) if k in paths else v for k, v in trained.config.items()}
+    shown = {k: _file_name(v) for k, v in trained.config.items()}
     card = {
         "line": line,
         "family": trained.family,
@@ -309,7 +308,7 @@ def _history(trained: Trained) -> tuple[list[str], float]:
 
 
 def _file_name(value: Any) -> Any:
-    """The name of a file or folder without where it lies; of each, in a list. A preset's name stays."""
+    """The name of a file or folder without where it lies; of each, in a list. All other values stay."""
     if isinstance(value, list | tuple):
         return [_file_name(v) for v in value]
-    return Path(value).name if value and Path(value).exists() else value
+    return Path(value).name if isinstance(value, str) and value and Path(value).exists() else value

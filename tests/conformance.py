@@ -492,9 +492,12 @@ def test_presets_are_small_together() -> None:
 def test_golden_outputs(case: Case) -> None:
     """Inputs, weights and code of today give yesterday's answers, presets included."""
     kept = weights.load_npz(golden.FOLDER / f"{case.family.name}.npz")
-    given = {key.removeprefix("input/"): value for key, value in kept.items() if key.startswith("input/")}
+
+    def inputs(beginning: str) -> dict[str, np.ndarray]:
+        return {key.removeprefix(beginning): kept[key] for key in kept if key.startswith(beginning)}
+
     again = "run `python -m tests.golden.make` and look at what changed"
-    expected = {key for key in kept if not key.startswith("input/")}
+    expected = {key for key in kept if not key.startswith("input")}
     seen = set()
     for label, (config, model) in golden.models(case.family.name).items():
         atol = {
@@ -502,6 +505,7 @@ def test_golden_outputs(case: Case) -> None:
             for servable, row in case.family.servables(model, config).items()
             for spec in row.outputs
         }
+        given = inputs("input/") | inputs(f"input of {label}/")
         for key, value in golden.answers(case.family, config, model, given).items():
             seen.add(f"{label}/{key}")
             assert f"{label}/{key}" in kept, f"no golden output of {label}: {again}"

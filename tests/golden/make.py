@@ -32,14 +32,12 @@ def models(name: str) -> dict[str, tuple[Any, keras.Model]]:
     return found
 
 
-def inputs(name: str) -> dict[str, np.ndarray]:
+def inputs(name: str, config: Any, model: keras.Model) -> dict[str, np.ndarray]:
     """One example for every servable, by `servable/input`."""
-    family, tiny = registry.family(name), TINY[name]
-    servables = family.servables(family.model(tiny.config), tiny.config)
     return {
         f"{servable}/{key}": value
-        for servable, row in servables.items()
-        for key, value in row.example(tiny.dims, 0).items()
+        for servable, row in registry.family(name).servables(model, config).items()
+        for key, value in row.example(TINY[name].dims, 0).items()
     }
 
 
@@ -55,10 +53,14 @@ def answers(family: Family, config: Any, model: keras.Model, given: Mapping[str,
 def main() -> None:
     """Write the files of the named families, or of all."""
     for name in sys.argv[1:] or registry.names():
-        family, given = registry.family(name), inputs(name)
+        family, found = registry.family(name), models(name)
+        given = inputs(name, *found[RANDOM])
         arrays = {f"input/{key}": value for key, value in given.items()}
-        for label, (config, model) in models(name).items():
-            arrays |= {f"{label}/{key}": value for key, value in answers(family, config, model, given).items()}
+        for label, (config, model) in found.items():
+            # A preset of another size than the tiny config's is given inputs of its own.
+            own = {k: v for k, v in inputs(name, config, model).items() if v.shape != given[k].shape}
+            arrays |= {f"input of {label}/{key}": value for key, value in own.items()}
+            arrays |= {f"{label}/{key}": value for key, value in answers(family, config, model, given | own).items()}
         path = weights.save_npz(FOLDER / f"{name}.npz", arrays)
         print(f"{path}: {path.stat().st_size} bytes, {len(arrays)} arrays")
 
