@@ -340,16 +340,17 @@ def _build(config: Config) -> CycleGAN:
         trained = weights.find(config.start_from)
         weights.assign(model, weights.load_npz(trained.path), trained.path)
 
-    def optimizer() -> keras.optimizers.Optimizer:
-        rate: Any = config.learning_rate
-        half = config.steps // 2
-        if half:
-            ends = [config.learning_rate, 0.0]
-            rate = _Linear(ends[0], half, config.steps - half)
-        return keras.optimizers.Adam(rate, beta_1=0.5, beta_2=0.999)
-
-    model.compile(optimizer(), optimizer())
+    model.compile(*optimizers(config))
     return model
+
+
+def optimizers(config: Config) -> list[keras.optimizers.Optimizer]:
+    """The generators' and the judges': Adam, its rate falling to 0 over the second half of the steps."""
+    half = config.steps // 2
+    rate: Any = config.learning_rate
+    if half:
+        rate = _Linear(rate, half, config.steps - half)
+    return [keras.optimizers.Adam(rate, beta_1=0.5, beta_2=0.999) for _ in range(2)]
 
 
 @keras.saving.register_keras_serializable("kerasmodels")
