@@ -77,9 +77,9 @@ def _resize_tf(inputs: Any, scale: int, interpolation: str) -> Any:
 def resize_corners(x: Any, size: Any) -> Any:
     """Bilinear resizing that keeps the centres of the corner pixels where they are.
 
-    A network of stride s that pads its convolutions alike on all sides has its positions at the pixels 0, s, 2s ...: the
-    maps of a picture of s k + 1 pixels have k + 1 positions, and this enlarges them to s k + 1 without a shift
-    (`tf.image.resize` would, by up to half a stride).
+    A network of stride s that pads its convolutions alike on all sides has its positions at the pixels 0, s, 2s ...:
+    the maps of a picture of s k + 1 pixels have k + 1 positions, and this enlarges them to s k + 1 without a shift
+    (`tf.image.resize` would shift them by up to half a stride).
 
     Args:
         x: (N, h, w, C).
@@ -90,7 +90,8 @@ def resize_corners(x: Any, size: Any) -> Any:
 
     Example:
         >>> import numpy as np
-        >>> resize_corners(np.array([0.0, 8.0, 4.0], "float32").reshape(1, 1, 3, 1), (1, 5))[0, 0, :, 0].numpy().tolist()
+        >>> row = np.array([0.0, 8.0, 4.0], "float32").reshape(1, 1, 3, 1)
+        >>> resize_corners(row, (1, 5))[0, 0, :, 0].numpy().tolist()
         [0.0, 4.0, 8.0, 6.0, 4.0]
     """
     import tensorflow as tf

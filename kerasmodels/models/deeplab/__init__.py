@@ -3,14 +3,14 @@
 Chen, Papandreou, Kokkinos, Murphy, Yuille: DeepLab: Semantic Image Segmentation with Deep Convolutional Nets, Atrous
 Convolution, and Fully Connected CRFs, 2016 (PAMI 2018); kazuto1011/deeplab-pytorch, a port of it.
 
-Reproduced: VGG16 LargeFOV (20,505,429 parameters for 21 classes), VGG16 ASPP-S and ASPP-L (37,877,652), ResNet-101 ASPP
-(44,048,532), several scales with shared weights, fused by the maximum and each with a loss, the poly schedule, the
-learning rates of the last layer and of biases, frozen batch normalisation, the CRF; on CamVid, what ASPP and the CRF add.
+Reproduced: VGG16 LargeFOV (20,505,429 parameters for 21 classes), VGG16 ASPP-S and ASPP-L (37,877,652), ResNet-101
+ASPP (44,048,532), several scales with shared weights, fused by the maximum and each with a loss, the poly schedule, the
+learning rates of the last layer and of biases, frozen batch normalisation, the CRF; what ASPP and the CRF add on CamVid.
 
 | departure from the paper | why |
 |---|---|
-| all padding is symmetric and maps are enlarged from corner to corner, at every size | position i is pixel 8 i, exactly |
-| smaller scales have 8 k + 1 pixels, as in the released code; the port rounds down and shifts by half a pixel | as above |
+| all padding is symmetric and maps are enlarged from corner to corner, at every size | position i is pixel 8 i |
+| smaller scales have 8 k + 1 pixels, as in the released code; the port rounds down and shifts them | as above |
 | VGG16's fc6 and fc7 begin at random; the paper's are cut out of the classifier's | \
 VGG16's 13 convolutions are what can be had here |
 | beyond a picture's edge, crops show it mirrored, without labels; the code's are grey | the trunk sees pictures |

@@ -1,6 +1,6 @@
 """Trunks that keep a resolution of 8 or 16 pixels, and the head behind them: one functional network of Keras layers.
 
-All of them pad alike on all sides of a picture of 8 k + 1 (or 16 k + 1) pixels: position i of the maps is the pixel 8 i.
+All of them pad alike on all sides of a picture of 8 k + 1 (or 16 k + 1) pixels: position i of the maps is pixel 8 i.
 """
 
 from typing import Any

