@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-BLOCKS, WIDTH, CLASSES, RATES = (1, 2, 1, 1), 4, 5, (1, 2)
+BLOCKS, WIDTH, CLASSES, RATES = (1, 2, 1, 1), 2, 5, (1, 2)
 
 
 class Unit(nn.Sequential):

@@ -276,7 +276,7 @@ def test_deformable_layers_export_as_one_node(tmp_path):
 
 # --- weights from elsewhere -------------------------------------------------------------------------------------------
 
-PORT = deeplab.Config(classes=5, blocks=(1, 2, 1, 1), width=1 / 16, rates=(1, 2), pyramid=())
+PORT = deeplab.Config(classes=5, blocks=(1, 2, 1, 1), width=1 / 32, rates=(1, 2), pyramid=())
 
 
 @pytest.fixture
@@ -306,7 +306,7 @@ def test_answers_as_in_pytorch(port, name):
         ({"rates": (1, 2, 3)}, WeightsError, "3 branches.*Received: 2"),
         ({"blocks": (1, 2, 1, 2)}, WeightsError, r"layer5\.block2\.reduce\.conv\.weight"),
         ({"blocks": (1, 1, 1, 1)}, WeightsError, r"layer3\.block2.* as well"),
-        ({"width": 1 / 8}, WeightsError, "for conv1"),
+        ({"width": 1 / 16}, WeightsError, "for conv1"),
     ],
 )
 def test_other_networks_than_the_file_s(port, change, error, message):

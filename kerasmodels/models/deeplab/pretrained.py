@@ -87,8 +87,8 @@ def _application(config: Config, name: str, **arguments: Any) -> keras.Model:
     except Exception as error:  # Keras raises plain Exception for network failures, and many kinds for other files
         raise WeightsError(
             f"expected ImageNet's weights of {name}. Received: {error} Where Keras cannot download them, bring the "
-            "file that it names (without its top, ..._notop.h5) from another machine and give its path with --pretrained; "
-            "or train without them (--pretrained random --batch-norm trained)."
+            "file that it names (without its top, ..._notop.h5) from another machine and give its path "
+            "(--pretrained PATH), or train without them (--pretrained random --batch-norm trained)."
         ) from error
 
 
