@@ -187,7 +187,16 @@ VARIANTS = {
         names=VOC_NAMES,
     ),
     "mobile": Config(
-        trunk="efficientnet_lite0", pyramid=(), learning_rate=1e-2, steps=2000, batch=4, clip=5.0, **_CAMVID
+        trunk="efficientnet_lite0",
+        pretrained="auto",
+        pyramid=(),
+        crop=257,
+        scales=(0.75, 1.5),
+        batch=4,
+        steps=400,
+        learning_rate=2e-3,
+        clip=10.0,
+        **_CAMVID,
     ),
     "quick": Config(
         trunk="mobilenet_v2",

@@ -71,25 +71,10 @@ def sizes(data: Path | None, figures: Path, quick: bool) -> Sequence[Row]:
 # --- CamVid -----------------------------------------------------------------------------------------------------------
 
 ARMS = {"LargeFOV": (12,), "ASPP": (6, 12, 18, 24)}
-"""Rates of the branches: all else is the same."""
-_TRAINED = Config(
-    **{k: getattr(VARIANTS["aspp_l"], k) for k in ("trunk", "pyramid")},
-    classes=11,
-    ignore=(11, 255),
-    names=CAMVID_NAMES,
-    pretrained="auto",
-    head=256,
-    frozen=4,
-    crop=241,
-    scales=(0.75, 1.5),
-    steps=400,
-    batch=4,
-    learning_rate=2e-3,
-    clip=10.0,
-)
-_QUICK: dict[str, Any] = {"pretrained": "random", "width": 1 / 16, "head": 8, "frozen": 0, "crop": 65, "steps": 2}
-_SMOOTH = ((1.0, 1.0), (1.0, 3.0), (3.0, 3.0))
-_APPEARANCE = ((30.0, 5.0), (50.0, 3.0), (50.0, 8.0), (67.0, 5.0))
+"""Rates of the branches: all else is the variant `mobile`."""
+_QUICK: dict[str, Any] = {"pretrained": "random", "width": 0.1, "crop": 65, "steps": 2, "batch": 1}
+_SMOOTH = ((1.0, 1.0), (3.0, 3.0))
+_APPEARANCE = ((30.0, 5.0), (50.0, 3.0), (67.0, 6.0))
 _WEIGHTS = (2.0, 4.0, 6.0)
 
 
@@ -102,12 +87,16 @@ def camvid(data: Path | None, figures: Path, quick: bool) -> Sequence[Row]:
     guesses, seconds = {}, {}
     for name, rates in ARMS.items():
         config = dataclasses.replace(
-            _TRAINED, rates=rates, photos=folder / "train", masks=folder / "trainannot", **(_QUICK if quick else {})
+            VARIANTS["mobile"],
+            rates=rates,
+            photos=folder / "train",
+            masks=folder / "trainannot",
+            **(_QUICK if quick else {}),
         )
         model, seconds[name] = _trained(name, config)
         guesses[name] = [_guess(model, pair) for pair in test_pairs]
         if name == "ASPP":
-            crf = _chosen_crf(model, train_pairs[::4], config, quick)
+            crf = _chosen_crf(model, train_pairs[::6], config, quick)
     photos = [read_image(pair.photo) for pair in test_pairs]
     guesses["ASPP + CRF"] = [
         dense_crf.refine(photo, guess, crf) for photo, guess in zip(photos, guesses["ASPP"], strict=True)
@@ -138,7 +127,16 @@ def _trained(name: str, config: Config) -> tuple[Any, float]:
     mark = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
     folder = sources.cache().parent / "experiments" / f"deeplab-{name.lower()}-{mark}"
     begun = (folder / "run.json").is_file()
-    result = train(family, None if begun else config, folder, resume=begun, save_every=50, preview_every=0)
+    command = f"kerasmodels train deeplab --variant mobile --rates {' '.join(map(str, config.rates))}"
+    result = train(
+        family,
+        None if begun else config,
+        folder,
+        resume=begun,
+        command=command,
+        save_every=50,
+        preview_every=0,
+    )
     return result.model, result.seconds
 
 
