@@ -193,9 +193,7 @@ VARIANTS = {
         crop=257,
         scales=(0.75, 1.5),
         batch=4,
-        steps=400,
-        learning_rate=2e-3,
-        clip=10.0,
+        steps=300,
         **_CAMVID,
     ),
     "quick": Config(

@@ -134,7 +134,7 @@ def _trained(name: str, config: Config) -> tuple[Any, float]:
         folder,
         resume=begun,
         command=command,
-        save_every=50,
+        save_every=20,
         preview_every=0,
     )
     return result.model, result.seconds
