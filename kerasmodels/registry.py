@@ -72,6 +72,12 @@ ROWS = (
         "label each pixel of a photo, with convolutions that see far at full resolution",
     ),
     Row(
+        "deeplab",
+        "kerasmodels.models.deeplab",
+        "Chen, Papandreou, Kokkinos, Murphy, Yuille: DeepLab (Atrous Convolution and Fully Connected CRFs), PAMI 2018",
+        "label each pixel of a photo, with branches that see at several scales and edges that a CRF finds",
+    ),
+    Row(
         "dense_crf",
         "kerasmodels.models.dense_crf",
         "Kraehenbuehl, Koltun: Efficient Inference in Fully Connected CRFs with Gaussian Edge Potentials, NIPS 2011",

@@ -15,6 +15,7 @@ from kerasmodels.data.segmentation import write_label_map
 from kerasmodels.models import (
     closed_form_matting,
     cyclegan,
+    deeplab,
     deformable_net,
     dense_crf,
     dilated_net,
@@ -99,6 +100,15 @@ def _dilated_net_data(folder: Path) -> Mapping[str, Any]:
 def _dilated_net_task(folder: Path, run: Path | None, out: Path) -> dilated_net.RunOptions:
     picture = write_image(folder / "holiday.jpg", photo(7, 45, 62))
     return dilated_net.RunOptions(picture, out / "mask.png", run=run, overlay=out / "overlay.png", crf=True)
+
+
+# --- deeplab ----------------------------------------------------------------------------------------------------------
+
+
+def _deeplab_task(folder: Path, run: Path | None, out: Path) -> deeplab.RunOptions:
+    picture = write_image(folder / "holiday.jpg", photo(7, 45, 62))
+    results = {name: out / f"{name}.png" for name in ("overlay", "legend")}
+    return deeplab.RunOptions(picture, out / "mask.png", run=run, **results, crf=True)
 
 
 # --- deformable net ---------------------------------------------------------------------------------------------------
@@ -302,6 +312,32 @@ TINY: dict[str, Tiny] = {
         data=_dilated_net_data,
         dims={"batch": 1, "height": 12, "width": 18},
         task=_dilated_net_task,
+    ),
+    "deeplab": Tiny(
+        config=deeplab.Config(
+            classes=3,
+            names=("sky", "house", "road"),
+            blocks=(1, 1, 1, 1),
+            width=1 / 16,
+            deformable_layers=1,
+            rates=(1, 2),
+            pyramid=(0.5,),
+            crop=65,
+            steps=4,
+            batch=2,
+            learning_rate=1e-2,
+            batch_norm="trained",
+            clip=1.0,
+            crf_iterations=2,
+            crf_gaussian_compat=0.2,
+            crf_bilateral_compat=0.2,
+            crf_bilateral_sxy=20,
+            crf_radius=1,
+            crf_stride=2,
+        ),
+        data=_dilated_net_data,
+        dims={"batch": 1, "height": 21, "width": 30},
+        task=_deeplab_task,
     ),
     "dense_crf": Tiny(
         config=dense_crf.Config(labels=3, iterations=2, bilateral_sxy=20, radius=1, stride=2),

@@ -257,6 +257,30 @@ def load(network: str, weights: str | Path | Source = "auto") -> Loaded:
     return _read(network, file)
 
 
+def convolutions(
+    network: str, weights: str | Path | Source, mean: tuple[float, float, float]
+) -> dict[str, list[np.ndarray]]:
+    """The convolutions by layer name, [kernel, bias], for RGB pictures of 0-255 from which `mean` was subtracted.
+
+    Whatever else the weights expect of their input becomes a part of conv1_1. That is exact where a network pads
+    nothing, and else but for the border, where the difference of the means counts as a part of the picture.
+
+    Raises:
+        UsageError, WeightsError: see `load`.
+    """
+    loaded = load(network, weights)
+    found: dict[str, list[np.ndarray]] = {}
+    for key, value in loaded.arrays.items():
+        found.setdefault(key.split("/")[0], []).append(value)
+    kernel, bias = found["conv1_1"]
+    convention = loaded.convention
+    kernel = kernel[:, :, ::-1] if convention.channels == "bgr" else kernel
+    kernel = kernel / np.array(convention.std, "float32")[:, None]
+    shift = np.array(mean) - np.array(convention.mean)
+    found["conv1_1"] = [kernel, (bias + np.einsum("ijco,c->o", kernel, shift)).astype("float32")]
+    return found
+
+
 def convert(network: str, source: str, path: str | Path | None = None) -> Path:
     """Convert weights and put them into the cache.
 

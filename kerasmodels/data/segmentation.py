@@ -18,6 +18,16 @@ if TYPE_CHECKING:
 IGNORE = 255
 """Label of pixels that do not count, in the format of PASCAL VOC."""
 
+VOC_NAMES = (
+    *("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
+    *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
+)
+"""Labels 0 to 20 of PASCAL VOC."""
+CAMVID_NAMES = (
+    *("sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car", "pedestrian", "cyclist"),
+)
+"""Labels 0 to 10 of CamVid as SegNet numbers them; 11 is unlabelled."""
+
 _MOST_COLOURS = 64
 """An annotation with more was blended or saved with loss."""
 

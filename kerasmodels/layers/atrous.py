@@ -6,6 +6,8 @@ from typing import Any
 import keras
 from keras import layers, ops
 
+from kerasmodels.layers.dropout import NamedDropout
+
 
 class _Atrous:
     """What the three convolutions share: the name of the rate, and padding that exports as one operator."""
@@ -116,7 +118,8 @@ class AtrousSpatialPyramidPooling(layers.Layer):
         hidden: channels of layers with ReLU before the last of each branch: () for one convolution a branch, as after
             ResNet; (1024, 1024) for fc6, fc7 and fc8 of VGG16. Those after the first are 1 x 1.
         dropout: after each of them.
-        kernel_initializer: of all convolutions (paper: normal, 0.01).
+        kernel_initializer: of the last convolution of each branch (paper: normal, 0.01).
+        hidden_initializer: of those before it (the paper's are VGG16's fc6 and fc7).
 
     Shapes:
         (N, H, W, C) -> (N, H, W, filters).
@@ -142,6 +145,7 @@ class AtrousSpatialPyramidPooling(layers.Layer):
         hidden: Sequence[int] = (),
         dropout: float = 0.5,
         kernel_initializer: Any = None,
+        hidden_initializer: Any = "he_normal",
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
@@ -151,18 +155,18 @@ class AtrousSpatialPyramidPooling(layers.Layer):
         self.hidden, self.dropout = tuple(hidden), float(dropout)
         initializer = kernel_initializer or keras.initializers.RandomNormal(stddev=0.01)
         self.kernel_initializer = keras.initializers.get(initializer)
+        self.hidden_initializer = keras.initializers.get(hidden_initializer)
         self.branches = [self._branch(rate) for rate in self.rates]
 
     def _branch(self, rate: int) -> list[layers.Layer]:
         channels, steps = (*self.hidden, self.filters), list[layers.Layer]()
         for number, count in enumerate(channels):
             last = number == len(channels) - 1
+            initializer = self.kernel_initializer if last else self.hidden_initializer
             arguments: dict[str, Any] = {
                 "padding": "same",
                 "activation": None if last else "relu",
-                "kernel_initializer": self.kernel_initializer.__class__.from_config(
-                    self.kernel_initializer.get_config()
-                ),
+                "kernel_initializer": initializer.__class__.from_config(initializer.get_config()),
                 "dtype": self.dtype_policy,
                 "name": f"rate{rate}_{number + 1}",
             }
@@ -171,7 +175,9 @@ class AtrousSpatialPyramidPooling(layers.Layer):
             else:
                 steps.append(layers.Conv2D(count, 1, **arguments))
             if not last and self.dropout:
-                steps.append(layers.Dropout(self.dropout, name=f"rate{rate}_dropout{number + 1}"))
+                steps.append(
+                    NamedDropout(self.dropout, dtype=self.dtype_policy, name=f"rate{rate}_dropout{number + 1}")
+                )
         return steps
 
     def build(self, input_shape: Any) -> None:
@@ -186,7 +192,7 @@ class AtrousSpatialPyramidPooling(layers.Layer):
         for branch in self.branches:
             x = inputs
             for step in branch:
-                x = step(x, training=training) if isinstance(step, layers.Dropout) else step(x)
+                x = step(x, training=training) if isinstance(step, NamedDropout) else step(x)
             total = x if total is None else ops.add(total, x)
         return total
 
@@ -202,4 +208,5 @@ class AtrousSpatialPyramidPooling(layers.Layer):
             "hidden": self.hidden,
             "dropout": self.dropout,
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
+            "hidden_initializer": keras.initializers.serialize(self.hidden_initializer),
         }

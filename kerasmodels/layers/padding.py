@@ -166,34 +166,35 @@ def _take(x: Any, indices: Any, axis: int) -> Any:
     return ops.take(x, ops.convert_to_tensor(indices), axis=axis)
 
 
-def reflect_to_multiple(x: Any, multiple: int) -> Any:
-    """Mirror rows and columns after the last so that height and width become multiples of `multiple`.
+def reflect_to_multiple(x: Any, multiple: int, more: int = 0) -> Any:
+    """Mirror rows and columns after the last so that height and width become multiples of `multiple`, plus `more`.
 
-    (N, H, W, C), sizes known or not -> (N, H', W', C). Returns `x` itself if its known size already is.
+    (N, H, W, C), sizes known or not, at least `more` -> (N, H', W', C). Returns `x` itself if its known size already
+    is such.
     """
-    if all(size is not None and size % multiple == 0 for size in x.shape[1:3]):
+    if all(size is not None and size >= more and (size - more) % multiple == 0 for size in x.shape[1:3]):
         return x
     for axis in (1, 2):
         size = x.shape[axis]
         size = ops.shape(x)[axis] if size is None else size
         # Not -size % multiple: runtimes disagree on the sign of a negative number's remainder.
-        after = (multiple - size % multiple) % multiple
+        after = (multiple - (size - more) % multiple) % multiple
         x = _take(x, _reflected(x, axis, 0, after), axis)
     return x
 
 
-def on_multiples(x: Any, multiple: int, function: Callable[[Any], Any]) -> Any:
+def on_multiples(x: Any, multiple: int, function: Callable[[Any], Any], more: int = 0) -> Any:
     """`function`, which needs heights and widths that are multiples of `multiple`, for any height and width.
 
     Args:
         x: (N, H, W, C), sizes known or not.
-        multiple: see `reflect_to_multiple`, which makes the function's input.
+        multiple, more: see `reflect_to_multiple`, which makes the function's input.
         function: (N, H', W', C) -> (N, H', W', K).
 
     Returns:
         (N, H, W, K).
     """
-    padded = reflect_to_multiple(x, multiple)
+    padded = reflect_to_multiple(x, multiple, more)
     y = function(padded)
     _, height, width, _ = ops.shape(x)
     return y if padded is x else y[:, :height, :width, :]

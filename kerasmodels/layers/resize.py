@@ -72,3 +72,29 @@ def _resize_tf(inputs: Any, scale: int, interpolation: str) -> Any:
     resized = nearest(inputs)
     resized.set_shape(inputs.shape[:1] + [None if s is None else s * scale for s in static] + inputs.shape[3:])
     return resized
+
+
+def resize_corners(x: Any, size: Any) -> Any:
+    """Bilinear resizing that keeps the centres of the corner pixels where they are.
+
+    A network of stride s that pads its convolutions alike on all sides has its positions at the pixels 0, s, 2s ...:
+    the maps of a picture of s k + 1 pixels have k + 1 positions, and this enlarges them to s k + 1 without a shift
+    (`tf.image.resize` would shift them by up to half a stride).
+
+    Args:
+        x: (N, h, w, C).
+        size: (H, W), numbers or a tensor.
+
+    Returns:
+        (N, H, W, C) of x's dtype.
+
+    Example:
+        >>> import numpy as np
+        >>> row = np.array([0.0, 8.0, 4.0], "float32").reshape(1, 1, 3, 1)
+        >>> resize_corners(row, (1, 5))[0, 0, :, 0].numpy().tolist()
+        [0.0, 4.0, 8.0, 6.0, 4.0]
+    """
+    import tensorflow as tf
+
+    large = tf.raw_ops.ResizeBilinear(images=x, size=size, align_corners=True)
+    return tf.cast(large, x.dtype)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from kerasmodels.models.closed_form_matting import ClosedFormMatting
     from kerasmodels.models.cyclegan import CycleGAN
+    from kerasmodels.models.deeplab import DeepLab
     from kerasmodels.models.deformable_net import DeformableNet
     from kerasmodels.models.dense_crf import FullyConnectedCRF
     from kerasmodels.models.dilated_net import DilatedNet
@@ -19,6 +20,7 @@ __all__ = [
     "WGAN",
     "ClosedFormMatting",
     "CycleGAN",
+    "DeepLab",
     "DeformableNet",
     "DilatedNet",
     "FastStyle",
@@ -31,6 +33,7 @@ __all__ = [
 _MODULES = {
     "ClosedFormMatting": "closed_form_matting",
     "CycleGAN": "cyclegan",
+    "DeepLab": "deeplab",
     "DeformableNet": "deformable_net",
     "DilatedNet": "dilated_net",
     "FastStyle": "fast_style",

@@ -1,10 +1,36 @@
 """SGD as Caffe does it: a learning rate for each kind of weight, and weight decay as a part of the gradient."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import keras
 from keras import ops
+
+
+def caffe_rate(
+    learning_rate: float, policy: Literal["constant", "step", "poly"], steps: int, step_every: int, power: float = 0.9
+) -> Any:
+    """A learning rate by Caffe's policies, for each step anew.
+
+    Args:
+        learning_rate: of the first step.
+        policy: constant; step, a tenth every `step_every` steps; poly, (1 - step / steps)^power.
+        steps: of the whole training.
+        step_every: see `policy`.
+        power: see `policy` (ParseNet, DeepLab v2: 0.9).
+
+    Returns:
+        A number, or a schedule.
+
+    Example:
+        >>> round(float(caffe_rate(1e-3, "poly", steps=100, step_every=1)(50)), 6)  # 1e-3 * 0.5 ** 0.9
+        0.000536
+    """
+    if policy == "step":
+        return keras.optimizers.schedules.ExponentialDecay(learning_rate, step_every, 0.1, staircase=True)
+    if policy == "poly":
+        return keras.optimizers.schedules.PolynomialDecay(learning_rate, steps, 0.0, power=power)
+    return float(learning_rate)
 
 
 @keras.saving.register_keras_serializable("kerasmodels")

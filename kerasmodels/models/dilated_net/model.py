@@ -18,6 +18,7 @@ from kerasmodels.models.dilated_net.caffe import load_caffemodel
 from kerasmodels.models.dilated_net.config import Config
 from kerasmodels.models.dilated_net.network import context_module, front_end, vgg_for_front_end
 from kerasmodels.optimizers import LayerwiseSGD
+from kerasmodels.optimizers.layerwise_sgd import caffe_rate
 
 
 @keras.saving.register_keras_serializable("kerasmodels")
@@ -105,11 +106,7 @@ def build(config: Config) -> DilatedNet:
             model.front.get_layer(name).set_weights(arrays)
     if config.start_from is not None:
         start_from(model, config.start_from)
-    rate: Any = float(config.learning_rate)
-    if config.schedule == "step":
-        rate = keras.optimizers.schedules.ExponentialDecay(rate, config.step_every, 0.1, staircase=True)
-    elif config.schedule == "poly":
-        rate = keras.optimizers.schedules.PolynomialDecay(rate, config.steps, 0.0, power=0.9)
+    rate = caffe_rate(config.learning_rate, config.schedule, config.steps, config.step_every)
     sgd = LayerwiseSGD(rate, config.momentum, config.decay, {"bias": 2}, global_clipnorm=config.clip)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=IGNORE)
     # XLA makes convolutions slower on CPUs.
@@ -196,7 +193,7 @@ def servables(model: DilatedNet, config: Config) -> dict[str, Servable]:
                 TensorSpec("labels", shape, "int32", f"the likeliest of {config.classes} labels of each pixel"),
                 TensorSpec("probabilities", (*shape, config.classes), "float32", "of each label, 0-1", atol=1e-3),
             ),
-            example=_example_pictures,
+            example=example_pictures,
             dims={"batch": 1, "height": 240, "width": 320},
             check_dims=({"batch": 1, "height": 97, "width": 130}, {"batch": 2, "height": 64, "width": 128}),
             doc="what each pixel shows",
@@ -204,7 +201,7 @@ def servables(model: DilatedNet, config: Config) -> dict[str, Servable]:
     }
 
 
-def _example_pictures(dims: Mapping[str, int], seed: int) -> dict[str, np.ndarray]:
+def example_pictures(dims: Mapping[str, int], seed: int) -> dict[str, np.ndarray]:
     """Shapes of several colours before a gradient, with a little grain."""
     random = np.random.default_rng(seed)
     n, h, w = dims["batch"], dims["height"], dims["width"]

@@ -9,31 +9,13 @@ from keras import layers, ops
 
 from kerasmodels.backbones import sources
 from kerasmodels.layers import AtrousConvolution2D
+from kerasmodels.layers.dropout import NamedDropout
 from kerasmodels.models.dilated_net.config import Config
 
 MEAN = (116.52, 111.36, 102.93)
 """Of red, green and blue, subtracted from pictures of 0-255 (released code)."""
 MULTIPLES = {"basic": (), "large": (2, 2, 4, 8, 16, 32, 32)}
 """Channels of the context modules' layers, as multiples of C."""
-
-
-@keras.saving.register_keras_serializable("kerasmodels")
-class _Dropout(layers.Layer):
-    """`Dropout` whose random state has the layer's name; Keras numbers those of all networks of a process."""
-
-    def __init__(self, rate: float, **kwargs: Any):
-        super().__init__(**kwargs)
-        self.rate = rate
-        self.random = keras.random.SeedGenerator(name=f"{self.name}_random")
-
-    def call(self, inputs: Any, training: bool | None = None) -> Any:
-        return keras.random.dropout(inputs, self.rate, seed=self.random) if training and self.rate else inputs
-
-    def compute_output_shape(self, input_shape: Any) -> Any:
-        return input_shape
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "rate": self.rate}
 
 
 def front_end(config: Config, dtype: str | None = None, pooling: Literal["max", "avg"] = "max") -> keras.Model:
@@ -71,7 +53,7 @@ def front_end(config: Config, dtype: str | None = None, pooling: Literal["max", 
             dtype=dtype,
             name=name,
         )(x)
-        x = _Dropout(config.dropout, dtype=dtype, name=name.replace("fc", "drop"))(x)
+        x = NamedDropout(config.dropout, dtype=dtype, name=name.replace("fc", "drop"))(x)
     last = keras.initializers.RandomNormal(stddev=1e-3)
     x = layers.Conv2D(config.classes, 1, kernel_initializer=last, dtype=dtype, name="final")(x)
     return keras.Model(picture, x, name="front")
@@ -172,19 +154,7 @@ class ContextIdentity(keras.initializers.Initializer):
 def vgg_for_front_end(weights: str) -> dict[str, list[np.ndarray]]:
     """VGG16's 13 convolutions by layer name, [kernel, bias], for pictures from which `MEAN` was subtracted.
 
-    Whatever the weights expect of their input becomes a part of conv1_1: without padding, that is exact.
-
     Raises:
         WeightsError: they are not there.
     """
-    loaded = sources.load("vgg16", weights)
-    found: dict[str, list[np.ndarray]] = {}
-    for key, value in loaded.arrays.items():
-        found.setdefault(key.split("/")[0], []).append(value)
-    kernel, bias = found["conv1_1"]
-    convention = loaded.convention
-    kernel = kernel[:, :, ::-1] if convention.channels == "bgr" else kernel
-    kernel = kernel / np.array(convention.std, "float32")[:, None]
-    shift = np.array(MEAN) - np.array(convention.mean)
-    found["conv1_1"] = [kernel, (bias + np.einsum("ijco,c->o", kernel, shift)).astype("float32")]
-    return found
+    return sources.convolutions("vgg16", weights, MEAN)
