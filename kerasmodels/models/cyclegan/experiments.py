@@ -58,7 +58,7 @@ def striped(picture: np.ndarray) -> np.ndarray:
 
 def known_pairs(data: Path | None, figures: Path, quick: bool) -> Sequence[Row]:
     """Unpaired training on both kinds; then the true pairs are looked at."""
-    steps, count = (40, 40) if quick else (4000, 1000)
+    steps, count = (40, 40) if quick else (7000, 1000)
     random = np.random.default_rng(0)
     a = np.stack([shapes(SIDE, SIDE, random) for _ in range(count)])
     b = np.stack([striped(shapes(SIDE, SIDE, random)) for _ in range(count)])
