@@ -11,7 +11,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 from deformable_conv_shapes import SHAPES, arrays
-from interleaved import Job, Prepared, serve
+from interleaved import Job, Prepared, megabytes, serve
 
 
 def four_gathers(x: Any, offsets: Any, kernel: Any, bias: Any) -> Any:
@@ -91,10 +91,6 @@ def _peak(before: Callable[[], object], call: Callable[[], object]) -> float:
 
     `before` is the same on a picture of a few pixels, so that what compilers need is not counted.
     """
-
-    def megabytes(name: str) -> float:
-        with open("/proc/self/status") as file:
-            return next(int(line.split()[1]) / 1024 for line in file if line.startswith(name))
 
     before()
     held = megabytes("VmHWM")

@@ -5,7 +5,8 @@
     python benchmarks/dense_crf.py --photo FILE     # another picture than scikit-image's coffee
 
 Both begin with the unary energies and the picture, build their lattices and give probabilities; the two answers must
-agree. Beside it: our lattice built once and used again, and the windowed form in TensorFlow, LiteRT and ONNX Runtime.
+agree. Beside it: our lattice built once and used again, and the windowed form in TensorFlow, LiteRT and ONNX Runtime,
+with ConvCRF's message passing in PyTorch as its peer.
 """
 
 import argparse
@@ -30,11 +31,15 @@ from kerasmodels.models.dense_crf import FAMILY, Config, FullyConnectedCRF
 
 HERE = Path(__file__).resolve().parent
 OURS, PEER = HERE / "dense_crf_ours.py", HERE / "dense_crf_pydensecrf.py"
+TORCH = HERE / "dense_crf_torch.py"
 RESULT = HERE / "results" / "dense_crf.json"
 BUILD = HERE.parent / "build"
 PEERS = BUILD / "peers_crf"
 REQUIREMENTS = ("pydensecrf2==1.1", "numpy")
+TORCH_PEERS = BUILD / "peers_torch"
+TORCH_REQUIREMENTS = ("torch==2.13.0", "numpy")
 PEER_NAME, LATTICE = "pydensecrf2", "kerasmodels, lattice"
+TORCH_NAME, WINDOW = "ConvCRF in PyTorch", "kerasmodels, window"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -44,6 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=2, help="and cores, for each contestant")
     parser.add_argument("--photo", type=Path, help="the picture; by default scikit-image's coffee")
     parser.add_argument("--python", type=Path, help="an interpreter that has pydensecrf; by default one is installed")
+    parser.add_argument("--torch-python", type=Path, help="and one that has torch")
     parser.add_argument("--quick", action="store_true", help="100 x 75 pixels, 2 rounds, another result file")
     parser.add_argument("--out", type=Path, help=f"default: {RESULT.relative_to(HERE.parent)}")
     options = parser.parse_args(arguments)
@@ -51,9 +57,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rounds = 2 if options.quick else options.rounds
     out = options.out or (BUILD / "dense_crf.quick.json" if options.quick else RESULT)
     python = options.python or peer_python(PEERS, REQUIREMENTS, _say)
+    torch = options.torch_python or peer_python(TORCH_PEERS, TORCH_REQUIREMENTS, _say)
     with tempfile.TemporaryDirectory(prefix="dense-crf-") as temporary:
         folder = Path(temporary)
-        contestants = _contestants(python, folder, _picture(options.photo, width, height))
+        contestants = _contestants(python, torch, folder, _picture(options.photo, width, height))
         results = race(contestants, rounds, options.threads, 0.2 if options.quick else 2.0, _say)
         by_name = {result.name: result for result in results}
         report = {
@@ -89,7 +96,7 @@ def _picture(photo: Path | None, width: int, height: int) -> np.ndarray:
     return np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling.LANCZOS))
 
 
-def _contestants(python: Path, folder: Path, picture: np.ndarray) -> list[Contestant]:
+def _contestants(python: Path, torch: Path, folder: Path, picture: np.ndarray) -> list[Contestant]:
     height, width, labels = *picture.shape[:2], 21
     random = np.random.default_rng(0)
     # Scores on a coarse grid and noise, as of a network of stride 8.
@@ -109,10 +116,11 @@ def _contestants(python: Path, folder: Path, picture: np.ndarray) -> list[Contes
     )
     root = {"PYTHONPATH": str(HERE.parent)}
     job: dict[str, Any] = {"folder": str(folder)}
-    ours = [("lattice", LATTICE), ("lattice again", f"{LATTICE}, built before"), ("window", "kerasmodels, window")]
-    ours += [("litert", "kerasmodels, window, LiteRT"), ("onnx", "kerasmodels, window, ONNX Runtime")]
+    ours = [("lattice", LATTICE), ("lattice again", f"{LATTICE}, built before"), ("window", WINDOW)]
+    ours += [("litert", f"{WINDOW}, LiteRT"), ("onnx", f"{WINDOW}, ONNX Runtime")]
     return [
         Contestant(PEER_NAME, python, PEER, job),
+        Contestant(TORCH_NAME, torch, TORCH, job),
         *(Contestant(name, Path(sys.executable), OURS, {**job, "task": task}, root) for task, name in ours),
     ]
 
@@ -128,6 +136,19 @@ def _claims(results: dict[str, Result], folder: Path) -> list[dict[str, Any]]:
         claims.append(
             {"claim": "at least as fast as pydensecrf2", "measured": f"{ratio:.2f} times", "holds": ratio >= 1}
         )
+    peer = results[TORCH_NAME]
+    if peer.median:
+        theirs, mine = (np.load(folder / f"{name}.npy") for name in ("convcrf", "window"))
+        alike = float((theirs.argmax(-1) == mine.argmax(-1)).mean())
+        # Not the same filter: theirs smooths on the small field, too.
+        claims.append(
+            {"claim": "labels of the windowed forms alike", "measured": f"{100 * alike:.1f} %", "holds": alike >= 0.8}
+        )
+        for name in (WINDOW, f"{WINDOW}, LiteRT", f"{WINDOW}, ONNX Runtime"):
+            if results[name].median:
+                ratio = peer.median / (results[name].median or 1.0)
+                claim = f"{name}: faster than ConvCRF in PyTorch"
+                claims.append({"claim": claim, "measured": f"{ratio:.2f} times", "holds": ratio > 1})
     return claims
 
 

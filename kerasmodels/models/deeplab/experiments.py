@@ -72,7 +72,7 @@ def sizes(data: Path | None, figures: Path, quick: bool) -> Sequence[Row]:
 
 ARMS = {"LargeFOV": (12,), "ASPP": (6, 12, 18, 24)}
 """Rates of the branches: all else is the variant `mobile`."""
-_QUICK: dict[str, Any] = {"pretrained": "random", "width": 0.1, "crop": 65, "steps": 2, "batch": 1}
+_QUICK: dict[str, Any] = {"pretrained": "random", "blocks": (1,) * 7, "width": 0.1, "crop": 65, "steps": 2, "batch": 1}
 _SMOOTH = ((1.0, 1.0), (3.0, 3.0))
 _APPEARANCE = ((30.0, 5.0), (50.0, 3.0), (67.0, 6.0))
 _WEIGHTS = (2.0, 4.0, 6.0)
