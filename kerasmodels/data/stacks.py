@@ -31,9 +31,13 @@ def picture_stack(source: str | Path, height: int, width: int, channels: int) ->
     """
     source = Path(source)
     found = list(read_idx(source)) if source.is_file() else [read_image(path) for path in list_images(source)]
-    mode = "RGB" if channels == 3 else "L"
-    made = [np.asarray(_fitted(Image.fromarray(picture), height, width).convert(mode)) for picture in found]
-    return np.stack(made).reshape(len(made), height, width, channels)
+    return np.stack([fitted(picture, height, width, channels) for picture in found])
+
+
+def fitted(picture: np.ndarray, height: int, width: int, channels: int) -> np.ndarray:
+    """A picture, (H, W, 3) or (H, W) uint8, cut to a shape in the middle, then resized: (height, width, channels)."""
+    image = _fitted(Image.fromarray(picture), height, width).convert("RGB" if channels == 3 else "L")
+    return np.asarray(image).reshape(height, width, channels)
 
 
 def _fitted(picture: Image.Image, height: int, width: int) -> Image.Image:

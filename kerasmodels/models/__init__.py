@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from kerasmodels.models.deformable_net import DeformableNet
     from kerasmodels.models.dense_crf import FullyConnectedCRF
     from kerasmodels.models.dilated_net import DilatedNet
+    from kerasmodels.models.discogan import DiscoGAN
+    from kerasmodels.models.ebgan import EBGAN
     from kerasmodels.models.fast_style import FastStyle
     from kerasmodels.models.feature_patches import FeaturePatches
     from kerasmodels.models.neural_style import NeuralStyle
@@ -16,11 +18,13 @@ if TYPE_CHECKING:
     from kerasmodels.models.wgan import WGAN
 
 __all__ = [
+    "EBGAN",
     "WGAN",
     "ClosedFormMatting",
     "CycleGAN",
     "DeformableNet",
     "DilatedNet",
+    "DiscoGAN",
     "FastStyle",
     "FeaturePatches",
     "FullyConnectedCRF",
@@ -33,6 +37,8 @@ _MODULES = {
     "CycleGAN": "cyclegan",
     "DeformableNet": "deformable_net",
     "DilatedNet": "dilated_net",
+    "DiscoGAN": "discogan",
+    "EBGAN": "ebgan",
     "FastStyle": "fast_style",
     "FeaturePatches": "feature_patches",
     "FullyConnectedCRF": "dense_crf",
