@@ -14,7 +14,7 @@ from kerasmodels.data import read_image, write_image
 from kerasmodels.errors import DataError, DivergedError, UsageError
 from kerasmodels.losses import pulling_away
 from kerasmodels.models import ebgan
-from kerasmodels.models.ebgan import EBGAN, VARIANTS, Config, experiments
+from kerasmodels.models.ebgan import EBGAN, VARIANTS, Config, MarginWatch, experiments
 from kerasmodels.training import NaNStop, train
 from tests.tiny_families import TINY, photo
 
@@ -181,7 +181,7 @@ def watched(config: Config, brightness: np.ndarray, steps: int, patience: int, r
     keras.utils.set_random_seed(0)
     model = EBGAN(config)
     model.compile(*(keras.optimizers.Adam(rate, 0.5, 0.999) for _ in range(2)))
-    watch = ebgan.MarginWatch(patience=patience)
+    watch = MarginWatch(patience=patience)
     data = tf.data.Dataset.from_tensors(tf.cast(brightness, tf.float32)).repeat()
     model.fit(data, steps_per_epoch=steps, shuffle=False, verbose=0, callbacks=[watch])
     return watch.said
@@ -205,7 +205,7 @@ def test_a_hinge_that_is_never_active_is_said(capsys):
     model.compile(keras.optimizers.SGD(0.0), keras.optimizers.Adam(1e-2))
     last = model.decoder.layers[-1] if model.decoder.layers[-1].weights else model.decoder.get_layer("decoder_last")
     last.bias.assign(np.full(64, -4.0))
-    watch = ebgan.MarginWatch(patience=10)
+    watch = MarginWatch(patience=10)
     data = tf.data.Dataset.from_tensors(tf.cast(black, tf.float32)).repeat()
     model.fit(data, steps_per_epoch=30, shuffle=False, verbose=0, callbacks=[watch])
     assert watch.said == ["the hinge is never active"]
@@ -220,7 +220,7 @@ def test_nothing_is_said_of_a_margin_that_works(capsys):
 
 def test_what_the_watch_sees_are_the_steps_since_it_looked():
     model = EBGAN(SMALL)
-    watch = ebgan.MarginWatch()
+    watch = MarginWatch()
     watch.set_model(model)
     mean, seen = model.term_means["real"], []
     for value, reset in ((8.0, False), (2.0, False), (3.0, True), (5.0, False)):

@@ -117,8 +117,8 @@ def checkerboards(data: Path | None, figures: Path, quick: bool) -> Sequence[Row
     low, high = max(scores["resize"]), min(scores["transposed"])
     return [
         Row(
-            f"untrained, {seeds} seeds: grid frequencies of the upsampling above the spectrum around them, dB, the least "
-            "of transposed convolutions",
+            f"untrained, {seeds} seeds: frequencies of the upsampling's grid above those around them, dB, the least of "
+            "transposed convolutions",
             "not given",
             round(high, 2),
             ">= 10",

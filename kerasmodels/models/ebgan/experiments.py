@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import keras
 import numpy as np
@@ -17,10 +17,10 @@ from kerasmodels.data.grids import latents, tiled
 from kerasmodels.data.plots import plot
 from kerasmodels.family import Row
 from kerasmodels.losses.adversarial import STANDARD, energy, pulling_away
-
-if TYPE_CHECKING:
-    from kerasmodels.models.ebgan import EBGAN, Config
-
+from kerasmodels.models.ebgan.config import VARIANTS, Config
+from kerasmodels.models.ebgan.model import EBGAN, known, stream
+from kerasmodels.models.ebgan.networks import encoder, generator
+from kerasmodels.models.ebgan.task import looked_at
 
 # --- the theorems -----------------------------------------------------------------------------------------------------
 
@@ -209,15 +209,11 @@ def grid(data: Path | None, figures: Path, quick: bool) -> Sequence[Row]:
     ]
 
 
-def _small(shape: tuple[int, int], seed: int, pulled: float) -> "EBGAN":
-    from kerasmodels.models.ebgan import EBGAN
-
+def _small(shape: tuple[int, int], seed: int, pulled: float) -> EBGAN:
     return EBGAN(_small_config(shape, seed, pulled))
 
 
-def _small_config(shape: tuple[int, int], seed: int, pulled: float = 0.0) -> "Config":
-    from kerasmodels.models.ebgan import Config
-
+def _small_config(shape: tuple[int, int], seed: int, pulled: float = 0.0) -> Config:
     return Config(
         network="mlp",
         size=28,
@@ -234,8 +230,6 @@ def _small_config(shape: tuple[int, int], seed: int, pulled: float = 0.0) -> "Co
 
 
 def _fit(model: keras.Model, pictures: np.ndarray, steps: int, seed: int, batch: int = 64) -> None:
-    from kerasmodels.models.ebgan import stream
-
     model.fit(stream(pictures, batch, seed).train, steps_per_epoch=steps, shuffle=False, verbose=0)
 
 
@@ -244,11 +238,9 @@ class _StandardGAN(keras.Model):
 
     def __init__(self, shape: tuple[int, int], seed: int):
         super().__init__()
-        from kerasmodels.models.ebgan import _encoder, _generator
-
         config = _small_config(shape, seed)
-        self.generator = _generator(config, "float32")
-        encoder = _encoder(config, "float32")
+        self.generator = generator(config, "float32")
+        encoder = encoder(config, "float32")
         self.judge = keras.Model(encoder.inputs, keras.layers.Dense(1)(encoder.outputs[0]))
         self.draws = keras.random.SeedGenerator(seed)
         self.built = True
@@ -324,8 +316,6 @@ def _classifier(data: Path | None, steps: int) -> tuple[keras.Model, float]:
 
 def anomaly(data: Path | None, figures: Path, quick: bool) -> Sequence[Row]:
     """Ten trainings, each without one digit; then the energies of the test set, that digit included."""
-    from kerasmodels.models.ebgan import Config, EBGAN, looked_at
-
     (pictures, labels), (unseen, truth) = read_digits(data, "train"), read_digits(data, "test")
     steps, held_out = (20, range(2)) if quick else (400, range(10))
     areas: dict[str, list[float]] = {"EBGAN": [], "auto-encoder alone": []}
@@ -390,9 +380,7 @@ def _listed(digits: Sequence[int], areas: Sequence[float]) -> str:
     return ", ".join(f"{digit}: {value:.3f}" for digit, value in zip(digits, areas, strict=True))
 
 
-def _fit_auto_encoder(model: "EBGAN", pictures: np.ndarray, steps: int) -> None:
-    from kerasmodels.models.ebgan import stream
-
+def _fit_auto_encoder(model: EBGAN, pictures: np.ndarray, steps: int) -> None:
     judge = keras.Model(model.encoder.inputs, model.decoder(model.encoder.outputs[0]))
     judge.compile(
         keras.optimizers.Adam(1e-3, 0.5, 0.999),
@@ -417,8 +405,6 @@ def area(high: np.ndarray, low: np.ndarray) -> float:
 
 def labelled(data: Path | None, figures: Path, quick: bool) -> Sequence[Row]:
     """Section 4.2 in small: 100 labels, the same network with and without the game, two seeds."""
-    from kerasmodels.models.ebgan import EBGAN, VARIANTS, known, stream
-
     (pictures, labels), (unseen, truth) = read_digits(data, "train"), read_digits(data, "test")
     steps, seeds = (20, 1) if quick else (2000, 2)
     arms: Mapping[str, Mapping[str, float]] = {
