@@ -140,8 +140,8 @@ def grid(data: Path | None, figures: Path, quick: bool) -> Sequence[Row]:
     shapes, seeds = (LAYERS[:2], 1) if quick else (LAYERS, SEEDS)
     classifier, right = _classifier(data, 100 if quick else 1500)
     arms: dict[str, Callable[..., keras.Model]] = {
-        "EBGAN": lambda shape, seed: _small(shape, seed, 0.0),
-        "EBGAN-PT": lambda shape, seed: _small(shape, seed, 0.1),
+        "EBGAN": lambda shape, seed: EBGAN(_small_config(shape, seed)),
+        "EBGAN-PT": lambda shape, seed: EBGAN(_small_config(shape, seed, pulled=0.1)),
         "GAN": _StandardGAN,
     }
     found: dict[str, list[_Judged]] = {arm: [] for arm in arms}
@@ -209,10 +209,6 @@ def grid(data: Path | None, figures: Path, quick: bool) -> Sequence[Row]:
     ]
 
 
-def _small(shape: tuple[int, int], seed: int, pulled: float) -> EBGAN:
-    return EBGAN(_small_config(shape, seed, pulled))
-
-
 def _small_config(shape: tuple[int, int], seed: int, pulled: float = 0.0) -> Config:
     return Config(
         network="mlp",
@@ -240,8 +236,8 @@ class _StandardGAN(keras.Model):
         super().__init__()
         config = _small_config(shape, seed)
         self.generator = generator(config, "float32")
-        encoder = encoder(config, "float32")
-        self.judge = keras.Model(encoder.inputs, keras.layers.Dense(1)(encoder.outputs[0]))
+        hidden = encoder(config, "float32")
+        self.judge = keras.Model(hidden.inputs, keras.layers.Dense(1)(hidden.outputs[0]))
         self.draws = keras.random.SeedGenerator(seed)
         self.built = True
 
