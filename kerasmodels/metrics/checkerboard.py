@@ -4,6 +4,7 @@ import numpy as np
 
 from kerasmodels.errors import DataError, UsageError
 
+_BRIGHTNESS = np.array([0.299, 0.587, 0.114])
 _PEAK = 1
 """A frequency fills this many bins to each side, because of the window."""
 _GUARD = 2
@@ -15,17 +16,18 @@ def checkerboard(pictures: np.ndarray, stride: int = 2) -> float:
 
     A layer that upsamples by s repeats its pattern every s pixels. Whatever it leaves in the pictures lies at the
     frequencies (i / s, j / s) cycles a pixel, which in pictures of things are like their neighbours.
-    At each of them the mean power of all pictures and channels, under a Hann window, is divided by that of the
-    neighbourhood: along the axes of the frequencies that are not 0, because upright and level edges have their own
-    cross in the spectrum. Differences below one step of 0-255 do not count.
+    At each of them the mean power of all pictures, under a Hann window, is divided by that of the neighbourhood: along
+    the axes of the frequencies that are not 0, because upright and level edges have their own cross in the spectrum.
+    Of RGB the brightness is looked at, because cameras and JPEG files sample the colours on a grid of their own.
+    Differences below one step of 0-255 do not count.
 
     Args:
-        pictures: (N, H, W, C) or (H, W, C), 0-255, such as a generator makes; many small ones do.
+        pictures: (N, H, W, C) or (H, W, C), C 3 for RGB or 1, 0-255, such as a generator makes; many small ones do.
         stride: the upsampling to look for: a layer's stride, or the product of several.
 
     Returns:
-        The largest of these ratios in decibels: about 0 (0 to 3 for photos) without a pattern, 10 and more where it can
-        be seen. A pattern of one stride also shows at its multiples.
+        The largest of these ratios in decibels: -5 to 5 for photos, 10 and more where there is a pattern to be seen.
+        A pattern of one stride also shows at its multiples.
 
     Raises:
         UsageError: a stride below 2.
@@ -45,21 +47,22 @@ def checkerboard(pictures: np.ndarray, stride: int = 2) -> float:
         raise UsageError(f"expected a stride of at least 2. Received: {stride}.")
     pictures = np.asarray(pictures, "float64")
     pictures = pictures[None] if pictures.ndim == 3 else pictures
-    if pictures.ndim != 4 or not pictures.size or min(pictures.shape[1:3]) < 16 * stride:
+    least = min(pictures.shape[1:3], default=0)
+    if pictures.ndim != 4 or pictures.shape[-1] not in (1, 3) or not len(pictures) or least < 16 * stride:
         raise DataError(
-            f"expected pictures (N, H, W, C) of at least {16 * stride} pixels a side for stride {stride}. "
+            f"expected pictures (N, H, W, 1 or 3) of at least {16 * stride} pixels a side for stride {stride}. "
             f"Received shape: {pictures.shape}."
         )
     if not np.isfinite(pictures).all():
         raise DataError("expected pictures of finite numbers. Received: NaN or infinite ones.")
     # Whole periods, so that each frequency is one bin.
     height, width = (side // stride * stride for side in pictures.shape[1:3])
-    pictures = pictures[:, :height, :width]
+    pictures = pictures[:, :height, :width] @ (_BRIGHTNESS if pictures.shape[-1] == 3 else np.ones(1))
     pictures = pictures - pictures.mean(axis=(1, 2), keepdims=True)
     window = np.outer(_hann(height), _hann(width))
-    spectra = np.fft.fft2(pictures * window[..., None], axes=(1, 2))
+    spectra = np.fft.fft2(pictures * window, axes=(1, 2))
     # Rounding to steps of 1 has a variance of 1 / 12, spread evenly.
-    power = np.mean(np.abs(spectra) ** 2, axis=(0, 3)) + np.square(window).sum() / 12
+    power = np.mean(np.abs(spectra) ** 2, axis=0) + np.square(window).sum() / 12
     reach = min(height, width) // (2 * stride)
     ratios = []
     for i in range(stride):
