@@ -356,7 +356,9 @@ TINY: dict[str, Tiny] = {
     ),
     "ebgan": Tiny(
         # Weights begin near 0: a high rate, so that the judge is more than a constant after 4 steps.
-        config=ebgan.Config(size=16, filters=8, latent=12, margin=20.0, noise=0.1, batch=3, learning_rate=0.05, steps=4),
+        config=ebgan.Config(
+            size=16, filters=8, latent=12, margin=20.0, noise=0.1, batch=3, learning_rate=0.05, steps=4
+        ),
         data=_wgan_data,
         dims={"batch": 1},
         task=_ebgan_task,

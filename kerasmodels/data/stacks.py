@@ -72,11 +72,11 @@ def read_idx(path: str | Path) -> np.ndarray:
         raise DataError(f"expected an IDX file of bytes. Received: {path} ({error}).") from error
 
 
-def random_batches(pictures: np.ndarray, counts: "tf.Tensor", seed: int, step: "tf.Tensor") -> "tf.Tensor":
+def random_batches(pictures: "np.ndarray | tf.Tensor", counts: "tf.Tensor", seed: int, step: "tf.Tensor") -> "tf.Tensor":
     """Pictures drawn with replacement, the same for the same seed and step.
 
     Args:
-        pictures: (N, ...).
+        pictures: (N, ...); a tensor made outside of a stream's function is not copied into its graph.
         counts: int32, the leading sizes of what is made.
         seed: of the stream.
         step: int64, number of the draw.
@@ -87,5 +87,5 @@ def random_batches(pictures: np.ndarray, counts: "tf.Tensor", seed: int, step: "
     import tensorflow as tf
 
     key = tf.stack([tf.constant(seed, tf.int64), step])
-    drawn = tf.random.stateless_uniform(counts, key, maxval=len(pictures), dtype=tf.int32)
+    drawn = tf.random.stateless_uniform(counts, key, maxval=pictures.shape[0], dtype=tf.int32)
     return tf.gather(pictures, drawn)

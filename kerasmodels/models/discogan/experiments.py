@@ -111,14 +111,14 @@ def _perceptron(outputs: int, hidden: int) -> keras.Model:
     return keras.Sequential([keras.Input((2,)), *layers, keras.layers.Dense(outputs)])
 
 
-def _trained(arm: str, steps: int, seed: int, batch: int = 200) -> _Pair:
+def _trained(arm: str, steps: int, seed: int, batch: int = 100, rate: float = 1e-3, hidden: int = 3) -> _Pair:
     """The paper's losses of section 2.2, equations 3 to 5 (with reconstruction) or 8 to 10 (DiscoGAN)."""
     keras.utils.set_random_seed(seed)
     pair = _Pair(_perceptron(2, 3), _perceptron(2, 3))
-    judge_a, judge_b = _perceptron(1, 5), _perceptron(1, 5)
+    judge_a, judge_b = _perceptron(1, hidden), _perceptron(1, hidden)
     generators = pair.there.trainable_variables + (pair.back.trainable_variables if arm != "GAN" else [])
     judges = judge_b.trainable_variables + (judge_a.trainable_variables if arm == "DiscoGAN" else [])
-    rules = [keras.optimizers.Adam(2e-4, 0.5, 0.999) for _ in range(2)]
+    rules = [keras.optimizers.Adam(rate, 0.5, 0.999) for _ in range(2)]
     rules[0].build(generators)
     rules[1].build(judges)
 

@@ -307,13 +307,14 @@ def known(pictures: np.ndarray, labels: np.ndarray, count: int, seed: int) -> tu
 
 def stream(pictures: np.ndarray, batch: int, seed: int = 0, start: int = 0, *labelled: np.ndarray) -> Datasets:
     """Batches of pictures drawn with replacement; with those of known classes and the classes, if given."""
+    tensors = [tf.constant(array) for array in (pictures, *labelled)]
 
     def draw(step: tf.Tensor) -> Any:
-        drawn = random_batches(pictures, tf.constant([batch]), seed, step)
+        drawn = random_batches(tensors[0], tf.constant([batch]), seed, step)
         if not labelled:
             return drawn
         # The same draw of both arrays.
-        return (drawn, *(random_batches(array, tf.constant([batch]), seed + 1, step) for array in labelled))
+        return (drawn, *(random_batches(array, tf.constant([batch]), seed + 1, step) for array in tensors[1:]))
 
     steps = tf.data.Dataset.range(start, np.iinfo("int64").max)
     return Datasets(train=steps.map(draw, num_parallel_calls=1).prefetch(2))

@@ -51,9 +51,9 @@ def generator(config: Config, dtype: str) -> keras.Model:
     return keras.Model(given, ops.tanh(ops.cast(x, "float32")), name="generator")
 
 
-def encoder(config: Config, dtype: str) -> keras.Model:
+def encoder(config: Config, dtype: str, deviation: float = 0.002) -> keras.Model:
     """(N, size, size, channels), -1 to 1 -> codes, the flat (N, judge_width) or maps."""
-    make = _Build(0.002, dtype, "encoder")
+    make = _Build(deviation, dtype, "encoder")
     x = given = keras.Input((config.size, config.size, config.channels), name="picture")
     if config.network == "mlp":
         x = layers.Flatten(**make.options("flat"))(x)

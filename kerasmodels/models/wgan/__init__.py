@@ -349,7 +349,7 @@ def _build(config: Config) -> WGAN:
 def _datasets(config: Config, start: int = 0) -> Datasets:
     if config.pictures is None:
         raise UsageError("training needs pictures: --pictures DIR, or an IDX file.")
-    pictures = picture_stack(config.pictures, config.size, config.size, config.channels)
+    pictures = tf.constant(picture_stack(config.pictures, config.size, config.size, config.channels))
 
     def stack(step: tf.Tensor) -> tf.Tensor:
         updates: Any = config.critic_steps
