@@ -72,7 +72,9 @@ def read_idx(path: str | Path) -> np.ndarray:
         raise DataError(f"expected an IDX file of bytes. Received: {path} ({error}).") from error
 
 
-def random_batches(pictures: "np.ndarray | tf.Tensor", counts: "tf.Tensor", seed: int, step: "tf.Tensor") -> "tf.Tensor":
+def random_batches(
+    pictures: "np.ndarray | tf.Tensor", counts: "tf.Tensor", seed: int, step: "tf.Tensor"
+) -> "tf.Tensor":
     """Pictures drawn with replacement, the same for the same seed and step.
 
     Args:

@@ -30,11 +30,11 @@ CENTRES_A, CENTRES_B = _circle(5, -2.0), _circle(10, 2.0)
 
 
 def mixture(data: Path | None, figures: Path, quick: bool) -> Sequence[Row]:
-    """Section 3.1 and figure 3: the paper's three losses, A of 5 modes and B of 10, fully connected networks."""
-    steps, seeds = (40, 1) if quick else (4000, SEEDS)
-    begin = time.perf_counter()
+    """Section 3.1 and figure 3: the paper's three losses, A of 5 modes and B of 10; networks of 3 layers of 128 units."""
+    steps, seeds = (40, 1) if quick else (8000, SEEDS)
+    begin = time.process_time()
     found = {arm: [_judged(_trained(arm, steps, seed), seed) for seed in range(seeds)] for arm in ARMS}
-    seconds = time.perf_counter() - begin
+    seconds = time.process_time() - begin
     write_image(figures / "discogan_mixture.png", _drawn([of[0] for of in found.values()]))
     ours, alone = found["DiscoGAN"], found["GAN"]
     worst, distinct = min(j.modes for j in ours), min(j.distinct for j in ours)
@@ -71,7 +71,7 @@ def mixture(data: Path | None, figures: Path, quick: bool) -> Sequence[Row]:
             )
             for arm, paper in zip(ARMS, ("collapses", "collapses", "neither"), strict=True)
         ),
-        Row("seconds of all trainings", "not given", round(seconds, 1), "<= 360", seconds <= 360),
+        Row("seconds of one processor for all trainings", "not given", round(seconds, 1), "<= 360", seconds <= 360),
     ]
 
 
@@ -111,14 +111,16 @@ def _perceptron(outputs: int, hidden: int) -> keras.Model:
     return keras.Sequential([keras.Input((2,)), *layers, keras.layers.Dense(outputs)])
 
 
-def _trained(arm: str, steps: int, seed: int, batch: int = 100, rate: float = 1e-3, hidden: int = 3) -> _Pair:
+def _trained(arm: str, steps: int, seed: int, batch: int = 100) -> _Pair:
     """The paper's losses of section 2.2, equations 3 to 5 (with reconstruction) or 8 to 10 (DiscoGAN)."""
     keras.utils.set_random_seed(seed)
     pair = _Pair(_perceptron(2, 3), _perceptron(2, 3))
-    judge_a, judge_b = _perceptron(1, hidden), _perceptron(1, hidden)
+    judge_a, judge_b = _perceptron(1, 3), _perceptron(1, 3)
     generators = pair.there.trainable_variables + (pair.back.trainable_variables if arm != "GAN" else [])
     judges = judge_b.trainable_variables + (judge_a.trainable_variables if arm == "DiscoGAN" else [])
-    rules = [keras.optimizers.Adam(rate, 0.5, 0.999) for _ in range(2)]
+    # Judges and generators that go on as fast as they began circle about the modes.
+    ends = keras.optimizers.schedules.CosineDecay(2e-3, steps, alpha=0.02)
+    rules = [keras.optimizers.Adam(ends, 0.5, 0.999) for _ in range(2)]
     rules[0].build(generators)
     rules[1].build(judges)
 
