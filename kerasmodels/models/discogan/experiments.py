@@ -30,7 +30,7 @@ CENTRES_A, CENTRES_B = _circle(5, -2.0), _circle(10, 2.0)
 
 
 def mixture(data: Path | None, figures: Path, quick: bool) -> Sequence[Row]:
-    """Section 3.1 and figure 3: the paper's three losses, A of 5 modes and B of 10; networks of 3 layers of 128 units."""
+    """Section 3.1 and figure 3: the paper's three losses, A of 5 modes, B of 10; networks of 3 hidden layers of 128."""
     steps, seeds = (40, 1) if quick else (8000, SEEDS)
     begin = time.process_time()
     found = {arm: [_judged(_trained(arm, steps, seed), seed) for seed in range(seeds)] for arm in ARMS}
