@@ -3,7 +3,7 @@
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import keras
 import numpy as np
@@ -103,14 +103,15 @@ def checkerboards(data: Path | None, figures: Path, quick: bool) -> Sequence[Row
     pictures = np.stack([shapes(side, side, np.random.default_rng(seed)) for seed in range(8)])
     scores: dict[str, list[float]] = {"transposed": [], "resize": []}
     shown = []
-    for upsampling, of in scores.items():
+    kinds: tuple[Literal["transposed", "resize"], ...] = ("transposed", "resize")
+    for upsampling in kinds:
         for seed in range(seeds):
             keras.utils.set_random_seed(seed)
             model = CycleGAN(Config(filters=16, blocks=2, judge_filters=4, size=side, upsampling=upsampling))
             made = np.asarray(model(pictures))
             # Untrained, all pictures are grey: on the scale of what they show.
             made = 127.5 + 40 * (made - made.mean((1, 2), keepdims=True)) / made.std((1, 2), keepdims=True)
-            of.append(max(checkerboard(made, stride) for stride in (2, 4)))
+            scores[upsampling].append(max(checkerboard(made, stride) for stride in (2, 4)))
         shown.append(np.clip(np.rint(made[0, :48, :48]), 0, 255).astype("uint8").repeat(6, 0).repeat(6, 1))
     write_image(figures / "cyclegan_checkerboard.png", np.concatenate(shown, axis=1))
     as_they_are = max(checkerboard(pictures, stride) for stride in (2, 4))

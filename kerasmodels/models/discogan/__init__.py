@@ -205,7 +205,7 @@ class DiscoGAN(keras.Model):
         self.precision = precision
         self.a_to_b, self.b_to_a = (_generator(self.config, precision, name) for name in DIRECTIONS)
         self.judge_a, self.judge_b = (_judge(self.config, precision, name) for name in ("judge_a", "judge_b"))
-        terms = ("loss", "adversarial", "reconstruction", "judge_a", "judge_b")
+        terms: tuple[str, ...] = ("loss", "adversarial", "reconstruction", "judge_a", "judge_b")
         terms += ("features",) if self.config.mode == "code" else ()
         self.term_means = {term: keras.metrics.Mean(name=term) for term in terms}
         self.built = True

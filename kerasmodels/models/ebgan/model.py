@@ -66,7 +66,7 @@ class EBGAN(keras.Model):
             scores = layers.Dense(CLASSES, dtype=precision, name="classes_last")(flat)
             self.classes = keras.Model(given, ops.cast(scores, "float32"), name="classes")
         self.draws = keras.random.SeedGenerator(self.config.seed, name="draws")
-        terms = ("loss", "real", "fake", "below_margin", "generator")
+        terms: tuple[str, ...] = ("loss", "real", "fake", "below_margin", "generator")
         terms += ("pulling_away",) if self.config.pulling_away else ()
         terms += ("classes",) if self.config.labelled else ()
         self.term_means = {term: keras.metrics.Mean(name=term) for term in terms}
