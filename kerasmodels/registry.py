@@ -97,10 +97,22 @@ ROWS = (
         "make pictures of one kind from pictures of another, learnt from two folders without pairs",
     ),
     Row(
+        "discogan",
+        "kerasmodels.models.discogan",
+        "Kim, Cha, Kim, Lee, Kim: Learning to Discover Cross-Domain Relations with GANs, ICML 2017",
+        "find what two folders of pictures have in common, and make pictures of one kind from the other",
+    ),
+    Row(
         "wgan",
         "kerasmodels.models.wgan",
         "Arjovsky, Chintala, Bottou: Wasserstein GAN, ICML 2017",
         "make new pictures like those of a folder, with a loss that tells how far they are off",
+    ),
+    Row(
+        "ebgan",
+        "kerasmodels.models.ebgan",
+        "Zhao, Mathieu, LeCun: Energy-based Generative Adversarial Network, ICLR 2017",
+        "make new pictures like those of a folder, and tell which pictures are unlike them, and where",
     ),
 )
 

@@ -19,6 +19,8 @@ from kerasmodels.models import (
     deformable_net,
     dense_crf,
     dilated_net,
+    discogan,
+    ebgan,
     fast_style,
     feature_patches,
     neural_style,
@@ -237,6 +239,14 @@ def _cyclegan_task(folder: Path, run: Path | None, out: Path) -> cyclegan.RunOpt
     return cyclegan.RunOptions(inputs=(picture,), out=out / "b.png", run=run, direction="b_to_a")
 
 
+# --- discogan ---------------------------------------------------------------------------------------------------------
+
+
+def _discogan_task(folder: Path, run: Path | None, out: Path) -> discogan.RunOptions:
+    picture = write_image(folder / "picture.png", photo(3, 37, 46))
+    return discogan.RunOptions(inputs=(picture,), out=out / "a.png", run=run, direction="b_to_a")
+
+
 # --- wgan -------------------------------------------------------------------------------------------------------------
 
 
@@ -248,6 +258,15 @@ def _wgan_data(folder: Path) -> Mapping[str, Any]:
 
 def _wgan_task(folder: Path, run: Path | None, out: Path) -> wgan.RunOptions:
     return wgan.RunOptions(out=out / "sheet.png", run=run, rows=2, columns=3, between=True)
+
+
+# --- ebgan ------------------------------------------------------------------------------------------------------------
+
+
+def _ebgan_task(folder: Path, run: Path | None, out: Path) -> ebgan.RunOptions:
+    for number, (height, width) in enumerate(((20, 33), (9, 40))):
+        write_image(folder / "seen" / f"{number}.png", photo(number, height, width))
+    return ebgan.RunOptions(inputs=(folder / "seen",), out=out / "maps", run=run)
 
 
 TINY: dict[str, Tiny] = {
@@ -359,10 +378,25 @@ TINY: dict[str, Tiny] = {
         dims={"batch": 1, "height": 33, "width": 42},
         task=_cyclegan_task,
     ),
+    "discogan": Tiny(
+        config=discogan.Config(filters=4, size=32, batch=2, steps=4),
+        data=_cyclegan_data,
+        dims={"batch": 1, "height": 33, "width": 42},
+        task=_discogan_task,
+    ),
     "wgan": Tiny(
         config=wgan.Config(size=16, width=8, latent=12, critic_steps=2, batch=3, steps=4),
         data=_wgan_data,
         dims={"batch": 1},
         task=_wgan_task,
+    ),
+    "ebgan": Tiny(
+        # Weights begin near 0: a high rate, so that the judge is more than a constant after 4 steps.
+        config=ebgan.Config(
+            size=16, filters=8, latent=12, margin=20.0, noise=0.1, batch=3, learning_rate=0.05, steps=4
+        ),
+        data=_wgan_data,
+        dims={"batch": 1},
+        task=_ebgan_task,
     ),
 }

@@ -4,6 +4,7 @@ from kerasmodels.data.grids import grid
 from kerasmodels.data.images import image_size, list_images, photo_crops, read_image, resized, write_image
 from kerasmodels.data.regions import merge_orphans, read_labels, region_masks
 from kerasmodels.data.stacks import picture_stack, read_idx
+from kerasmodels.data.unpaired import unpaired
 
 __all__ = [
     "grid",
@@ -17,5 +18,6 @@ __all__ = [
     "read_labels",
     "region_masks",
     "resized",
+    "unpaired",
     "write_image",
 ]

@@ -31,9 +31,13 @@ def picture_stack(source: str | Path, height: int, width: int, channels: int) ->
     """
     source = Path(source)
     found = list(read_idx(source)) if source.is_file() else [read_image(path) for path in list_images(source)]
-    mode = "RGB" if channels == 3 else "L"
-    made = [np.asarray(_fitted(Image.fromarray(picture), height, width).convert(mode)) for picture in found]
-    return np.stack(made).reshape(len(made), height, width, channels)
+    return np.stack([fitted(picture, height, width, channels) for picture in found])
+
+
+def fitted(picture: np.ndarray, height: int, width: int, channels: int) -> np.ndarray:
+    """A picture, (H, W, 3) or (H, W) uint8, cut to a shape in the middle, then resized: (height, width, channels)."""
+    image = _fitted(Image.fromarray(picture), height, width).convert("RGB" if channels == 3 else "L")
+    return np.asarray(image).reshape(height, width, channels)
 
 
 def _fitted(picture: Image.Image, height: int, width: int) -> Image.Image:
@@ -68,11 +72,13 @@ def read_idx(path: str | Path) -> np.ndarray:
         raise DataError(f"expected an IDX file of bytes. Received: {path} ({error}).") from error
 
 
-def random_batches(pictures: np.ndarray, counts: "tf.Tensor", seed: int, step: "tf.Tensor") -> "tf.Tensor":
+def random_batches(
+    pictures: "np.ndarray | tf.Tensor", counts: "tf.Tensor", seed: int, step: "tf.Tensor"
+) -> "tf.Tensor":
     """Pictures drawn with replacement, the same for the same seed and step.
 
     Args:
-        pictures: (N, ...).
+        pictures: (N, ...); a tensor made outside of a stream's function is not copied into its graph.
         counts: int32, the leading sizes of what is made.
         seed: of the stream.
         step: int64, number of the draw.
@@ -83,5 +89,5 @@ def random_batches(pictures: np.ndarray, counts: "tf.Tensor", seed: int, step: "
     import tensorflow as tf
 
     key = tf.stack([tf.constant(seed, tf.int64), step])
-    drawn = tf.random.stateless_uniform(counts, key, maxval=len(pictures), dtype=tf.int32)
+    drawn = tf.random.stateless_uniform(counts, key, maxval=pictures.shape[0], dtype=tf.int32)
     return tf.gather(pictures, drawn)

@@ -65,11 +65,12 @@ WASSERSTEIN = Game(
 """Minus the judge's loss estimates the distance, if the judge is 1-Lipschitz (Arjovsky et al. 2017, equation 2)."""
 
 
-def energy(margin: float) -> Game:
+def energy(margin: Any) -> Game:
     """Scores are energies, at least 0, low for what looks real; those of fakes above `margin` no longer count.
 
     Args:
-        margin: m, in the unit of the energies. A margin above the largest possible energy never closes.
+        margin: m, in the unit of the energies, a number or a scalar tensor. One above the largest possible energy never
+            closes.
 
     Raises:
         UsageError: the margin is not above 0.
@@ -77,7 +78,7 @@ def energy(margin: float) -> Game:
     Reference:
         Zhao et al. 2017, equations 1 and 2.
     """
-    if not margin > 0:
+    if isinstance(margin, int | float) and not margin > 0:
         raise UsageError(f"expected a margin above 0. Received: {margin}.")
     return Game(
         lambda real, fake: ops.mean(_float(real)) + ops.mean(ops.relu(margin - _float(fake))),

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from kerasmodels.models.deformable_net import DeformableNet
     from kerasmodels.models.dense_crf import FullyConnectedCRF
     from kerasmodels.models.dilated_net import DilatedNet
+    from kerasmodels.models.discogan import DiscoGAN
+    from kerasmodels.models.ebgan import EBGAN
     from kerasmodels.models.fast_style import FastStyle
     from kerasmodels.models.feature_patches import FeaturePatches
     from kerasmodels.models.neural_style import NeuralStyle
@@ -17,12 +19,14 @@ if TYPE_CHECKING:
     from kerasmodels.models.wgan import WGAN
 
 __all__ = [
+    "EBGAN",
     "WGAN",
     "ClosedFormMatting",
     "CycleGAN",
     "DeepLab",
     "DeformableNet",
     "DilatedNet",
+    "DiscoGAN",
     "FastStyle",
     "FeaturePatches",
     "FullyConnectedCRF",
@@ -36,6 +40,8 @@ _MODULES = {
     "DeepLab": "deeplab",
     "DeformableNet": "deformable_net",
     "DilatedNet": "dilated_net",
+    "DiscoGAN": "discogan",
+    "EBGAN": "ebgan",
     "FastStyle": "fast_style",
     "FeaturePatches": "feature_patches",
     "FullyConnectedCRF": "dense_crf",

@@ -26,8 +26,10 @@ from keras import layers, ops
 
 from kerasmodels import weights
 from kerasmodels.backbones.torch_file import read_torch
-from kerasmodels.data import list_images, photo_crops, read_image, write_image
-from kerasmodels.errors import DataError, UsageError, WeightsError
+from kerasmodels.data import list_images, read_image, unpaired, write_image
+from kerasmodels.data.targets import files_and_targets
+from kerasmodels.data.unpaired import kinds
+from kerasmodels.errors import UsageError, WeightsError
 from kerasmodels.family import (
     Datasets,
     Experiment,
@@ -321,20 +323,9 @@ def _bytes(pictures: Any) -> Any:
     return ops.clip(127.5 + 127.5 * pictures, 0.0, 255.0)
 
 
-def _domains(config: Config) -> tuple[Path, Path]:
-    if config.a is None or config.b is None:
-        raise UsageError("training needs two folders of pictures: --a DIR --b DIR.")
-    for folder in (config.a, config.b):
-        if len(list_images(folder)) < 2:
-            raise DataError(
-                f"expected at least 2 pictures of each kind. Received: one, in {folder}. A kind is learnt from many."
-            )
-    return config.a, config.b
-
-
 def _build(config: Config) -> CycleGAN:
     """The model with Adam for each side, ready for `fit`."""
-    _domains(config)
+    kinds(config.a, config.b)
     model = CycleGAN(config, precision=config.precision)
     if config.start_from is not None:
         trained = weights.find(config.start_from)
@@ -370,12 +361,7 @@ class _Linear(keras.optimizers.schedules.LearningRateSchedule):
 
 
 def _datasets(config: Config, start: int = 0) -> Datasets:
-    a, b = _domains(config)
-    # Another seed each, or folders of as many pictures would come in step.
-    streams = [
-        photo_crops(folder, config.size, config.batch, 2 * config.seed + i, start) for i, folder in enumerate((a, b))
-    ]
-    return Datasets(train=tf.data.Dataset.zip(*streams))
+    return Datasets(train=unpaired(config.a, config.b, config.size, config.batch, config.seed, start))
 
 
 # --- weights of the authors' code -------------------------------------------------------------------------------------
@@ -473,7 +459,7 @@ def _example(dims: Mapping[str, int], seed: int) -> dict[str, np.ndarray]:
 def _preview(model: CycleGAN, config: Config) -> dict[str, np.ndarray]:
     """Of each kind two pictures, translated, and back again."""
     shown = {}
-    for name, folder in zip(DIRECTIONS, _domains(config), strict=True):
+    for name, folder in zip(DIRECTIONS, kinds(config.a, config.b), strict=True):
         for path in list_images(folder)[:2]:
             picture = read_image(path, max_side=config.size)
             there = translated(model, picture, name)
@@ -522,20 +508,13 @@ class RunOptions:
 def _run(options: RunOptions) -> RunReport:
     if (options.preset is None) == (options.run is None):
         raise UsageError("expected one of --preset NAME and --run FOLDER.")
-    check(len(options.inputs) > 0, "at least one picture or folder", options.inputs)
     check(options.max_side is None or options.max_side > 0, "max_side > 0", options.max_side)
     trained = weights.preset("cyclegan", options.preset) if options.preset else weights.run(options.run or "")
     check(trained.family == "cyclegan", "a run of cyclegan", f"a run of {trained.family}")
-    files = [f for given in options.inputs for f in (list_images(given) if given.is_dir() else [given])]
-    single = len(options.inputs) == 1 and not options.inputs[0].is_dir()
-    targets = [options.out] if single else [options.out / f"{file.stem}.png" for file in files]
-    check(len(set(targets)) == len(targets), "pictures of distinct names", sorted({t.name for t in targets}))
-    taken = {file.resolve() for file in files}
-    for target in targets:
-        check(target.resolve() not in taken, "a place to write where no input is overwritten", str(target))
+    pairs = files_and_targets(options.inputs, options.out)
     model = trained.load()[2]
     written = []
-    for file, target in zip(files, targets, strict=True):
+    for file, target in pairs:
         picture = read_image(file, options.max_side)
         written.append(write_image(target, translated(model, picture, options.direction)))
     return RunReport(tuple(written), {"model": trained.name, "direction": options.direction})
@@ -554,6 +533,9 @@ FAMILY = Family(
     experiments={
         "shapes": Experiment(
             "two kinds of pictures whose true pairs are known, but not shown", experiments.known_pairs
+        ),
+        "checkerboard": Experiment(
+            "what transposed convolutions leave in pictures, and resizing does not", experiments.checkerboards
         ),
     },
     preview=_preview,

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import keras
 import numpy as np
@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw
 
 from kerasmodels.data import write_image
 from kerasmodels.family import Row
+from kerasmodels.metrics import checkerboard
 
 if TYPE_CHECKING:
     from kerasmodels.models.cyclegan import CycleGAN
@@ -98,6 +99,41 @@ def known_pairs(data: Path | None, figures: Path, quick: bool) -> Sequence[Row]:
             without > paired,
         ),
         Row("known pairs: seconds of training", "not given", round(seconds, 1), "<= 1200", seconds <= 1200),
+    ]
+
+
+def checkerboards(data: Path | None, figures: Path, quick: bool) -> Sequence[Row]:
+    """Generators that have learnt nothing yet, of both kinds of upsampling: what a layer's form leaves in a picture."""
+    from kerasmodels.models.cyclegan import Config, CycleGAN
+
+    seeds, side = (1, 64) if quick else (5, 128)
+    pictures = np.stack([shapes(side, side, np.random.default_rng(seed)) for seed in range(8)])
+    scores: dict[str, list[float]] = {"transposed": [], "resize": []}
+    shown = []
+    kinds: tuple[Literal["transposed", "resize"], ...] = ("transposed", "resize")
+    for upsampling in kinds:
+        for seed in range(seeds):
+            keras.utils.set_random_seed(seed)
+            model = CycleGAN(Config(filters=16, blocks=2, judge_filters=4, size=side, upsampling=upsampling))
+            made = np.asarray(model(pictures))
+            # Untrained, all pictures are grey: on the scale of what they show.
+            made = 127.5 + 40 * (made - made.mean((1, 2), keepdims=True)) / made.std((1, 2), keepdims=True)
+            scores[upsampling].append(max(checkerboard(made, stride) for stride in (2, 4)))
+        shown.append(np.clip(np.rint(made[0, :48, :48]), 0, 255).astype("uint8").repeat(6, 0).repeat(6, 1))
+    write_image(figures / "cyclegan_checkerboard.png", np.concatenate(shown, axis=1))
+    as_they_are = max(checkerboard(pictures, stride) for stride in (2, 4))
+    low, high = max(scores["resize"]), min(scores["transposed"])
+    return [
+        Row(
+            f"untrained, {seeds} seeds: frequencies of the upsampling's grid above those around them, dB, the least of "
+            "transposed convolutions",
+            "not given",
+            round(high, 2),
+            ">= 10",
+            high >= 10,
+        ),
+        Row("the same: the most of resizing and a convolution", "not given", round(low, 2), "<= 5", low <= 5),
+        Row("the same: the pictures that went in", "not given", round(as_they_are, 2), "<= 5", as_they_are <= 5),
     ]
 
 

@@ -28,6 +28,7 @@ from keras import layers, ops
 
 from kerasmodels import weights
 from kerasmodels.data import write_image
+from kerasmodels.data.grids import latents, tiled
 from kerasmodels.data.stacks import picture_stack, random_batches
 from kerasmodels.errors import UsageError
 from kerasmodels.family import (
@@ -348,7 +349,7 @@ def _build(config: Config) -> WGAN:
 def _datasets(config: Config, start: int = 0) -> Datasets:
     if config.pictures is None:
         raise UsageError("training needs pictures: --pictures DIR, or an IDX file.")
-    pictures = picture_stack(config.pictures, config.size, config.size, config.channels)
+    pictures = tf.constant(picture_stack(config.pictures, config.size, config.size, config.channels))
 
     def stack(step: tf.Tensor) -> tf.Tensor:
         updates: Any = config.critic_steps
@@ -403,17 +404,8 @@ def sheet(model: WGAN, rows: int, columns: int, seed: int, between: bool = False
     Returns:
         (rows * size, columns * size, 3) uint8.
     """
-    random, config = np.random.default_rng(seed), model.config
-    if between:
-        ends = random.standard_normal((rows, 2, 1, config.latent))
-        way = np.linspace(0, 1, columns)[None, :, None]
-        latent = ((1 - way) * ends[:, 0] + way * ends[:, 1]).reshape(rows * columns, -1)
-    else:
-        latent = random.standard_normal((rows * columns, config.latent))
-    made = model.predict(latent.astype("float32"), batch_size=64, verbose=0)
-    side = config.size
-    laid = np.rint(made).astype("uint8").reshape(rows, columns, side, side, -1).swapaxes(1, 2)
-    return np.broadcast_to(laid.reshape(rows * side, columns * side, -1), (rows * side, columns * side, 3)).copy()
+    given = latents(rows, columns, model.config.latent, seed, between)
+    return tiled(model.predict(given, batch_size=64, verbose=0), rows, columns)
 
 
 # --- run --------------------------------------------------------------------------------------------------------------

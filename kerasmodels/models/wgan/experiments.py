@@ -12,6 +12,7 @@ import tensorflow as tf
 from PIL import Image, ImageDraw
 
 from kerasmodels.data import write_image
+from kerasmodels.data.plots import COLOURS, plot
 from kerasmodels.family import Row
 from kerasmodels.losses.adversarial import STANDARD, WASSERSTEIN, Game, clip_weights, gradient_penalty
 from kerasmodels.metrics import covered_modes, wasserstein
@@ -55,7 +56,7 @@ def lines(data: Path | None, figures: Path, quick: bool) -> Sequence[Row]:
         "Jensen-Shannon": (shifts, others[:, 0]),
         "variation": (shifts, others[:, 1]),
     }
-    write_image(figures / "wgan_lines.png", _plot(curves, {"critic": estimates}, "theta"))
+    write_image(figures / "wgan_lines.png", plot(curves, {"critic": estimates}, "theta"))
     return [
         Row("parallel lines: W against |theta|, largest difference", "equal (example 1)", off, "<= 1e-9", off <= 1e-9),
         Row(
@@ -197,7 +198,7 @@ def gaussians(data: Path | None, figures: Path, quick: bool) -> Sequence[Row]:
     write_image(figures / "wgan_gaussians.png", _scatter([game.points for game in played.values()]))
     places = np.linspace(0, steps, len(ours.estimates) + 1)[1:]
     curves = {"critic's estimate": (places, np.array(ours.estimates)), "exact": (places, np.array(ours.distances))}
-    write_image(figures / "wgan_gaussians_curve.png", _plot(curves, {}, "updates of the generator"))
+    write_image(figures / "wgan_gaussians_curve.png", plot(curves, {}, "updates of the generator"))
     (found, near), (others, near_others) = modes.values()
     return [
         Row(f"8 Gaussians after {steps} steps: modes with at least 20 of 2,000 samples", "8", found, "8", found == 8),
@@ -297,38 +298,6 @@ def _critic_update(
     return update
 
 
-_COLOURS = ("#b4532a", "#2a6fb4", "#3a8f4d", "#7a4fa3")
-
-
-def _plot(
-    curves: dict[str, tuple[np.ndarray, np.ndarray]], points: dict[str, dict[float, float]], below: str
-) -> np.ndarray:
-    """Curves and single points on linear scales, with names: (400, 640, 3) uint8."""
-    image = Image.new("RGB", (640, 400), "white")
-    draw = ImageDraw.Draw(image)
-    xs = np.concatenate([x for x, _ in curves.values()])
-    ys = np.concatenate([*(y for _, y in curves.values()), *([list(p.values()) for p in points.values()]), [0.0]])
-    left, right, low, high = xs.min(), xs.max(), ys.min(), ys.max() * 1.05
-
-    def place(x: float, y: float) -> tuple[float, float]:
-        return 60 + 560 * (x - left) / (right - left), 360 - 340 * (y - low) / (high - low)
-
-    draw.rectangle((60, 20, 620, 360), outline="black")
-    for text, at in ((f"{left:.3g}", (58, 366)), (f"{right:.3g}", (596, 366)), (below, (300, 366))):
-        draw.text(at, text, "black")
-    for value in (low, high):
-        draw.text((12, place(left, value)[1] - 6), f"{value:.3g}", "black")
-    for i, (name, (x, y)) in enumerate(curves.items()):
-        draw.line([place(*p) for p in zip(x, y, strict=True)], fill=_COLOURS[i], width=2)
-        draw.text((440, 30 + 16 * i), name, _COLOURS[i])
-    for i, (name, some) in enumerate(points.items(), start=len(curves)):
-        for point in some.items():
-            across, down = place(*point)
-            draw.ellipse((across - 4, down - 4, across + 4, down + 4), fill=_COLOURS[i])
-        draw.text((440, 30 + 16 * i), name, _COLOURS[i])
-    return np.asarray(image)
-
-
 def _scatter(samples: Sequence[Any]) -> np.ndarray:
     """Samples side by side, the modes as grey rings: (320, 320 each, 3) uint8."""
     image = Image.new("RGB", (320 * len(samples), 320), "white")
@@ -339,5 +308,5 @@ def _scatter(samples: Sequence[Any]) -> np.ndarray:
             draw.ellipse((at[0] - 16, at[1] - 16, at[0] + 16, at[1] + 16), outline="#999999")
         for x, y in np.clip(points, -2.8, 2.8):
             at = 320 * i + 160 + 55 * x, 160 - 55 * y
-            draw.ellipse((at[0] - 1, at[1] - 1, at[0] + 1, at[1] + 1), fill=_COLOURS[1])
+            draw.ellipse((at[0] - 1, at[1] - 1, at[0] + 1, at[1] + 1), fill=COLOURS[1])
     return np.asarray(image)
