@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from kerasmodels.models.closed_form_matting import ClosedFormMatting
     from kerasmodels.models.cyclegan import CycleGAN
-    from kerasmodels.models.deformable_net import DeformableNet
+    from kerasmodels.models.deformable_net import DeformableDetector, DeformableNet
     from kerasmodels.models.dense_crf import FullyConnectedCRF
     from kerasmodels.models.dilated_net import DilatedNet
     from kerasmodels.models.fast_style import FastStyle
@@ -19,6 +19,7 @@ __all__ = [
     "WGAN",
     "ClosedFormMatting",
     "CycleGAN",
+    "DeformableDetector",
     "DeformableNet",
     "DilatedNet",
     "FastStyle",
@@ -31,6 +32,7 @@ __all__ = [
 _MODULES = {
     "ClosedFormMatting": "closed_form_matting",
     "CycleGAN": "cyclegan",
+    "DeformableDetector": "deformable_net",
     "DeformableNet": "deformable_net",
     "DilatedNet": "dilated_net",
     "FastStyle": "fast_style",
