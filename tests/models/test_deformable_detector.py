@@ -66,7 +66,7 @@ def test_anchors_lie_around_their_places():
 
 def test_proposals_are_what_the_maps_say(model):
     boxes = np.asarray(model.propose(perfect_maps(model), 48, 48))
-    assert boxes.shape == (2, 5, 4)
+    assert boxes.shape == (2, 6, 4)
     # All anchors near a digit propose the same box; only one of them is ahead of the rest.
     np.testing.assert_allclose(boxes[0, :2][np.argsort(boxes[0, :2, 0])], THINGS.boxes[0], atol=1e-3)
     np.testing.assert_allclose(boxes[1, 0], THINGS.boxes[1, 0], atol=1e-3)
@@ -75,7 +75,7 @@ def test_proposals_are_what_the_maps_say(model):
 def test_proposals_lie_inside_and_have_an_area(model):
     for side in (48, 30, 7, 1):
         boxes = np.asarray(model.propose(maps_of(model, 1, side), side, side))
-        assert boxes.shape == (1, 5, 4)
+        assert boxes.shape == (1, 6, 4)
         assert np.all((boxes >= 0) & (boxes <= side))
         assert np.all(boxes[..., 2:] - boxes[..., :2] >= 1 - 1e-5)
 

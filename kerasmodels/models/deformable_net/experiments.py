@@ -15,7 +15,7 @@ from kerasmodels.models.deformable_net.config import Config, Trained
 from kerasmodels.models.deformable_net.drawings import looked_at, middle
 
 SEEDS = 3
-BASE_STEPS, STEPS, BATCH = 800, 500, 32
+BASE_STEPS, STEPS, BATCH = 700, 300, 32
 _RATE = 3e-3
 """Of Adam at first; it falls to zero, so that a short training ends well."""
 
