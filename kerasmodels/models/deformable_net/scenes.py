@@ -137,8 +137,9 @@ def pasted(
     size: int = SCENE,
     objects: int = 2,
     vary: bool = False,
+    within: tuple[float, float] = (0.15, 0.85),
 ) -> tuple[tf.Tensor, list[Pasted]]:
-    """Photos with digits, made 0.5 to 2.5 times as large and turned by up to 60 degrees; later ones lie on top.
+    """Darkened photos with light digits, 0.5 to 2.5 times as large and turned by up to 60 degrees; later ones on top.
 
     Args:
         photos: (M, 160, 160, 3) uint8.
@@ -148,6 +149,7 @@ def pasted(
         size: side of the scenes, up to 160.
         objects: digits on each.
         vary: 1 to `objects` on each; the others are there with opacity 0.
+        within: where the middles of digits lie, as parts of the size.
 
     Returns:
         (count, size, size, 3) float32 RGB 0-255, and the digits.
@@ -164,6 +166,8 @@ def pasted(
     rows = (corners[:, :1] + tf.range(size))[:, :, None] * _PHOTO
     columns = (corners[:, 1:] + tf.range(size))[:, None, :]
     scene = tf.cast(tf.gather(photos.reshape(-1, 3), places + rows + columns), tf.float32)
+    # Light on dark: digits of any colour on any ground are learnt from only after thousands of steps.
+    scene *= 0.6
     shown = 1 + whole(3, (count,), objects) if vary else tf.fill([count], objects)
     digits = []
     for number in range(objects):
@@ -171,7 +175,7 @@ def pasted(
         chosen = whole(first, (count,), len(labels))
         factor = tf.exp(draws(first + 1, (count,), np.log(0.5), np.log(2.5)))
         angle = draws(first + 2, (count,), -np.pi / 3, np.pi / 3)
-        centre = draws(first + 3, (count, 2), 0.15 * size, 0.85 * size)
+        centre = draws(first + 3, (count, 2), within[0] * size, within[1] * size)
         cosine, sine = tf.cos(angle) / factor, tf.sin(angle) / factor
         middle = (SIDE - 1) / 2
         zeros = tf.zeros(count)
@@ -187,7 +191,7 @@ def pasted(
             fill_mode="CONSTANT",
         )
         alpha *= tf.cast(number < shown, tf.float32)[:, None, None, None]
-        colour = draws(first + 4, (count, 1, 1, 3), 0, 255)
+        colour = draws(first + 4, (count, 1, 1, 3), 160, 255)
         scene = scene * (1 - alpha) + colour * alpha
         area = factor**2 * tf.reduce_sum(tf.cast(digit > 0.5, tf.float32), (1, 2, 3))
         digits.append(Pasted(alpha, tf.gather(labels, chosen), area))
