@@ -24,7 +24,7 @@ normalisation. So the experiment has five arms that tell the two apart; see `exp
 
 from typing import Any
 
-from kerasmodels.family import Experiment, Family
+from kerasmodels.family import Datasets, Experiment, Family
 from kerasmodels.models.deformable_net import classifier, detector, regions, scenes
 from kerasmodels.models.deformable_net.classifier import DeformableNet
 from kerasmodels.models.deformable_net.config import VARIANTS, Config
@@ -41,13 +41,17 @@ def _part(config: Config) -> Any:
     return {"classify": classifier, "detect": detector}[config.task]
 
 
+def _datasets(config: Config, start: int = 0) -> Datasets:
+    return _part(config).datasets(config, start)
+
+
 FAMILY = Family(
     name="deformable_net",
     config=Config,
     variants=VARIANTS,
     model=lambda config: _part(config).model(config),
     build=lambda config: _part(config).build(config),
-    datasets=lambda config, start=0: _part(config).datasets(config, start),
+    datasets=_datasets,
     servables=lambda model, config: _part(config).servables(model, config),
     run_options=RunOptions,
     run=run,
