@@ -88,7 +88,7 @@ ROWS = (
         "deformable_net",
         "kerasmodels.models.deformable_net",
         "Dai, Qi, Xiong, Li, Zhang, Hu, Wei: Deformable Convolutional Networks, ICCV 2017",
-        "tell digits of any size and slant apart, and draw where the network looks",
+        "tell digits of any size and slant apart, find them on photos, and draw where the network looks",
     ),
     Row(
         "cyclegan",

@@ -49,6 +49,11 @@ class Tiny:
     task: Callable[[Path, Path | None, Path], Any]
 
 
+def family_of(key: str) -> str:
+    """The family of a row of `TINY`: `family`, or `family:kind` where a config makes models of several kinds."""
+    return key.partition(":")[0]
+
+
 def photo(seed: int, height: int, width: int) -> np.ndarray:
     """A made-up picture: smooth colours, an edge, a little grain. RGB 0-255, uint8."""
     random = np.random.default_rng(seed)
@@ -131,6 +136,19 @@ def _deformable_net_data(folder: Path) -> Mapping[str, Any]:
 def _deformable_net_task(folder: Path, run: Path | None, out: Path) -> deformable_net.RunOptions:
     picture = write_image(folder / "digit.jpg", photo(3, 40, 36))
     return deformable_net.RunOptions(inputs=(picture,), out=out / "seen.png", run=run, show_offsets=True)
+
+
+def _detector_data(folder: Path) -> Mapping[str, Any]:
+    for number in range(3):
+        write_image(folder / "photos" / f"{number}.png", photo(number, 48 + 8 * number, 64))
+    return {**_deformable_net_data(folder), "photos": folder / "photos"}
+
+
+def _detector_task(folder: Path, run: Path | None, out: Path) -> deformable_net.RunOptions:
+    pictures = tuple(write_image(folder / f"{k}.jpg", photo(k, 70 - k, 90 + k)) for k in range(2))
+    return deformable_net.RunOptions(
+        inputs=pictures, out=out / "seen.png", run=run, show_offsets=True, size=64, least=0.0, boxes=out / "boxes.json"
+    )
 
 
 # --- fast style -------------------------------------------------------------------------------------------------------
@@ -369,6 +387,25 @@ TINY: dict[str, Tiny] = {
         data=_deformable_net_data,
         dims={"batch": 1, "height": 28, "width": 30},
         task=_deformable_net_task,
+    ),
+    "deformable_net:detector": Tiny(
+        config=deformable_net.Config(
+            task="detect",
+            filters=(8, 12, 16),
+            strides=(2, 2, 1),
+            rates=(1, 1, 2),
+            deformable=0,
+            scene=48,
+            bins=2,
+            anchors=(12.0, 24.0),
+            proposals=6,
+            detections=12,
+            steps=4,
+            batch=2,
+        ),
+        data=_detector_data,
+        dims={"batch": 1, "height": 45, "width": 50},
+        task=_detector_task,
     ),
     "cyclegan": Tiny(
         config=cyclegan.Config(

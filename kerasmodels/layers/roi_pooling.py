@@ -223,9 +223,14 @@ class DeformablePSRoIPooling(_RoIPooling):
                 f"{outputs} outputs. Received: {shapes[2][-1]}"
             )
 
+    def offsets(self, inputs: Any) -> Any:
+        """(R, size, size, 2 classes): down and to the right, in units of gamma times the region's height and width."""
+        _, rois, maps = inputs
+        return self._pool(maps, rois)
+
     def call(self, inputs: Any) -> Any:
-        scores, rois, maps = inputs
-        return self._pool(scores, rois, self._pool(maps, rois), self.gamma)
+        scores, rois, _ = inputs
+        return self._pool(scores, rois, self.offsets(inputs), self.gamma)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "gamma": self.gamma}

@@ -1,7 +1,16 @@
 """What models are judged by."""
 
 from kerasmodels.metrics.checkerboard import checkerboard
+from kerasmodels.metrics.detection import MeanAveragePrecision
 from kerasmodels.metrics.segmentation import SegmentationIoU, boundary_band, boundary_iou
 from kerasmodels.metrics.wasserstein import covered_modes, wasserstein
 
-__all__ = ["SegmentationIoU", "boundary_band", "boundary_iou", "checkerboard", "covered_modes", "wasserstein"]
+__all__ = [
+    "MeanAveragePrecision",
+    "SegmentationIoU",
+    "boundary_band",
+    "boundary_iou",
+    "checkerboard",
+    "covered_modes",
+    "wasserstein",
+]

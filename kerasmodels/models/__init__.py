@@ -7,7 +7,7 @@ if TYPE_CHECKING:
     from kerasmodels.models.closed_form_matting import ClosedFormMatting
     from kerasmodels.models.cyclegan import CycleGAN
     from kerasmodels.models.deeplab import DeepLab
-    from kerasmodels.models.deformable_net import DeformableNet
+    from kerasmodels.models.deformable_net import DeformableDetector, DeformableNet
     from kerasmodels.models.dense_crf import FullyConnectedCRF
     from kerasmodels.models.dilated_net import DilatedNet
     from kerasmodels.models.discogan import DiscoGAN
@@ -24,6 +24,7 @@ __all__ = [
     "ClosedFormMatting",
     "CycleGAN",
     "DeepLab",
+    "DeformableDetector",
     "DeformableNet",
     "DilatedNet",
     "DiscoGAN",
@@ -38,6 +39,7 @@ _MODULES = {
     "ClosedFormMatting": "closed_form_matting",
     "CycleGAN": "cyclegan",
     "DeepLab": "deeplab",
+    "DeformableDetector": "deformable_net",
     "DeformableNet": "deformable_net",
     "DilatedNet": "dilated_net",
     "DiscoGAN": "discogan",

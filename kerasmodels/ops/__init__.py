@@ -1,6 +1,16 @@
 """Operators that `keras.ops` lacks, written in it; on TensorFlow with kernels and gradients of their own."""
 
+from kerasmodels.ops.boxes import box_iou, clip_boxes, decode_boxes, encode_boxes, non_max_suppression
 from kerasmodels.ops.deformable import deform_conv2d, traced_as
 from kerasmodels.ops.roi_pooling import roi_pool
 
-__all__ = ["deform_conv2d", "roi_pool", "traced_as"]
+__all__ = [
+    "box_iou",
+    "clip_boxes",
+    "decode_boxes",
+    "deform_conv2d",
+    "encode_boxes",
+    "non_max_suppression",
+    "roi_pool",
+    "traced_as",
+]

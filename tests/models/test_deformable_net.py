@@ -11,7 +11,6 @@ from kerasmodels import layers
 from kerasmodels.data import read_image, write_image
 from kerasmodels.data.digits import read_digits
 from kerasmodels.errors import DataError, UsageError
-from kerasmodels.models import deformable_net
 from kerasmodels.models.deformable_net import (
     FAMILY,
     Config,
@@ -21,6 +20,8 @@ from kerasmodels.models.deformable_net import (
     sampling_positions,
     scenes,
 )
+from kerasmodels.models.deformable_net.experiments import take_over
+from kerasmodels.models.deformable_net.task import as_digit
 from kerasmodels.training import train
 from tests.tiny_families import TINY, photo
 
@@ -45,7 +46,7 @@ def test_as_many_layers_are_deformable_as_asked_for():
 
 def test_begins_as_the_plain_network_it_takes_over():
     plain, moved = (DeformableNet(dataclasses.replace(SMALL, deformable=count)) for count in (0, 2))
-    deformable_net._take_over(moved.network, plain.network)
+    take_over(moved.network, plain.network)
     x = np.random.default_rng(0).uniform(0, 255, (2, 28, 28, 1)).astype("float32")
     np.testing.assert_allclose(moved(x), plain(x), atol=1e-5)
 
@@ -126,8 +127,8 @@ def test_run_draws_and_tells(run, tmp_path):
 def test_uneven_light_is_taken_away():
     y, x = np.mgrid[:60, :50]
     lit = ink(True) * (1 - 0.4 * x[..., None] / 50 - 0.2 * y[..., None] / 60)
-    digit = deformable_net._as_digit(lit.astype("uint8"), 28)[..., 0]
-    even = deformable_net._as_digit(ink(True), 28)[..., 0]
+    digit = as_digit(lit.astype("uint8"), 28)[..., 0]
+    even = as_digit(ink(True), 28)[..., 0]
     strokes = even > 128
     assert 0.05 < strokes.mean() < 0.3
     assert digit[~strokes & (even == 0)].max() < 30
@@ -138,8 +139,12 @@ def test_run_refuses(run, tmp_path):
     seven = write_image(tmp_path / "photo.png", ink(True))
     with pytest.raises(UsageError, match="--run DIR"):
         FAMILY.run(RunOptions((seven,), tmp_path / "out.png"))
-    with pytest.raises(UsageError, match="8 to 512"):
+    with pytest.raises(UsageError, match="8 to 2048"):
         FAMILY.run(RunOptions((seven,), tmp_path / "out.png", run, size=4))
+    with pytest.raises(UsageError, match="--boxes is for detectors"):
+        FAMILY.run(RunOptions((seven,), tmp_path / "out.png", run, boxes=tmp_path / "boxes.json"))
+    with pytest.raises(UsageError, match="no photo is overwritten"):
+        FAMILY.run(RunOptions((seven,), seven, run))
     even = write_image(tmp_path / "even.png", np.full((30, 30, 3), 77, "uint8"))
     with pytest.raises(DataError, match="even grey"):
         FAMILY.run(RunOptions((even,), tmp_path / "out.png", run))
@@ -156,6 +161,16 @@ def test_run_refuses(run, tmp_path):
         {"deformable": 0, "trained": "offsets"},
         {"batch": 0},
         {"precision": "float64"},
+        {"rates": (1, 2)},
+        {"rates": (1, 2, 1)},
+        {"schedule": "poly"},
+        {"task": "segment"},
+        {"task": "detect", "trained": "offsets"},
+        {"task": "detect", "scene": 200},
+        {"task": "detect", "pooling": "max"},
+        {"task": "detect", "anchors": ()},
+        {"task": "detect", "bins": 0},
+        {"task": "detect", "proposals": 1, "detections": 11},
     ],
 )
 def test_config_refuses(change):
@@ -210,25 +225,45 @@ def test_networks_on_scenes_have_equally_many_weights():
     assert model(np.zeros((1, 8, 12, 3), "float32")).shape == (1, 8, 12, 11)
 
 
-def test_regions_hold_what_their_class_says(world):
+def test_dilations_reach_further():
+    model = DeformableNet(Config(filters=(4, 4, 8), strides=(2, 1, 1), rates=(1, 2, 4), deformable=1))
+    assert model.network.get_layer("conv2").dilation_rate == (2, 2)
+    assert model.network.get_layer("conv3").dilation_rate == (4, 4)
+    assert model.network.get_layer("norm3").output.shape == (None, None, None, 8)
+    assert model(np.zeros((1, 11, 12, 1), "float32")).shape == (1, 10)
+
+
+def test_boxes_are_around_what_is_seen(world):
     photos, digits = scenes.photos_of(world), read_digits(world, "train")
-    (scene, rois), classes, counted = regions.proposals(photos, *digits, 5, [0, 5])
-    assert (scene.shape[0], rois.shape, classes.shape, counted.shape) == (5, (40, 5), (40,), (40,))
-    rois, classes, counted = (np.asarray(a) for a in (rois, classes, counted))
-    assert np.all((rois[:, 3:] - rois[:, 1:3] >= 3) & (rois[:, 1:3] >= 0) & (rois[:, 3:] <= 95))
-    np.testing.assert_array_equal(rois[:, 0], np.tile(np.arange(5), 8))
-    assert np.all((classes > 0) == (np.arange(40) < 20))
-    _, target = scenes.scenes(photos, *digits, 5, [0, 5])
-    for (picture, *box), label, counts in zip(rois.astype(int), classes, counted, strict=True):
-        inside = np.asarray(target)[picture, box[1] : box[3] + 1, box[0] : box[2] + 1]
-        if label and counts:
-            assert np.mean(inside == label) > 0.02
+    full = np.full_like(digits[0], 255)
+    scene, pasted = scenes.pasted(photos, full, digits[1], 20, [0, 5], 80, 3, vary=True)
+    assert scene.shape == (20, 80, 80, 3)
+    boxes, labels, counts = (np.asarray(a) for a in scenes.boxed(pasted))
+    assert (boxes.shape, labels.shape, counts.shape) == ((20, 3, 4), (20, 3), (20, 3))
+    assert set(np.sum(labels >= 0, axis=1)) == {1, 2, 3}
+    assert np.all(boxes[labels < 0] == 0)
+    assert np.all(counts[labels < 0] == 0)
+    for k in range(20):
+        for number, digit in enumerate(pasted):
+            seen = np.asarray(digit.alpha)[k, ..., 0] > 0.5
+            if labels[k, number] < 0:
+                assert not seen.any()
+                continue
+            rows, columns = np.flatnonzero(seen.any(1)), np.flatnonzero(seen.any(0))
+            expected = [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]
+            np.testing.assert_array_equal(boxes[k, number], expected)
+            free = seen & ~np.any([np.asarray(d.alpha)[k, ..., 0] > 0.5 for d in pasted[number + 1 :]], axis=0)
+            # Squares of known size, half of which must be seen.
+            assert bool(counts[k, number]) == (free.sum() >= 0.5 * float(digit.area[k]))
+    assert 0 < counts.sum() < np.sum(labels >= 0)
 
 
-@pytest.mark.parametrize("kind", regions.ARMS)
-def test_heads_answer_for_regions(kind):
-    rois = np.array([[0, 4, 4, 30, 30], [0, 10, 2, 40, 20]], "float32")
-    assert regions.head(kind)([np.zeros((1, 48, 48, 3), "float32"), rois]).shape == (2, 11)
+def test_photos_of_the_test_are_not_trained_on(world):
+    photos = scenes.photos_of(world)
+    backgrounds, unseen = scenes.split(photos)
+    assert (len(backgrounds), len(unseen)) == (4, 1)
+    assert not any(np.array_equal(unseen[0], photo) for photo in backgrounds)
+    assert scenes.read_photos(None).shape == (6, 160, 160, 3)
 
 
 def test_experiments_need_their_data(mnist, tmp_path):
