@@ -12,7 +12,7 @@ COLOURS = ("#b4532a", "#2a6fb4", "#3a8f4d", "#7a4fa3")
 def plot(
     curves: Mapping[str, tuple[np.ndarray, np.ndarray]], points: Mapping[str, Mapping[float, float]], below: str
 ) -> np.ndarray:
-    """Curves and single points on linear scales, with names.
+    """Curves and single points on linear scales, their names above the frame.
 
     Args:
         curves: name -> (xs, ys).
@@ -38,10 +38,10 @@ def plot(
         draw.text((12, place(left, value)[1] - 6), f"{value:.3g}", "black")
     for i, (name, (x, y)) in enumerate(curves.items()):
         draw.line([place(*p) for p in zip(x, y, strict=True)], fill=COLOURS[i], width=2)
-        draw.text((440, 30 + 16 * i), name, COLOURS[i])
+        draw.text((64 + 150 * i, 4), name, COLOURS[i])
     for i, (name, some) in enumerate(points.items(), start=len(curves)):
         for point in some.items():
             across, down = place(*point)
             draw.ellipse((across - 4, down - 4, across + 4, down + 4), fill=COLOURS[i])
-        draw.text((440, 30 + 16 * i), name, COLOURS[i])
+        draw.text((64 + 150 * i, 4), name, COLOURS[i])
     return np.asarray(image)

@@ -12,7 +12,7 @@ from kerasmodels.data import read_image, write_image
 from kerasmodels.errors import DataError, DivergedError, UsageError
 from kerasmodels.models import discogan
 from kerasmodels.models.discogan import VARIANTS, Config, DiscoGAN, experiments
-from kerasmodels.training import NaNStop, train
+from kerasmodels.training import NaNStop, TrainResult, train
 from tests.tiny_families import TINY, photo
 
 SMALL = Config(filters=2, size=32, batch=2, weight_decay=0.0)
@@ -133,18 +133,26 @@ def test_weight_decay_goes_through_the_gradient():
         np.testing.assert_allclose(moved[0.5][0][i] - moved[0.0][0][i], expected, atol=1e-5)
 
 
-def test_the_code_s_turns_resume_exactly(tmp_path: Path):
-    tiny = TINY["discogan"]
-    config = dataclasses.replace(tiny.config, **tiny.data(tmp_path), mode="code", rate_from=3, steps=5)
-    options = {"preview_every": 0, "progress": False, "save_every": 2}
-    whole = train(discogan.FAMILY, config, tmp_path / "whole", **options)
+OPTIONS = {"preview_every": 0, "progress": False, "save_every": 2}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Config, TrainResult]:
+    """Five steps in the code's turns."""
+    folder, tiny = tmp_path_factory.mktemp("discogan"), TINY["discogan"]
+    config = dataclasses.replace(tiny.config, **tiny.data(folder), mode="code", rate_from=3, steps=5)
+    return config, train(discogan.FAMILY, config, folder / "whole", **OPTIONS)
+
+
+def test_the_code_s_turns_resume_exactly(trained, tmp_path: Path):
+    config, whole = trained
 
     class Stop(keras.callbacks.Callback):
         def on_train_batch_end(self, batch, logs=None):
             self.model.stop_training = batch == 1
 
-    train(discogan.FAMILY, config, tmp_path / "parts", callbacks=[Stop()], **options)
-    parts = train(discogan.FAMILY, None, tmp_path / "parts", resume=True, **options)
+    train(discogan.FAMILY, config, tmp_path / "parts", callbacks=[Stop()], **OPTIONS)
+    parts = train(discogan.FAMILY, None, tmp_path / "parts", resume=True, **OPTIONS)
     assert parts.step == whole.step == 5
     for a, b in zip(whole.model.get_weights(), parts.model.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
@@ -162,15 +170,9 @@ def test_a_loss_that_is_no_number_is_named():
 # --- run and mistakes -------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def config(tmp_path: Path) -> Config:
-    tiny = TINY["discogan"]
-    return dataclasses.replace(tiny.config, **tiny.data(tmp_path))
-
-
-def test_folders_and_directions(config, tmp_path: Path):
-    train(discogan.FAMILY, dataclasses.replace(config, steps=1), tmp_path / "run", preview_every=0, progress=False)
-    options = discogan.RunOptions(inputs=(config.a,), out=tmp_path / "out", run=tmp_path / "run")
+def test_folders_and_directions(trained, tmp_path: Path):
+    config, run = trained
+    options = discogan.RunOptions(inputs=(config.a,), out=tmp_path / "out", run=run.folder)
     assert [p.name for p in discogan.FAMILY.run(options).outputs] == ["0.png", "1.png", "2.png"]
     picture = write_image(tmp_path / "odd.png", photo(1, 35, 50))
     ways = []
