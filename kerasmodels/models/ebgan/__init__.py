@@ -37,7 +37,7 @@ FAMILY = Family(
     experiments={
         "theorem": Experiment("a game on a line, played to its equilibrium; the terms by hand", theorem),
         "grid": Experiment("a grid of networks on digits: EBGAN, with pulling-away, and GAN", grid),
-        "anomaly": Experiment("the energy of digits of a class never seen", anomaly),
+        "anomaly": Experiment("the energy of digits of a class never seen", anomaly, private=True),
         "labelled": Experiment("digits told apart from 100 labels", labelled),
     },
     preview=preview,

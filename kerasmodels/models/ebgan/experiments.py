@@ -314,7 +314,7 @@ def _classifier(data: Path | None, steps: int) -> tuple[keras.Model, float]:
 def anomaly(data: Path | None, figures: Path, quick: bool) -> Sequence[Row]:
     """Ten trainings, each without one digit; then the energies of the test set, that digit included."""
     (pictures, labels), (unseen, truth) = read_digits(data, "train"), read_digits(data, "test")
-    steps, held_out = (20, range(2)) if quick else (400, range(10))
+    steps, held_out = (20, range(2)) if quick else (300, range(10))
     areas: dict[str, list[float]] = {"EBGAN": [], "auto-encoder alone": []}
     shown = []
     begin = time.perf_counter()
