@@ -271,7 +271,7 @@ def ship_preset(folder: str | Path, name: str, *, line: str, data: str, licence:
     worst = max(float(e.max()) for e in errors)
     mean_square = max(float(np.mean(e**2)) for e in errors)
     # Where files lay on the machine that trained is nobody's business.
-    paths = ("style", "photos", "start_from", "vgg", "content", "masks", "style_masks")
+    paths = ("style", "photos", "digits", "start_from", "vgg", "content", "masks", "style_masks")
     shown = {k: _file_name(v) if k in paths else v for k, v in trained.config.items()}
     card = {
         "line": line,
