@@ -107,6 +107,11 @@ def halved(model: onnx.ModelProto) -> onnx.ModelProto:
     # Positions in half precision would be off by pixels, and ONNX Runtime has no such DeformConv on a CPU.
     exact = [n.name for n in model.graph.node if n.op_type == "DeformConv" or sizes.issuperset(n.output)]
     half = OnnxModel(convert_float_to_float16(model, keep_io_types=True, node_block_list=exact))
+    # For each node that reads a tensor in single precision the converter adds a cast, all of the same name.
+    named = {node.output[0]: node for node in reversed(half.model.graph.node)}
+    once = [node for node in half.model.graph.node if named[node.output[0]] is node]
+    del half.model.graph.node[:]
+    half.model.graph.node.extend(once)
     # Between two nodes that stay in single precision the converter goes down and up again: take the way around.
     source = {node.output[0]: node for node in half.model.graph.node if node.op_type == "Cast"}
     around: dict[str, str] = {}

@@ -29,8 +29,8 @@ def box_iou(first: Any, second: Any) -> Any:
     Example:
         >>> import numpy as np, kerasmodels as km
         >>> a, b = np.array([[[0.0, 0, 2, 2]]]), np.array([[[1.0, 0, 3, 2], [5, 5, 6, 6]]])
-        >>> np.round(np.asarray(km.ops.box_iou(a, b)), 3).tolist()
-        [[[0.333, 0.0]]]
+        >>> [round(float(v), 3) for v in km.ops.box_iou(a, b)[0, 0]]
+        [0.333, 0.0]
     """
     one, two = (ops.cast(ops.convert_to_tensor(b), "float32") for b in (first, second))
     # Rank 3 throughout: a side of all pairs at a time.
