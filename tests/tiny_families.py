@@ -356,7 +356,6 @@ TINY: dict[str, Tiny] = {
             names=("sky", "house", "road"),
             blocks=(1, 1, 1, 1),
             width=1 / 16,
-            deformable_layers=1,
             rates=(1, 2),
             pyramid=(0.5,),
             crop=65,
