@@ -326,7 +326,6 @@ def anomaly(data: Path | None, figures: Path, quick: bool) -> Sequence[Row]:
                 channels=1,
                 generator_layers=3,
                 generator_width=400,
-                # Two layers are not normalised: running means of real and made digits would fit neither.
                 judge_layers=2,
                 judge_width=64,
                 margin=10.0,
