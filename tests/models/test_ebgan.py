@@ -130,6 +130,21 @@ def test_made_pictures_beyond_the_margin_do_not_teach_the_judge():
     assert moved[5.0] > 1e-4
 
 
+def test_running_means_are_of_real_pictures_alone():
+    """After many steps without learning, the judge answers to the real batch as it did in training, and to no other."""
+    pictures = np.random.default_rng(0).uniform(0, 60, (6, 8, 8, 1)).astype("float32")
+    keras.utils.set_random_seed(0)
+    model = EBGAN(dataclasses.replace(SMALL, judge_layers=3))
+    model.compile(keras.optimizers.SGD(0.0), keras.optimizers.SGD(0.0))
+    for _ in range(100):
+        model.train_step(pictures)
+    (norm,) = [layer for layer in model.encoder.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    before = keras.Model(model.encoder.inputs[0], norm.input)
+    np.testing.assert_allclose(norm.moving_mean, np.mean(before(pictures / 127.5 - 1), axis=0), rtol=1e-3, atol=1e-7)
+    made = model.generator(np.random.default_rng(1).normal(size=(6, 4)).astype("float32"), training=True)
+    assert not np.allclose(norm.moving_mean, np.mean(before(made), axis=0), rtol=1e-2, atol=1e-7)
+
+
 def test_margin_goes_to_its_end_on_a_line():
     model = EBGAN(dataclasses.replace(SMALL, margin=4.0, final_margin=0.0, steps=5))
     model.compile("sgd", "sgd")

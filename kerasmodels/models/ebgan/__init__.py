@@ -13,6 +13,7 @@ margins of 10, 20 and 80 are in this unit |
 | learning rate 2e-4 for convolutional networks; the paper's is known for the grid alone (1e-3) | that of DCGAN |
 | sizes 16 and 32: the networks for 64 pixels without their outermost stages | small pictures |
 | `labelled`: a denoising auto-encoder with a layer of classes; the paper has a ladder network | one judge for all |
+| the judge's running means (batch normalisation) are of real pictures alone | it is given real ones afterwards |
 | pictures are drawn with replacement | a stream that can begin anywhere |
 """
 

@@ -238,7 +238,7 @@ class _StandardGAN(keras.Model):
         self.generator = generator(config, "float32")
         # From weights as small as the energy's judge begins with, it hardly learns.
         hidden = encoder(config, "float32", deviation=0.02)
-        self.judge = keras.Model(hidden.inputs, keras.layers.Dense(1)(hidden.outputs[0]))
+        self.judge = keras.Model(hidden.inputs[0], keras.layers.Dense(1)(hidden.outputs[0]))
         self.draws = keras.random.SeedGenerator(seed)
         self.built = True
 
@@ -326,7 +326,7 @@ def anomaly(data: Path | None, figures: Path, quick: bool) -> Sequence[Row]:
                 channels=1,
                 generator_layers=3,
                 generator_width=400,
-                judge_layers=3,
+                judge_layers=2,
                 judge_width=64,
                 margin=10.0,
                 learning_rate=1e-3,
@@ -378,7 +378,7 @@ def _listed(digits: Sequence[int], areas: Sequence[float]) -> str:
 
 
 def _fit_auto_encoder(model: EBGAN, pictures: np.ndarray, steps: int) -> None:
-    judge = keras.Model(model.encoder.inputs, model.decoder(model.encoder.outputs[0]))
+    judge = keras.Model(model.encoder.inputs[0], model.decoder(model.encoder.outputs[0]))
     judge.compile(
         keras.optimizers.Adam(1e-3, 0.5, 0.999),
         lambda x, y: tf.norm(tf.reshape(y - x, (tf.shape(x)[0], -1)), axis=1),
@@ -413,7 +413,7 @@ def labelled(data: Path | None, figures: Path, quick: bool) -> Sequence[Row]:
             keras.utils.set_random_seed(seed)
             model = EBGAN(config)
             assert model.classes is not None
-            network = keras.Model(model.encoder.inputs, model.classes(model.encoder.outputs[0]))
+            network = keras.Model(model.encoder.inputs[0], model.classes(model.encoder.outputs[0]))
             if arm == "labels alone":
                 _fit_labels(network, *few, steps, config.noise)
             else:

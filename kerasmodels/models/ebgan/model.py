@@ -112,6 +112,10 @@ class EBGAN(keras.Model):
         networks = [self.encoder, self.decoder, *([self.classes] if self.classes is not None else [])]
         return [variable for network in networks for variable in network.trainable_variables]
 
+    def _running_means(self) -> list[keras.Variable]:
+        found = [*self.encoder.non_trainable_variables, *self.decoder.non_trainable_variables]
+        return [variable for variable in found if variable.name.startswith("moving_")]
+
     def margin(self) -> Any:
         """The margin of the next step."""
         config = self.config
@@ -131,13 +135,15 @@ class EBGAN(keras.Model):
         game = energy(margin)
         with tf.GradientTape() as tape:
             of_real = self._judged(real, self._noisy(real))[1]
-            of_fake = self._judged(fake, fake)[1]
-            loss = game.judge(of_real, of_fake)
+            wrong: Any = 0.0
             if self.classes is not None:
                 scores = self.classes(self.encoder(self._noisy(unit(shown)), training=True), training=True)
                 wrong = ops.mean(keras.losses.sparse_categorical_crossentropy(labels, scores, from_logits=True))
                 self.term_means["classes"].update_state(wrong)
-                loss += self.config.label_weight * wrong
+            # What the judge is given afterwards are real pictures: its running means must be of those alone.
+            means = [tf.identity(variable.value) for variable in self._running_means()]
+            of_fake = self._judged(fake, fake)[1]
+            loss = game.judge(of_real, of_fake) + self.config.label_weight * wrong
         variables = self._judges()
         self.judge_optimizer.apply(tape.gradient(loss, variables), variables)
         below = ops.mean(ops.cast(of_fake < margin, "float32"))
@@ -151,6 +157,8 @@ class EBGAN(keras.Model):
                 pulled += self.config.pulling_away * alike
         variables = self.generator.trainable_variables
         self.optimizer.apply(tape.gradient(pulled, variables), variables)
+        for variable, value in zip(self._running_means(), means, strict=True):
+            variable.assign(value)
         for name, value in (
             ("loss", loss),
             ("real", ops.mean(of_real)),
@@ -349,7 +357,7 @@ def servables(model: EBGAN, config: Config) -> dict[str, Servable]:
         return {"image": _example_pictures((dims["batch"], *shape[1:]), seed)}
 
     # Only the variables of one side leave with a servable.
-    judged = keras.Model(model.encoder.inputs, model.decoder(model.encoder.outputs[0]), name="judge")
+    judged = keras.Model(model.encoder.inputs[0], model.decoder(model.encoder.outputs[0]), name="judge")
     found = {
         "generate": Servable(
             call=generate,
@@ -383,7 +391,7 @@ def servables(model: EBGAN, config: Config) -> dict[str, Servable]:
     if model.classes is not None:
         found["classify"] = Servable(
             call=classify,
-            model=keras.Model(model.encoder.inputs, model.classes(model.encoder.outputs[0]), name="classifier"),
+            model=keras.Model(model.encoder.inputs[0], model.classes(model.encoder.outputs[0]), name="classifier"),
             inputs=(given,),
             outputs=(TensorSpec("classes", ("batch", CLASSES), "float32", "probabilities of the classes"),),
             example=pictures,
