@@ -5,7 +5,7 @@ Convolution, and Fully Connected CRFs, 2016 (PAMI 2018); kazuto1011/deeplab-pyto
 
 Reproduced: VGG16 LargeFOV (20,505,429 parameters for 21 classes), VGG16 ASPP-S and ASPP-L (37,877,652), ResNet-101
 ASPP (44,048,532), several scales with shared weights, fused by the maximum and each with a loss, the poly schedule, the
-learning rates of the last layer and of biases, frozen batch normalisation, the CRF; what ASPP and CRF add on CamVid.
+learning rates of the last layer and of biases, frozen batch normalisation, the CRF and what it adds on CamVid.
 
 | departure from the paper | why |
 |---|---|
