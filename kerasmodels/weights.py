@@ -238,6 +238,26 @@ def find(source: str | Path) -> Trained:
     )
 
 
+def chosen(family: str, preset_name: str | None, folder: Path | None) -> Trained:
+    """What the options --preset and --run of a family's task name.
+
+    Raises:
+        UsageError: both or none is given, there is no such preset, or the folder is no run of the family.
+        WeightsError: the training has not written its weights yet.
+    """
+    if (preset_name is None) == (folder is None):
+        raise UsageError(
+            "expected one of --preset NAME and --run FOLDER. "
+            f"`kerasmodels list` shows the presets; `kerasmodels train {family}` makes such a folder."
+        )
+    if folder is None:
+        return preset(family, preset_name or "")
+    trained = run(folder)
+    if trained.family != family:
+        raise UsageError(f"expected a run of {family}. Received: {folder}, a run of {trained.family}.")
+    return trained
+
+
 def ship_preset(folder: str | Path, name: str, *, line: str, data: str, licence: str) -> Path:
     """Make the finished run in `folder` the shipped preset `name`: float16 weights and a card beside them.
 

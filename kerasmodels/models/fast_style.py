@@ -427,13 +427,9 @@ def _free_memory() -> int:
 
 
 def _run(options: RunOptions) -> RunReport:
-    if (options.preset is None) == (options.run is None):
-        raise UsageError("expected one of --preset NAME and --run DIR.")
     check(len(options.inputs) > 0, "at least one picture, folder or video", options.inputs)
     check(options.max_side is None or options.max_side > 0, "max_side > 0", options.max_side)
-    trained = weights.preset("fast_style", options.preset) if options.preset else weights.run(options.run or "")
-    if trained.family != "fast_style":
-        raise UsageError(f"expected a run of fast_style. Received: {options.run}, a run of {trained.family}.")
+    trained = weights.chosen("fast_style", options.preset, options.run)
     jobs = _jobs(options.inputs, options.out)
     sources = {source.resolve() for source, _ in jobs}
     for _, target in jobs:

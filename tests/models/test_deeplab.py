@@ -479,7 +479,7 @@ def test_run(trained, tmp_path):
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({"run": None}, UsageError, "one of --run FOLDER and --preset"),
+        ({"run": None}, UsageError, "one of --preset NAME and --run"),
         ({"out": "mask.jpg"}, UsageError, r"ending in \.png"),
         ({"legend": "mask.png"}, UsageError, "a name of its own"),
         ({"overlay": "photo.png"}, UsageError, "not overwritten"),

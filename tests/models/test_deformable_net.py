@@ -137,7 +137,7 @@ def test_uneven_light_is_taken_away():
 
 def test_run_refuses(run, tmp_path):
     seven = write_image(tmp_path / "photo.png", ink(True))
-    with pytest.raises(UsageError, match="--run DIR"):
+    with pytest.raises(UsageError, match="--run FOLDER"):
         FAMILY.run(RunOptions((seven,), tmp_path / "out.png"))
     with pytest.raises(UsageError, match="8 to 2048"):
         FAMILY.run(RunOptions((seven,), tmp_path / "out.png", run, size=4))

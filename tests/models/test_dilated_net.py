@@ -318,8 +318,8 @@ def test_run_writes_a_palette_picture(trained, tmp_path):
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({"run": None}, UsageError, "one of --run FOLDER and --preset"),
-        ({"preset": "streets"}, UsageError, "one of --run"),
+        ({"run": None}, UsageError, "one of --preset NAME and --run"),
+        ({"preset": "streets"}, UsageError, "one of --preset"),
         ({"out": "mask.jpg"}, UsageError, r"ending in \.png"),
         ({"out": "photo.png"}, UsageError, "not overwritten"),
         ({"overlay": "mask.png"}, UsageError, "a name of its own"),

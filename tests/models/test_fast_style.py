@@ -242,7 +242,7 @@ def test_a_picture_too_large_for_the_memory(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"preset": None}, "one of --preset NAME and --run DIR"),
+        ({"preset": None}, "one of --preset NAME and --run FOLDER"),
         ({"preset": "no-such-style"}, "unknown preset of fast_style 'no-such-style'"),
         ({"run": Path("photo.png"), "preset": None}, "expected a run folder"),
         ({"out": Path("out.docx"), "preset": None, "run": Path("run")}, r"out\.png or out\.jpg"),

@@ -48,11 +48,7 @@ class RunOptions:
 
 
 def run(options: RunOptions) -> RunReport:
-    if (options.run is None) == (options.preset is None):
-        raise UsageError(
-            "expected a trained network: one of --run DIR and --preset NAME. "
-            "Train one with `kerasmodels train deformable_net --digits MNIST_FOLDER --out DIR`."
-        )
+    trained = weights.chosen("deformable_net", options.preset, options.run)
     check(bool(options.inputs), "at least one photo", options.inputs)
     check(options.size is None or 8 <= options.size <= 2048, "size, 8 to 2048 pixels", options.size)
     check(0 <= options.least <= 1, "least, 0 to 1", options.least)
@@ -60,15 +56,11 @@ def run(options: RunOptions) -> RunReport:
     check(len(set(targets)) == len(targets), "a name of its own for each result", str(options.out))
     for path in options.inputs:
         check(path.resolve() not in targets, "a place where no photo is overwritten", str(path))
-    source = str(options.run) if options.run is not None else f"deformable_net/{options.preset}"
-    trained = weights.run(source) if options.run is not None else weights.find(source)
-    if trained.family != "deformable_net":
-        raise UsageError(f"expected a run of deformable_net. Received: {source}, a run of {trained.family}.")
     _, _, model = trained.load()
     if isinstance(model, DeformableDetector):
         return _detect(options, model)
     if options.boxes is not None:
-        raise UsageError(f"--boxes is for detectors. Received: {source}, a classifier. Train --variant detector.")
+        raise UsageError(f"--boxes is for detectors. Received: {trained.name}, a classifier. Train --variant detector.")
     return _classify(options, model)
 
 

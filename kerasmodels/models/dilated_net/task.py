@@ -13,7 +13,6 @@ from kerasmodels import weights
 from kerasmodels.data import read_image
 from kerasmodels.data.images import SUFFIXES, write_image
 from kerasmodels.data.segmentation import legend, overlay, voc_palette, write_label_map
-from kerasmodels.errors import UsageError
 from kerasmodels.family import RunReport, check
 from kerasmodels.models import dense_crf
 from kerasmodels.models.dilated_net.model import segment_picture
@@ -69,8 +68,7 @@ def label_photo(
         UsageError: neither or both of a run and a preset, another family's, or names for results that do not do.
         DataError: the photo cannot be read.
     """
-    if (options.run is None) == (options.preset is None):
-        raise UsageError("expected one of --run FOLDER and --preset NAME.")
+    trained = weights.chosen(family, options.preset, options.run)
     check(
         options.out.suffix.lower() == ".png", "a name ending in .png: label maps are not compressed", str(options.out)
     )
@@ -79,10 +77,6 @@ def label_photo(
         check(target.suffix.lower() in SUFFIXES, "a picture name such as overlay.png", str(target))
         check(target.resolve() != options.photo.resolve(), "a place where the photo is not overwritten", str(target))
     check(len({t.resolve() for t in targets}) == len(targets), "a name of its own for each result", str(options.out))
-    source = str(options.run) if options.run is not None else f"{family}/{options.preset}"
-    trained = weights.run(source) if options.run is not None else weights.find(source)
-    if trained.family != family:
-        raise UsageError(f"expected a run of {family}. Received: {source}, a run of {trained.family}.")
     photo = read_image(options.photo)
     _, config, model = trained.load()
     begin, meaning = time.perf_counter(), names(config)

@@ -31,7 +31,6 @@ from kerasmodels.data import list_images, read_image, unpaired, write_image
 from kerasmodels.data.stacks import fitted
 from kerasmodels.data.targets import files_and_targets
 from kerasmodels.data.unpaired import kinds
-from kerasmodels.errors import UsageError
 from kerasmodels.family import (
     Datasets,
     Experiment,
@@ -426,11 +425,8 @@ class RunOptions:
 
 
 def _run(options: RunOptions) -> RunReport:
-    if (options.preset is None) == (options.run is None):
-        raise UsageError("expected one of --preset NAME and --run FOLDER.")
     check(options.max_side is None or options.max_side > 0, "max_side > 0", options.max_side)
-    trained = weights.preset("discogan", options.preset) if options.preset else weights.run(options.run or "")
-    check(trained.family == "discogan", "a run of discogan", f"a run of {trained.family}")
+    trained = weights.chosen("discogan", options.preset, options.run)
     pairs = files_and_targets(options.inputs, options.out)
     model = trained.load()[2]
     written = []

@@ -15,7 +15,6 @@ from kerasmodels.data import read_image, write_image
 from kerasmodels.data.grids import latents, tiled
 from kerasmodels.data.stacks import fitted
 from kerasmodels.data.targets import files_and_targets
-from kerasmodels.errors import UsageError
 from kerasmodels.family import RunReport, check
 from kerasmodels.models.ebgan.config import Config
 from kerasmodels.models.ebgan.model import EBGAN, servables
@@ -64,11 +63,8 @@ class RunOptions:
 
 
 def run(options: RunOptions) -> RunReport:
-    if (options.preset is None) == (options.run is None):
-        raise UsageError("expected one of --preset NAME and --run FOLDER.")
     check(options.rows > 0 and options.columns > 0, "rows > 0 and columns > 0", (options.rows, options.columns))
-    trained = weights.preset("ebgan", options.preset) if options.preset is not None else weights.run(options.run or "")
-    check(trained.family == "ebgan", "a run of ebgan", f"a run of {trained.family}")
+    trained = weights.chosen("ebgan", options.preset, options.run)
     if not options.inputs:
         _, config, model = trained.load()
         path = write_image(options.out, sheet(model, options.rows, options.columns, options.seed, options.between))

@@ -432,11 +432,8 @@ class RunOptions:
 
 
 def _run(options: RunOptions) -> RunReport:
-    if (options.preset is None) == (options.run is None):
-        raise UsageError("expected one of --preset NAME and --run FOLDER.")
     check(options.rows > 0 and options.columns > 0, "rows > 0 and columns > 0", (options.rows, options.columns))
-    trained = weights.preset("wgan", options.preset) if options.preset is not None else weights.run(options.run or "")
-    check(trained.family == "wgan", "a run of wgan", f"a run of {trained.family}")
+    trained = weights.chosen("wgan", options.preset, options.run)
     _, config, model = trained.load()
     path = write_image(options.out, sheet(model, options.rows, options.columns, options.seed, options.between))
     return RunReport((path,), {"pictures": options.rows * options.columns, "size": config.size})
