@@ -166,7 +166,8 @@ class EBGAN(keras.Model):
             ("below_margin", below),
             ("generator", pulled),
         ):
-            self.term_means[name].update_state(value)
+            # As a vector of one: TensorFlow joins a chain of additions of numbers, mean and terms, in no certain order.
+            self.term_means[name].update_state(ops.reshape(value, (1,)))
         return {name: mean.result() for name, mean in self.term_means.items()}
 
     def _judged(self, pictures: Any, shown: Any) -> tuple[Any, Any]:
