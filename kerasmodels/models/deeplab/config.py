@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from kerasmodels.backbones import mobile
 from kerasmodels.data.segmentation import CAMVID_NAMES, VOC_NAMES
 from kerasmodels.family import check
 from kerasmodels.models import dense_crf
@@ -12,8 +13,7 @@ from kerasmodels.models import dense_crf
 BLOCKS = {
     "vgg16": (2, 2, 3, 3, 3),
     "resnet": (3, 4, 23, 3),
-    "mobilenet_v2": (1, 2, 3, 4, 3, 3, 1),
-    "efficientnet_lite0": (1, 2, 2, 3, 3, 4, 1),
+    **mobile.BLOCKS,
 }
 """Convolutions between poolings, residual blocks of each stage, or inverted residual blocks of each stage."""
 

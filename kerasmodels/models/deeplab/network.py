@@ -8,46 +8,17 @@ from typing import Any
 import keras
 from keras import layers
 
-from kerasmodels.layers import AtrousConvolution2D, AtrousSpatialPyramidPooling, DeformableConv2D
+from kerasmodels.backbones.mobile import CHANNELS, EPSILON, INPUT, Units, first_kernel, mobile
+from kerasmodels.layers import AtrousConvolution2D, AtrousSpatialPyramidPooling
 from kerasmodels.models.deeplab.config import Config
 
 MEAN = (122.675, 116.669, 104.008)
 """Of red, green and blue, subtracted from pictures of 0-255 (released code)."""
-INPUT = {
-    "vgg16": (MEAN, 1.0),
-    "resnet": (MEAN, 1.0),
-    "mobilenet_v2": ((127.5, 127.5, 127.5), 127.5),
-    "efficientnet_lite0": ((127.0, 127.0, 127.0), 128.0),
-}
-"""Of each trunk: what is subtracted from pictures of 0-255, and what they are divided by."""
-
-MOBILE = {
-    "mobilenet_v2": (
-        (1, 16, 1, 3),
-        (6, 24, 2, 3),
-        (6, 32, 2, 3),
-        (6, 64, 2, 3),
-        (6, 96, 1, 3),
-        (6, 160, 2, 3),
-        (6, 320, 1, 3),
-    ),
-    "efficientnet_lite0": (
-        (1, 16, 1, 3),
-        (6, 24, 2, 3),
-        (6, 40, 2, 5),
-        (6, 80, 2, 3),
-        (6, 112, 1, 5),
-        (6, 192, 2, 5),
-        (6, 320, 1, 3),
-    ),
-}
-"""Stages of inverted residual blocks: expansion, channels, stride, kernel (Sandler et al. 2018, table 2; EfficientNet's
-table 1 without squeeze and excitation)."""
 
 
 def score_network(config: Config) -> keras.Model:
     """Trunk and head: (N, s h + 1, s w + 1, 3) RGB 0-255 -> scores (N, h + 1, w + 1, classes), s the output stride."""
-    mean, scale = INPUT[config.trunk]
+    mean, scale = INPUT.get(config.trunk, (MEAN, 1.0))
     picture = keras.Input((None, None, 3), name="rgb", dtype="float32")
     x = layers.Rescaling(1 / scale, [-m / scale for m in mean], dtype="float32", name="mean")(picture)
     x = {"vgg16": _vgg16, "resnet": _resnet}.get(config.trunk, _mobile)(x, config)
@@ -62,12 +33,6 @@ def score_network(config: Config) -> keras.Model:
         name="aspp",
     )(x)
     return keras.Model(picture, x, name="net")
-
-
-def first_kernel(config: Config) -> Any:
-    """Initializer of the first convolution: pictures from which a mean was subtracted deviate by about 64."""
-    deviation = 64 / INPUT[config.trunk][1]
-    return keras.initializers.VarianceScaling(2 / deviation**2)
 
 
 def _channels(config: Config, count: int) -> int:
@@ -85,7 +50,7 @@ def _vgg16(x: Any, config: Config) -> Any:
                 atrous_rate=rate,
                 padding="same",
                 activation="relu",
-                kernel_initializer=first_kernel(config) if block == i == 1 else "he_normal",
+                kernel_initializer=first_kernel() if block == i == 1 else "he_normal",
                 dtype=config.precision,
                 trainable=block > config.frozen,
                 name=f"conv{block}_{i}",
@@ -97,82 +62,15 @@ def _vgg16(x: Any, config: Config) -> Any:
     return x
 
 
-class _Units:
-    """Convolutions with batch normalisation, in stages that may be frozen."""
-
-    def __init__(self, config: Config, epsilon: float):
-        self.config, self.epsilon, self.trainable = config, epsilon, True
-
-    def stage(self, number: int) -> None:
-        self.trainable = number > self.config.frozen
-
-    def normalised(self, x: Any, name: str, activation: str | None) -> Any:
-        x = layers.BatchNormalization(
-            epsilon=self.epsilon,
-            dtype=self.config.precision,
-            trainable=self.trainable and self.config.batch_norm == "trained",
-            name=f"{name}_bn",
-        )(x)
-        if activation is None:
-            return x
-        most = 6.0 if activation == "relu6" else None
-        return layers.ReLU(most, dtype=self.config.precision, name=f"{name}_relu")(x)
-
-    def convolution(
-        self,
-        x: Any,
-        channels: int,
-        kernel: int,
-        name: str,
-        *,
-        stride: int = 1,
-        rate: int = 1,
-        activation: str | None = "relu",
-        deformable: bool = False,
-        first: bool = False,
-    ) -> Any:
-        shared: dict[str, Any] = {
-            "padding": "same",
-            "use_bias": False,
-            "kernel_initializer": first_kernel(self.config) if first else "he_normal",
-            "dtype": self.config.precision,
-            "trainable": self.trainable,
-            "name": name,
-        }
-        if deformable:
-            x = DeformableConv2D(channels, kernel, dilation_rate=rate, **shared)(x)
-        elif rate > 1:
-            x = AtrousConvolution2D(channels, kernel, atrous_rate=rate, **shared)(x)
-        else:
-            x = layers.Conv2D(channels, kernel, stride, **shared)(x)
-        return self.normalised(x, name, activation)
-
-    def depthwise(self, x: Any, kernel: int, name: str, *, stride: int, rate: int, activation: str) -> Any:
-        padding = "same"
-        if stride == 1:
-            # With the padding known, runtimes need no arithmetic on the picture's size.
-            zeros = rate * (kernel - 1) // 2
-            x = layers.ZeroPadding2D(zeros, dtype=self.config.precision, name=f"{name}_pad")(x)
-            padding = "valid"
-        x = layers.DepthwiseConv2D(
-            kernel,
-            stride,
-            padding,
-            dilation_rate=rate,
-            use_bias=False,
-            depthwise_initializer="he_normal",
-            dtype=self.config.precision,
-            trainable=self.trainable,
-            name=name,
-        )(x)
-        return self.normalised(x, name, activation)
+def _units(config: Config, epsilon: float) -> Units:
+    return Units(epsilon, config.batch_norm, config.frozen, config.precision)
 
 
 def _resnet(x: Any, config: Config) -> Any:
     """A stem and four stages of bottlenecks; a stage that would pass the output stride has a rate instead."""
-    units, total = _Units(config, 1e-5), sum(config.stages)
+    units, total = _units(config, 1e-5), sum(config.stages)
     units.stage(1)
-    x = units.convolution(x, _channels(config, 64), 7, "conv1", stride=2, first=True)
+    x = units.convolution(x, _channels(config, 64), 7, "conv1", stride=2, initializer=first_kernel())
     x = layers.MaxPooling2D(3, 2, padding="same", dtype=config.precision, name="pool1")(x)
     stride, rate, done = 4, 1, 0
     for stage, count in enumerate(config.stages, 2):
@@ -197,27 +95,6 @@ def _resnet(x: Any, config: Config) -> Any:
 
 
 def _mobile(x: Any, config: Config) -> Any:
-    """A stem and seven stages of inverted residual blocks, whose convolutions are depthwise."""
-    units = _Units(config, 1e-3)
-    units.stage(1)
-    x = units.convolution(x, _channels(config, 32), 3, "stem", stride=2, activation="relu6", first=True)
-    stride, rate, number = 2, 1, 0
-    for stage, ((expansion, wide, jump, kernel), count) in enumerate(
-        zip(MOBILE[config.trunk], config.stages, strict=True), 2
-    ):
-        units.stage(stage)
-        channels = _channels(config, wide)
-        for block in range(count):
-            name, before = f"block{number}", x
-            step = jump if block == 0 and stride < config.output_stride else 1
-            if expansion > 1:
-                x = units.convolution(x, expansion * x.shape[-1], 1, f"{name}_expand", activation="relu6")
-            x = units.depthwise(x, kernel, f"{name}_depthwise", stride=step, rate=rate, activation="relu6")
-            x = units.convolution(x, channels, 1, f"{name}_project", activation=None)
-            if block > 0:
-                x = layers.Add(dtype=config.precision, name=f"{name}_add")([x, before])
-            elif jump == 2:
-                # The convolution whose stride is left out sees neighbours yet; those after it see every other one.
-                stride, rate = stride * step, rate if step == 2 else 2 * rate
-            number += 1
-    return x
+    units = _units(config, EPSILON)
+    channels = [_channels(config, count) for count in CHANNELS[config.trunk]]
+    return mobile(x, config.trunk, units, config.stages, channels, config.output_stride)
