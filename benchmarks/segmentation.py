@@ -109,7 +109,7 @@ def large_fov(width: float) -> Any:
 def front_end(width: float) -> Any:
     """The front end of dilated nets."""
     config = dilated_net.Config()
-    channels = tuple(round(width * c) for c in config.channels)
+    channels = tuple(round(width * c) for c in config.widths)
     return dilated_net.front_end(dataclasses.replace(config, channels=channels, head=round(4096 * width)))
 
 

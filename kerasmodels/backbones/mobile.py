@@ -32,7 +32,7 @@ STAGES = {
         (6, 320, 1, 3),
     ),
 }
-"""Of each trunk's stages of inverted residual blocks: expansion, channels, stride, kernel (Sandler et al. 2018, table 2;
+"""Stages of inverted residual blocks: expansion, channels, stride, kernel (Sandler et al. 2018, table 2;
 EfficientNet's table 1 without squeeze and excitation)."""
 BLOCKS = {"mobilenet_v2": (1, 2, 3, 4, 3, 3, 1), "efficientnet_lite0": (1, 2, 2, 3, 3, 4, 1)}
 """And how many blocks each stage has."""

@@ -1,14 +1,12 @@
 """What can be chosen."""
 
-import dataclasses
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 from kerasmodels.backbones import mobile
 from kerasmodels.data.segmentation import CAMVID_NAMES, VOC_NAMES
 from kerasmodels.family import check
-from kerasmodels.models import dense_crf
+from kerasmodels.models.segmentation import SegmentationConfig
 
 BLOCKS = {
     "vgg16": (2, 2, 3, 3, 3),
@@ -19,26 +17,30 @@ BLOCKS = {
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(SegmentationConfig):
     """What to train. The defaults are the paper's best network on PASCAL VOC: ResNet-101, ASPP, three scales."""
 
-    photos: Path | None = None
-    """A folder of pictures."""
-    masks: Path | None = None
-    """A folder of label maps (palette or grey PNG) named like their pictures; pixels of 255 do not count."""
-    ignore: tuple[int, ...] = (255,)
-    """Labels of pixels that do not count; CamVid has 11, too."""
+    trunks = tuple(BLOCKS)
+
     start_from: str | None = None
     """Begin with these weights: a run folder, a preset, or a .pth file of the PyTorch port (ResNet)."""
-    pretrained: str = "random"
-    """The trunk's weights to begin with: random; auto, or a file, as docs/deeplab.md lists them for each trunk."""
-
     trunk: Literal["vgg16", "resnet", "mobilenet_v2", "efficientnet_lite0"] = "resnet"
     """The classification network; the last two are made for phones."""
-    classes: int = 21
-    """Labels 0 to classes - 1 (VOC 21, CamVid 11, Cityscapes 19)."""
-    names: tuple[str, ...] = ()
-    """What the labels mean, for legends; left out, they are numbers."""
+    crop: int = 321
+    """Side of what the network sees, pixels: a multiple of output_stride and one more."""
+    scales: tuple[float, float] = (0.5, 1.5)
+    """Crops are scaled by a random factor between these."""
+    steps: int = 20000
+    """Training steps."""
+    batch: int = 10
+    """Crops a step."""
+    learning_rate: float = 2.5e-4
+    """Of SGD (VGG16: 1e-3). The last layer learns ten times as fast, biases twice that."""
+    schedule: Literal["constant", "step", "poly"] = "poly"
+    """poly: (1 - step / steps)^0.9, for each step anew; step: a tenth every `step_every` steps (version 1)."""
+    step_every: int = 2000
+    """See `schedule`."""
+
     blocks: tuple[int, ...] = ()
     """Convolutions or residual blocks of each stage; left out, the trunk's own (ResNet-101: 3 4 23 3)."""
     width: float = 1.0
@@ -55,85 +57,18 @@ class Config:
     """Weights on each side of a branch's first convolution (the paper's other fields of view: 7 or 4)."""
     pyramid: tuple[float, ...] = (0.5, 0.75)
     """Scales that are seen beside the picture's own, with the same weights; the largest score of each label counts."""
-
     frozen: int = 0
     """Stages at the trunk's beginning that keep their weights (VGG16 has 5 blocks, ResNet a stem and 4 stages)."""
-    batch_norm: Literal["frozen", "trained"] = "frozen"
-    """frozen: statistics, scales and shifts stay as they are; batches are too small for others (paper)."""
-    crop: int = 321
-    """Side of what the network sees, pixels: a multiple of output_stride and one more."""
-    scales: tuple[float, float] = (0.5, 1.5)
-    """Crops are scaled by a random factor between these."""
-    flip: bool = True
-    """Mirror half of the crops."""
-    dropout: float = 0.5
-    """After fc6 and fc7."""
-    steps: int = 20000
-    """Training steps."""
-    batch: int = 10
-    """Crops a step."""
-    learning_rate: float = 2.5e-4
-    """Of SGD (VGG16: 1e-3). The last layer learns ten times as fast, biases twice that."""
-    schedule: Literal["constant", "step", "poly"] = "poly"
-    """poly: (1 - step / steps)^0.9, for each step anew; step: a tenth every `step_every` steps (version 1)."""
-    step_every: int = 2000
-    """See `schedule`."""
-    momentum: float = 0.9
-    """Of SGD."""
-    decay: float = 5e-4
-    """Of weights, not biases."""
-    clip: float | None = None
-    """Largest norm of the gradient; left out, there is no limit, as in the paper."""
-    precision: Literal["float32", "mixed_bfloat16"] = "float32"
-    """Weights stay float32."""
-    seed: int = 0
-    """Of crops and initial weights."""
-
-    crf_iterations: int = 10
-    """Of mean field, where labels are refined (paper: 10)."""
-    crf_gaussian_sxy: float = 1.0
-    """Width of the kernel that smooths, pixels (this and the next: the PyTorch port's; paper: 3)."""
-    crf_gaussian_compat: float = 3.0
-    """Its weight (paper: 3)."""
-    crf_bilateral_sxy: float = 67.0
-    """Width of the kernel that follows the picture, pixels (paper: one of 30 to 100)."""
-    crf_bilateral_srgb: float = 3.0
-    """And in colour, levels of 0-255 (paper: one of 3 to 6)."""
-    crf_bilateral_compat: float = 4.0
-    """Its weight (paper: one of 3 to 6)."""
-    crf_radius: int = 5
-    """Of the served CRF's window, in steps of `crf_stride`."""
-    crf_stride: int = 4
-    """How many times smaller the field is that its second kernel works on."""
 
     @property
     def stages(self) -> tuple[int, ...]:
         """`blocks`, or those of the published trunk."""
         return tuple(self.blocks) or BLOCKS[self.trunk]
 
-    @property
-    def crf(self) -> dense_crf.Config:
-        """The CRF behind the network."""
-        names = [field.name for field in dataclasses.fields(self) if field.name.startswith("crf_")]
-        values: dict[str, Any] = {name.removeprefix("crf_"): getattr(self, name) for name in names}
-        return dense_crf.Config(labels=self.classes, **values)
-
-    def label_names(self) -> tuple[str, ...]:
-        """A name for each label, its number if there is none."""
-        return tuple(self.names) or tuple(str(number) for number in range(self.classes))
-
     def validate(self) -> None:
         """Raise UsageError unless every field is in range."""
-        check(2 <= self.classes <= 255, "2 to 255 classes", self.classes)
-        check(len(self.names) in (0, self.classes), f"{self.classes} names, or none", self.names)
-        for name, known in (
-            ("trunk", tuple(BLOCKS)),
-            ("output_stride", (8, 16)),
-            ("batch_norm", ("frozen", "trained")),
-            ("schedule", ("constant", "step", "poly")),
-            ("precision", ("float32", "mixed_bfloat16")),
-        ):
-            check(getattr(self, name) in known, f"{name} in {known}", getattr(self, name))
+        super().validate()
+        check(self.output_stride in (8, 16), "output_stride in (8, 16)", self.output_stride)
         count = len(BLOCKS[self.trunk])
         check(len(self.stages) == count and min(self.stages) > 0, f"{count} numbers of blocks > 0", self.blocks)
         check(0 < self.width <= 4, "0 < width <= 4", self.width)
@@ -150,15 +85,6 @@ class Config:
         stride = self.output_stride
         expected = f"crop = a multiple of {stride} and one more, such as {20 * stride + 1}"
         check(self.crop > 1 and self.crop % stride == 1, expected, self.crop)
-        check(0 < self.scales[0] <= self.scales[1], "0 < scales, in order", self.scales)
-        check(0 <= self.dropout < 1, "0 <= dropout < 1", self.dropout)
-        check(self.steps > 0 and self.batch > 0, "steps > 0 and batch > 0", (self.steps, self.batch))
-        check(self.learning_rate > 0, "learning_rate > 0", self.learning_rate)
-        check(self.step_every > 0, "step_every > 0", self.step_every)
-        check(0 <= self.momentum < 1, "0 <= momentum < 1", self.momentum)
-        check(self.decay >= 0, "decay >= 0", self.decay)
-        check(self.clip is None or self.clip > 0, "clip > 0, or none", self.clip)
-        self.crf.validate()
 
 
 _VGG: dict[str, Any] = {

@@ -9,18 +9,14 @@ import numpy as np
 import tensorflow as tf
 
 from kerasmodels import registry, weights
-from kerasmodels.data.segmentation import IGNORE, count_labels, label_pairs, segmentation_crops, voc_palette
 from kerasmodels.errors import DataError, UsageError
-from kerasmodels.family import Datasets, Servable, TensorSpec, check, config_to_dict
+from kerasmodels.family import Datasets, Servable, check, config_to_dict
 from kerasmodels.layers.padding import on_multiples
 from kerasmodels.layers.resize import resize_corners
 from kerasmodels.models.deeplab import pretrained
 from kerasmodels.models.deeplab.config import Config
 from kerasmodels.models.deeplab.network import score_network
-from kerasmodels.models.dense_crf import FullyConnectedCRF
-from kerasmodels.models.dilated_net.model import example_pictures
-from kerasmodels.optimizers import LayerwiseSGD
-from kerasmodels.optimizers.layerwise_sgd import caffe_rate
+from kerasmodels.models.segmentation import compile_with_sgd, labelled_crops, segmentation_servables
 
 
 @keras.saving.register_keras_serializable("kerasmodels")
@@ -132,18 +128,10 @@ def build(config: Config) -> DeepLab:
         pretrained.load_trunk(model.net, config)
     if config.start_from is not None:
         start_from(model, config.start_from)
-    rate = caffe_rate(config.learning_rate, config.schedule, config.steps, config.step_every)
-    sgd = LayerwiseSGD(rate, config.momentum, config.decay, _factors(config), global_clipnorm=config.clip)
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=IGNORE)
-    # XLA makes convolutions slower on CPUs.
-    model.compile(sgd, loss, jit_compile=False)
-    return model
-
-
-def _factors(config: Config) -> dict[str, float]:
-    """Biases learn twice as fast, the last layer ten times: its biases twenty times."""
+    # Its biases twenty times.
     last = 3 if config.head else 1
-    return {"bias": 2.0, **{f"aspp/rate{rate}_{last}/": 10.0 for rate in config.rates}}
+    compile_with_sgd(model, config, {f"aspp/rate{rate}_{last}/": 10.0 for rate in config.rates})
+    return model
 
 
 def start_from(model: DeepLab, source: str) -> None:
@@ -174,22 +162,10 @@ def datasets(config: Config, start: int = 0) -> Datasets:
         UsageError: a folder is not given.
         DataError: see `label_pairs` and `count_labels`.
     """
-    if config.photos is None or config.masks is None:
-        raise UsageError("training needs a folder of pictures and one of label maps: --photos DIR --masks DIR.")
-    pairs = label_pairs(config.photos, config.masks)
-    count_labels(pairs, config.classes, config.ignore)
-    crops = segmentation_crops(
-        pairs,
-        config.crop,
-        config.batch,
-        config.seed,
-        start,
-        scales=config.scales,
-        flip=config.flip,
-        ignore=config.ignore,
-    )
     stride = config.output_stride
-    return Datasets(train=crops.map(lambda photo, labels: (photo, labels[:, ::stride, ::stride])))
+    return Datasets(
+        train=labelled_crops(config, start).map(lambda photo, labels: (photo, labels[:, ::stride, ::stride]))
+    )
 
 
 # --- servables --------------------------------------------------------------------------------------------------------
@@ -204,52 +180,8 @@ def probabilities(model: DeepLab, image: Any) -> Any:
     return tf.nn.softmax(on_multiples(image, model.config.output_stride, large_logits, more=1))
 
 
-def painted(image: Any, labels: Any, opacity: float = 0.55) -> Any:
-    """Pictures (N, H, W, 3) uint8 with PASCAL VOC's colours of their labels (N, H, W) over them, uint8."""
-    colours = tf.gather(tf.constant(voc_palette(), tf.float32), labels)
-    mixed = (1 - opacity) * tf.cast(image, tf.float32) + opacity * colours
-    return tf.cast(tf.round(mixed), tf.uint8)
-
-
 def servables(model: DeepLab, config: Config) -> dict[str, Servable]:
-    crf = FullyConnectedCRF(config.crf, "window")
-
-    def answer(image: tf.Tensor, found: tf.Tensor) -> dict[str, tf.Tensor]:
-        labels = tf.argmax(found, axis=3, output_type=tf.int32)
-        return {"labels": labels, "overlay": painted(image, labels), "probabilities": found}
-
-    def segment(image: tf.Tensor) -> dict[str, tf.Tensor]:
-        return answer(image, probabilities(model, image))
-
-    def segment_crf(image: tf.Tensor) -> dict[str, tf.Tensor]:
-        return answer(image, crf({"image": image, "probabilities": probabilities(model, image)}))
-
-    shape = ("batch", "height", "width")
-    names = ", ".join(f"{number} {name}" for number, name in enumerate(config.names))
-    meaning = f": {names}" if names else ""
-    shared: dict[str, Any] = {
-        "model": model,
-        "inputs": (TensorSpec("image", (*shape, 3), "uint8", "RGB pictures, 0-255, of any size", "image"),),
-        "outputs": (
-            TensorSpec("labels", shape, "int32", f"the likeliest of {config.classes} labels of each pixel{meaning}"),
-            TensorSpec(
-                "overlay", (*shape, 3), "uint8", "the pictures with PASCAL VOC's colours of the labels over them"
-            ),
-            TensorSpec("probabilities", (*shape, config.classes), "float32", "of each label, 0-1", atol=1e-3),
-        ),
-        "example": example_pictures,
-        "dims": {"batch": 1, "height": 240, "width": 320},
-        "check_dims": ({"batch": 1, "height": 97, "width": 130}, {"batch": 2, "height": 64, "width": 128}),
-    }
-    reach = (2 * config.crf.radius + 1) * config.crf.stride
-    return {
-        "segment": Servable(call=segment, doc="what each pixel shows", **shared),
-        "segment_crf": Servable(
-            call=segment_crf,
-            doc=f"what each pixel shows, moved onto the picture's edges by a CRF in a window of {reach} pixels",
-            **shared,
-        ),
-    }
+    return segmentation_servables(model, config, lambda image: probabilities(model, image))
 
 
 # --- whole pictures, of any size --------------------------------------------------------------------------------------

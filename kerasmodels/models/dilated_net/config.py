@@ -1,58 +1,33 @@
 """What can be chosen."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
+from kerasmodels.backbones import mobile
+from kerasmodels.data.segmentation import CAMVID_NAMES
 from kerasmodels.family import check
+from kerasmodels.models.segmentation import SegmentationConfig
+
+BLOCKS = {"vgg16": (2, 2, 3, 3, 3), **mobile.BLOCKS}
+"""Convolutions between poolings, or inverted residual blocks of each stage."""
+CHANNELS = {"vgg16": (64, 128, 256, 512, 512), **mobile.CHANNELS}
+"""Channels of VGG16's blocks, or of the stem and the stages."""
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(SegmentationConfig):
     """What to train. The defaults are the paper's for the front end on PASCAL VOC."""
 
-    photos: Path | None = None
-    """A folder of pictures."""
-    masks: Path | None = None
-    """A folder of label maps (palette or grey PNG) named like their pictures; pixels of 255 do not count."""
-    ignore: tuple[int, ...] = (255,)
-    """Labels of pixels that do not count; CamVid has 11, too."""
+    trunks = tuple(BLOCKS)
+
     start_from: str | None = None
-    """Begin with these weights: a run folder, such as of the front end, or a .caffemodel file."""
-    vgg: str = "random"
-    """The front end's convolutions to begin with: random, auto, a source of `kerasmodels weights vgg16`, or a file."""
-
-    classes: int = 21
-    """Labels 0 to classes - 1 (VOC 21, CamVid 11, KITTI 11, Cityscapes 19)."""
-    blocks: tuple[int, ...] = (2, 2, 3, 3, 3)
-    """Convolutions between poolings; after the third block there are none, and the fifth has rate 2."""
-    channels: tuple[int, ...] = (64, 128, 256, 512, 512)
-    """Channels of the blocks."""
-    head: int = 4096
-    """Channels of fc6 and fc7."""
-    head_kernel: int = 7
-    """Weights on each side of fc6's kernel, which has rate 4."""
-    context: Literal["none", "basic", "large"] = "none"
-    """The context module: none, C channels throughout, or 2C to 32C."""
-    rates: tuple[int, ...] = (1, 1, 2, 4, 8, 16, 1)
-    """Rates of its 3 x 3 convolutions; Dilation7 has no 16, Dilation10 also 32 and 64."""
-    context_padding: Literal["first", "same"] = "first"
-    """first: zeros of the module's whole reach around its input (VOC); same: around each convolution's (urban)."""
-    context_init: Literal["identity", "glorot"] = "identity"
-    """identity: the module begins as ReLU (paper); glorot: at random."""
-    context_noise: float = 0.01
-    """Standard deviation of what is 0 in the identity (released code: 0.01 over the multiple of C; paper: small)."""
-
-    trains: Literal["front", "context", "all"] = "front"
-    """Which part learns: the front end by itself, the context module on a front end that stays, or both."""
+    """Begin with these weights: a run folder, such as of the front end, a preset, or a .caffemodel file (VGG16)."""
+    trunk: Literal["vgg16", "mobilenet_v2", "efficientnet_lite0"] = "vgg16"
+    """The front end's classification network: VGG16, which pads nothing (paper); the others are made for phones."""
     crop: int = 500
     """Side of what the network sees, pixels: 8 n plus twice the margin (500 is 16 x 16 labels)."""
     scales: tuple[float, float] = (1.0, 1.0)
     """Crops are scaled by a random factor between these."""
-    flip: bool = True
-    """Mirror half of the crops."""
-    dropout: float = 0.5
-    """After fc6 and fc7."""
     steps: int = 60000
     """Training steps."""
     batch: int = 14
@@ -67,22 +42,54 @@ class Config:
     """Of SGD (urban front ends: 0.99)."""
     decay: float = 5e-4
     """Of weights, not biases (released code)."""
-    clip: float | None = None
-    """Largest norm of the gradient; left out, there is no limit, as in the paper."""
-    precision: Literal["float32", "mixed_bfloat16"] = "float32"
-    """Weights stay float32."""
-    seed: int = 0
-    """Of crops and initial weights."""
+
+    blocks: tuple[int, ...] = ()
+    """Convolutions between VGG16's poolings (after the third block there are none, and the fifth has rate 2), or blocks
+    of each of the other trunks' stages; left out, the trunk's own (VGG16: 2 2 3 3 3)."""
+    channels: tuple[int, ...] = ()
+    """Of VGG16's blocks, or of the stem and the stages; left out, the trunk's own (VGG16: 64 128 256 512 512)."""
+    head: int = 4096
+    """Channels of fc6 and fc7."""
+    head_kernel: int = 7
+    """Weights on each side of fc6's kernel, which has rate 4."""
+    head_rate: float = 1.0
+    """Factor of the learning rate of what begins at random behind the trunk: fc6, fc7, final, context (DeepLab: 10)."""
+    context: Literal["none", "basic", "large"] = "none"
+    """The context module: none, C channels throughout, or 2C to 32C."""
+    rates: tuple[int, ...] = (1, 1, 2, 4, 8, 16, 1)
+    """Rates of its 3 x 3 convolutions; Dilation7 has no 16, Dilation10 also 32 and 64."""
+    context_padding: Literal["first", "same"] = "first"
+    """first: zeros of the module's whole reach around its input (VOC); same: around each convolution's (urban)."""
+    context_init: Literal["identity", "glorot"] = "identity"
+    """identity: the module begins as ReLU (paper); glorot: at random."""
+    context_noise: float = 0.01
+    """Standard deviation of what is 0 in the identity (released code: 0.01 over the multiple of C; paper: small)."""
+    trains: Literal["front", "context", "all"] = "front"
+    """Which part learns: the front end by itself, the context module on a front end that stays, or both."""
+
+    @property
+    def stages(self) -> tuple[int, ...]:
+        """`blocks`, or those of the published trunk."""
+        return tuple(self.blocks) or BLOCKS[self.trunk]
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """`channels`, or those of the published trunk."""
+        return tuple(self.channels) or CHANNELS[self.trunk]
 
     @property
     def margin(self) -> int:
         """Pixels that the front end needs around what it labels (paper: 186)."""
+        beside = 4 * (self.head_kernel // 2)
+        if self.trunk != "vgg16":
+            # These trunks pad, fc6 does not; half a block more, and positions lie in the middle of 8 x 8 pixels.
+            return 8 * beside + 4
         reach, jump = 1, 1
-        for number, count in enumerate(self.blocks):
+        for number, count in enumerate(self.stages):
             reach += 2 * jump * (2 if number == 4 else 1) * count
             if number < 3:
                 reach, jump = reach + jump, 2 * jump
-        reach += (self.head_kernel - 1) * 4 * jump
+        reach += 2 * beside * jump
         return (reach - jump) // 2
 
     @property
@@ -92,22 +99,21 @@ class Config:
 
     def validate(self) -> None:
         """Raise UsageError unless every field is in range."""
-        check(2 <= self.classes <= 255, "2 to 255 classes", self.classes)
-        for name in ("blocks", "channels"):
-            values = getattr(self, name)
-            check(len(values) == 5 and min(values) > 0, f"five positive numbers of {name}", values)
+        super().validate()
+        for name, values, known in (("blocks", self.stages, BLOCKS), ("channels", self.widths, CHANNELS)):
+            count = len(known[self.trunk])
+            check(len(values) == count and min(values) > 0, f"{count} positive numbers of {name}", values)
         check(self.head > 0, "head > 0", self.head)
         check(self.head_kernel > 0 and self.head_kernel % 2 == 1, "an odd head_kernel", self.head_kernel)
+        check(self.head_rate > 0, "head_rate > 0", self.head_rate)
         check(len(self.rates) > 0 and min(self.rates) > 0, "rates > 0", self.rates)
-        for name, known in (
+        for name, options in (
             ("context", ("none", "basic", "large")),
             ("context_padding", ("first", "same")),
             ("context_init", ("identity", "glorot")),
             ("trains", ("front", "context", "all")),
-            ("schedule", ("constant", "step", "poly")),
-            ("precision", ("float32", "mixed_bfloat16")),
         ):
-            check(getattr(self, name) in known, f"{name} in {known}", getattr(self, name))
+            check(getattr(self, name) in options, f"{name} in {options}", getattr(self, name))
         check(self.trains != "context" or self.context != "none", "a context module to train", self.context)
         check(self.trains != "front" or self.context == "none", "no context module while the front trains", self.trains)
         side = self.crop - 2 * self.margin
@@ -116,16 +122,7 @@ class Config:
             f"crop = {2 * self.margin} + a multiple of 8, such as {2 * self.margin + 128}",
             self.crop,
         )
-        check(0 < self.scales[0] <= self.scales[1], "0 < scales, in order", self.scales)
-        check(0 <= self.dropout < 1, "0 <= dropout < 1", self.dropout)
-        check(self.steps > 0 and self.batch > 0, "steps > 0 and batch > 0", (self.steps, self.batch))
-        check(self.learning_rate > 0, "learning_rate > 0", self.learning_rate)
-        check(self.step_every > 0, "step_every > 0", self.step_every)
-        check(0 <= self.momentum < 1, "0 <= momentum < 1", self.momentum)
-        check(
-            self.decay >= 0 and self.context_noise >= 0, "decay, context_noise >= 0", (self.decay, self.context_noise)
-        )
-        check(self.clip is None or self.clip > 0, "clip > 0, or none", self.clip)
+        check(self.context_noise >= 0, "context_noise >= 0", self.context_noise)
 
 
 _URBAN: dict[str, Any] = {
@@ -137,10 +134,12 @@ _URBAN: dict[str, Any] = {
     "batch": 1,
 }
 
+_CAMVID: dict[str, Any] = {"classes": 11, "ignore": (11, 255), "names": CAMVID_NAMES}
+
 VARIANTS = {
     "paper": Config(),
     "context": Config(context="large", trains="context"),
-    "camvid": Config(classes=11, ignore=(11, 255), learning_rate=1e-5, steps=20000, **_URBAN),
+    "camvid": Config(learning_rate=1e-5, steps=20000, **_CAMVID, **_URBAN),
     "kitti": Config(
         classes=11,
         rates=(1, 1, 2, 4, 8, 1),
@@ -150,6 +149,19 @@ VARIANTS = {
     ),
     "cityscapes": Config(
         classes=19, rates=(1, 1, 2, 4, 8, 16, 32, 64, 1), learning_rate=1e-5, **{**_URBAN, "crop": 1396}
+    ),
+    "mobile": Config(
+        trunk="efficientnet_lite0",
+        pretrained="auto",
+        head=64,
+        head_kernel=3,
+        head_rate=10.0,
+        dropout=0.1,
+        scales=(0.75, 1.5),
+        steps=600,
+        schedule="poly",
+        **_CAMVID,
+        **{**_URBAN, "crop": 328, "batch": 4},
     ),
     "quick": Config(
         blocks=(1, 1, 2, 2, 2),
@@ -167,4 +179,5 @@ VARIANTS = {
         clip=5.0,
     ),
 }
-"""Dilation8 on VOC in two stages (paper, context), Dilation8, 7 and 10 for streets, and one for minutes on a CPU."""
+"""Dilation8 on VOC in two stages (paper, context), Dilation8, 7 and 10 for streets, one for phones, and one for minutes
+on a CPU without pretrained weights."""

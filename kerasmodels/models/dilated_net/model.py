@@ -9,16 +9,14 @@ import numpy as np
 import tensorflow as tf
 
 from kerasmodels import registry, weights
-from kerasmodels.data.segmentation import IGNORE, count_labels, label_pairs, segmentation_crops
 from kerasmodels.errors import UsageError, WeightsError
-from kerasmodels.family import Datasets, Servable, TensorSpec, config_to_dict
+from kerasmodels.family import Datasets, Servable, config_to_dict
 from kerasmodels.layers import ReflectionPadding2D
 from kerasmodels.layers.padding import on_multiples
 from kerasmodels.models.dilated_net.caffe import load_caffemodel
 from kerasmodels.models.dilated_net.config import Config
-from kerasmodels.models.dilated_net.network import context_module, front_end, vgg_for_front_end
-from kerasmodels.optimizers import LayerwiseSGD
-from kerasmodels.optimizers.layerwise_sgd import caffe_rate
+from kerasmodels.models.dilated_net.network import context_module, front_end, load_trunk
+from kerasmodels.models.segmentation import compile_with_sgd, labelled_crops, segmentation_servables
 
 
 @keras.saving.register_keras_serializable("kerasmodels")
@@ -64,7 +62,9 @@ class DilatedNet(keras.Model):
                 config.context_noise,
                 config.precision,
             )
-        self.front.trainable = config.trains != "context"
+        if config.trains == "context":
+            # Never to True: that would wake frozen batch normalisation.
+            self.front.trainable = False
         self.built = True
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
@@ -96,21 +96,13 @@ def build(config: Config) -> DilatedNet:
     """
     config.validate()
     model = DilatedNet(config)
-    if config.vgg != "random":
-        if (config.blocks, config.channels) != (Config.blocks, Config.channels):
-            raise UsageError(
-                f"expected the blocks and channels of VGG16 for its weights. Received: {config.blocks}, "
-                f"{config.channels}. Use --vgg random."
-            )
-        for name, arrays in vgg_for_front_end(config.vgg).items():
-            model.front.get_layer(name).set_weights(arrays)
+    if config.pretrained != "random":
+        load_trunk(model.front, config)
     if config.start_from is not None:
         start_from(model, config.start_from)
-    rate = caffe_rate(config.learning_rate, config.schedule, config.steps, config.step_every)
-    sgd = LayerwiseSGD(rate, config.momentum, config.decay, {"bias": 2}, global_clipnorm=config.clip)
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=IGNORE)
-    # XLA makes convolutions slower on CPUs.
-    model.compile(sgd, loss, jit_compile=False)
+    # Of paths: the context module's layers are ctx_conv..., ctx_fc1 and ctx_final.
+    behind = ("fc6/", "fc7/", "final/", "ctx_conv", "ctx_fc")
+    compile_with_sgd(model, config, dict.fromkeys(behind, config.head_rate) if config.head_rate != 1 else {})
     return model
 
 
@@ -148,73 +140,26 @@ def datasets(config: Config, start: int = 0) -> Datasets:
         UsageError: a folder is not given.
         DataError: see `label_pairs` and `count_labels`.
     """
-    if config.photos is None or config.masks is None:
-        raise UsageError("training needs a folder of pictures and one of label maps: --photos DIR --masks DIR.")
-    pairs = label_pairs(config.photos, config.masks)
-    count_labels(pairs, config.classes, config.ignore)
-    crops = segmentation_crops(
-        pairs,
-        config.crop - 2 * config.margin,
-        config.batch,
-        config.seed,
-        start,
-        margin=config.margin,
-        scales=config.scales,
-        flip=config.flip,
-        ignore=config.ignore,
-    )
+    crops = labelled_crops(config, start, config.margin)
     return Datasets(train=crops.map(lambda photo, labels: (photo, labels[:, 4::8, 4::8])))
 
 
 # --- servables --------------------------------------------------------------------------------------------------------
 
 
+def probabilities(model: DilatedNet, image: Any) -> Any:
+    """Pictures (N, H, W, 3) RGB 0-255 of any size -> probabilities of each pixel's labels (N, H, W, classes)."""
+    around = ReflectionPadding2D(model.config.margin)
+
+    def large_logits(x: Any) -> Any:
+        logits = model(tf.cast(around(x), tf.float32), training=False)
+        return tf.image.resize(logits, tf.shape(x)[1:3], "bilinear")
+
+    return tf.nn.softmax(on_multiples(image, 8, large_logits))
+
+
 def servables(model: DilatedNet, config: Config) -> dict[str, Servable]:
-    around = ReflectionPadding2D(config.margin)
-
-    def segment(image: tf.Tensor) -> dict[str, tf.Tensor]:
-        def large_logits(x: tf.Tensor) -> tf.Tensor:
-            logits = model(tf.cast(around(x), tf.float32), training=False)
-            return tf.image.resize(logits, tf.shape(x)[1:3], "bilinear")
-
-        large = on_multiples(image, 8, large_logits)
-        return {
-            "labels": tf.argmax(large, axis=3, output_type=tf.int32),
-            "probabilities": tf.nn.softmax(large),
-        }
-
-    shape = ("batch", "height", "width")
-    return {
-        "segment": Servable(
-            call=segment,
-            model=model,
-            inputs=(TensorSpec("image", (*shape, 3), "uint8", "RGB pictures, 0-255, of any size", "image"),),
-            outputs=(
-                TensorSpec("labels", shape, "int32", f"the likeliest of {config.classes} labels of each pixel"),
-                TensorSpec("probabilities", (*shape, config.classes), "float32", "of each label, 0-1", atol=1e-3),
-            ),
-            example=example_pictures,
-            dims={"batch": 1, "height": 240, "width": 320},
-            check_dims=({"batch": 1, "height": 97, "width": 130}, {"batch": 2, "height": 64, "width": 128}),
-            doc="what each pixel shows",
-        )
-    }
-
-
-def example_pictures(dims: Mapping[str, int], seed: int) -> dict[str, np.ndarray]:
-    """Shapes of several colours before a gradient, with a little grain."""
-    random = np.random.default_rng(seed)
-    n, h, w = dims["batch"], dims["height"], dims["width"]
-    y, x = np.mgrid[0:h, 0:w] / max(h, w)
-    pictures = []
-    for _ in range(n):
-        picture = random.uniform(0, 255, 3) * (0.5 + 0.5 * y[..., None])
-        for _ in range(8):
-            cx, cy, radius = random.uniform(0, 1), random.uniform(0, 1), random.uniform(0.05, 0.3)
-            inside = (x - cx) ** 2 + (y - cy) ** 2 < radius**2
-            picture = np.where(inside[..., None], random.uniform(0, 255, 3), picture)
-        pictures.append(np.clip(picture + random.normal(0, 5, (h, w, 3)), 0, 255).astype("uint8"))
-    return {"image": np.stack(pictures)}
+    return segmentation_servables(model, config, lambda image: probabilities(model, image))
 
 
 # --- whole pictures, of any size --------------------------------------------------------------------------------------
@@ -223,8 +168,8 @@ def example_pictures(dims: Mapping[str, int], seed: int) -> dict[str, np.ndarray
 def segment_picture(model: DilatedNet, photo: np.ndarray, tile: int = 900) -> np.ndarray:
     """Probabilities of each pixel's labels, (H, W, 3) uint8 -> (H, W, classes) float32.
 
-    The front end works on tiles of at most `tile` pixels a side, margin included (900 are 66 x 66 positions); since it
-    pads nothing, they fit together without a seam. The context module sees all positions at once.
+    The front end works on tiles of at most `tile` pixels a side, margin included (900 are 66 x 66 positions); where its
+    trunk pads nothing (VGG16), they fit together without a seam. The context module sees all positions at once.
 
     Raises:
         UsageError: a tile smaller than the margin allows.

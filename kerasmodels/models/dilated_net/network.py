@@ -8,9 +8,12 @@ import numpy as np
 from keras import layers, ops
 
 from kerasmodels.backbones import sources
+from kerasmodels.backbones.mobile import EPSILON, INPUT, Units, first_kernel, mobile
+from kerasmodels.backbones.mobile_weights import assign, mobile_weights
+from kerasmodels.errors import UsageError
 from kerasmodels.layers import AtrousConvolution2D
 from kerasmodels.layers.dropout import NamedDropout
-from kerasmodels.models.dilated_net.config import Config
+from kerasmodels.models.dilated_net.config import BLOCKS, CHANNELS, Config
 
 MEAN = (116.52, 111.36, 102.93)
 """Of red, green and blue, subtracted from pictures of 0-255 (released code)."""
@@ -19,30 +22,21 @@ MULTIPLES = {"basic": (), "large": (2, 2, 4, 8, 16, 32, 32)}
 
 
 def front_end(config: Config, dtype: str | None = None, pooling: Literal["max", "avg"] = "max") -> keras.Model:
-    """VGG16 without its last two poolings and without padding: (N, 8 h + 2 m, 8 w + 2 m, 3) 0-255 -> (N, h, w, C).
+    """The trunk at a resolution of 8, fc6, fc7 and final: (N, 8 h + 2 m, 8 w + 2 m, 3) 0-255 -> (N, h, w, C).
 
-    The convolutions after the third pooling keep the stride of 8: those of the fifth block have rate 2, fc6 rate 4.
+    VGG16 is without its last two poolings and without padding; the convolutions of the fifth block have rate 2, fc6
+    rate 4. The other trunks keep the stride of 8 in the same way, but see zeros beyond what they are given.
+
+    Args:
+        config: which trunk and how large; m is its margin.
+        dtype: policy of the layers.
+        pooling: VGG16's (max in the paper).
 
     Reference:
         Yu, Koltun 2016, section 4.
     """
     picture = keras.Input((None, None, 3), name="rgb", dtype="float32")
-    x = layers.Rescaling(1.0, [-m for m in MEAN], dtype="float32", name="mean")(picture)
-    for block, (count, channels) in enumerate(zip(config.blocks, config.channels, strict=True), 1):
-        for i in range(1, count + 1):
-            x = AtrousConvolution2D(
-                channels,
-                3,
-                atrous_rate=2 if block == 5 else 1,
-                activation="relu",
-                # Pictures have a deviation of about 64, features of 1.
-                kernel_initializer=keras.initializers.VarianceScaling(2 / 64**2) if block == i == 1 else "he_normal",
-                dtype=dtype,
-                name=f"conv{block}_{i}",
-            )(x)
-        if block <= 3:
-            pool = layers.MaxPooling2D if pooling == "max" else layers.AveragePooling2D
-            x = pool(2, dtype=dtype, name=f"pool{block}")(x)
+    x = _vgg16(picture, config, dtype, pooling) if config.trunk == "vgg16" else _mobile(picture, config, dtype)
     for name, kernel, rate in (("fc6", config.head_kernel, 4), ("fc7", 1, 1)):
         x = AtrousConvolution2D(
             config.head,
@@ -57,6 +51,38 @@ def front_end(config: Config, dtype: str | None = None, pooling: Literal["max", 
     last = keras.initializers.RandomNormal(stddev=1e-3)
     x = layers.Conv2D(config.classes, 1, kernel_initializer=last, dtype=dtype, name="final")(x)
     return keras.Model(picture, x, name="front")
+
+
+def _vgg16(picture: Any, config: Config, dtype: str | None, pooling: str) -> Any:
+    x = layers.Rescaling(1.0, [-m for m in MEAN], dtype="float32", name="mean")(picture)
+    for block, (count, channels) in enumerate(zip(config.stages, config.widths, strict=True), 1):
+        for i in range(1, count + 1):
+            x = AtrousConvolution2D(
+                channels,
+                3,
+                atrous_rate=2 if block == 5 else 1,
+                activation="relu",
+                kernel_initializer=first_kernel() if block == i == 1 else "he_normal",
+                dtype=dtype,
+                name=f"conv{block}_{i}",
+            )(x)
+        if block <= 3:
+            pool = layers.MaxPooling2D if pooling == "max" else layers.AveragePooling2D
+            x = pool(2, dtype=dtype, name=f"pool{block}")(x)
+    return x
+
+
+def _mobile(picture: Any, config: Config, dtype: str | None) -> Any:
+    """A trunk that has position i at pixel 8 i, for positions in the middle of 8 x 8 pixels.
+
+    The margin is 8 q + 4, and fc6 takes q of it: the position 8 (q + 1) is pixel 4 of the first block.
+    """
+    mean, scale = INPUT[config.trunk]
+    # 8 k + 1 pixels, of which such a trunk sees as far to one side as to the other.
+    x = layers.Cropping2D(((0, 7), (0, 7)), dtype="float32", name="odd")(picture)
+    x = layers.Rescaling(1 / scale, [-m / scale for m in mean], dtype="float32", name="mean")(x)
+    x = mobile(x, config.trunk, Units(EPSILON, config.batch_norm, dtype=dtype), config.stages, config.widths)
+    return layers.Cropping2D(((1, 0), (1, 0)), dtype=dtype, name="middle")(x)
 
 
 def context_module(
@@ -151,10 +177,23 @@ class ContextIdentity(keras.initializers.Initializer):
         return {"classes": self.classes, "noise": self.noise, "seed": self.seed}
 
 
-def vgg_for_front_end(weights: str) -> dict[str, list[np.ndarray]]:
-    """VGG16's 13 convolutions by layer name, [kernel, bias], for pictures from which `MEAN` was subtracted.
+# --- weights that others have trained ---------------------------------------------------------------------------------
+
+
+def load_trunk(front: keras.Model, config: Config) -> None:
+    """Put `config.pretrained` into the trunk of a front end.
 
     Raises:
-        WeightsError: they are not there.
+        UsageError: the trunk is not the published one, or there is no such source.
+        WeightsError: the weights are not there, damaged, or of another network.
     """
-    return sources.convolutions("vgg16", weights, MEAN)
+    if (config.stages, config.widths) != (BLOCKS[config.trunk], CHANNELS[config.trunk]):
+        raise UsageError(
+            f"expected the blocks and channels of the published {config.trunk} for its weights. Received: "
+            f"{config.stages}, {config.widths}. Use --pretrained random."
+        )
+    if config.trunk == "vgg16":
+        arrays = sources.convolutions("vgg16", config.pretrained, MEAN)
+    else:
+        arrays = mobile_weights(config.trunk, config.pretrained)
+    assign(front, arrays, config.pretrained, ("fc6", "fc7", "final"))
