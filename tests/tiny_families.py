@@ -104,9 +104,21 @@ def _dilated_net_data(folder: Path) -> Mapping[str, Any]:
     return {"photos": folder / "photos", "masks": folder / "masks"}
 
 
+_TINY_LABELS: dict[str, Any] = {
+    "names": ("sky", "house", "road"),
+    "crf_iterations": 2,
+    "crf_gaussian_compat": 0.2,
+    "crf_bilateral_compat": 0.2,
+    "crf_bilateral_sxy": 20,
+    "crf_radius": 1,
+    "crf_stride": 2,
+}
+
+
 def _dilated_net_task(folder: Path, run: Path | None, out: Path) -> dilated_net.RunOptions:
     picture = write_image(folder / "holiday.jpg", photo(7, 45, 62))
-    return dilated_net.RunOptions(picture, out / "mask.png", run=run, overlay=out / "overlay.png", crf=True)
+    results = {name: out / f"{name}.png" for name in ("overlay", "legend")}
+    return dilated_net.RunOptions(picture, out / "mask.png", run=run, **results, crf=True)
 
 
 # --- deeplab ----------------------------------------------------------------------------------------------------------
@@ -345,6 +357,7 @@ TINY: dict[str, Tiny] = {
             batch=2,
             context_init="glorot",
             learning_rate=0.1,
+            **_TINY_LABELS,
         ),
         data=_dilated_net_data,
         dims={"batch": 1, "height": 12, "width": 18},
@@ -353,7 +366,6 @@ TINY: dict[str, Tiny] = {
     "deeplab": Tiny(
         config=deeplab.Config(
             classes=3,
-            names=("sky", "house", "road"),
             blocks=(1, 1, 1, 1),
             width=1 / 16,
             rates=(1, 2),
@@ -364,12 +376,7 @@ TINY: dict[str, Tiny] = {
             learning_rate=1e-2,
             batch_norm="trained",
             clip=1.0,
-            crf_iterations=2,
-            crf_gaussian_compat=0.2,
-            crf_bilateral_compat=0.2,
-            crf_bilateral_sxy=20,
-            crf_radius=1,
-            crf_stride=2,
+            **_TINY_LABELS,
         ),
         data=_dilated_net_data,
         dims={"batch": 1, "height": 21, "width": 30},

