@@ -165,31 +165,42 @@ def servables(model: DilatedNet, config: Config) -> dict[str, Servable]:
 # --- whole pictures, of any size --------------------------------------------------------------------------------------
 
 
+OVERLAP = 12
+"""Positions that a tile of a trunk that pads sees beyond what it labels and its margin."""
+
+
 def segment_picture(model: DilatedNet, photo: np.ndarray, tile: int = 900) -> np.ndarray:
     """Probabilities of each pixel's labels, (H, W, 3) uint8 -> (H, W, classes) float32.
 
     The front end works on tiles of at most `tile` pixels a side, margin included (900 are 66 x 66 positions); where its
-    trunk pads nothing (VGG16), they fit together without a seam. The context module sees all positions at once.
+    trunk pads nothing (VGG16), they fit together without a seam, else they overlap. The context module sees all
+    positions at once.
 
     Raises:
         UsageError: a tile smaller than the margin allows.
     """
     margin, (height, width) = model.config.margin, photo.shape[:2]
-    cells = (tile - 2 * margin) // 8
-    if cells < 1:
-        raise UsageError(f"expected tiles of at least {2 * margin + 8} pixels. Received: {tile}.")
     after = [-side % 8 for side in (height, width)]
+    rows, columns = ((side + more) // 8 for side, more in zip((height, width), after, strict=True))
+    overlap = 0 if model.config.trunk == "vgg16" else OVERLAP
+    cells = (tile - 2 * margin) // 8
+    if cells <= 2 * overlap:
+        raise UsageError(f"expected tiles of at least {2 * margin + 16 * overlap + 8} pixels. Received: {tile}.")
+    if max(rows, columns) > cells:
+        cells -= 2 * overlap
     # As the servable does it: first to a multiple of 8, then the margin.
     padded = photo
     for by in (((0, after[0]), (0, after[1]), (0, 0)), ((margin, margin), (margin, margin), (0, 0))):
         padded = np.pad(padded, by, mode="reflect" if min(padded.shape[:2]) > 1 else "edge")
-    rows, columns = ((side + more) // 8 for side, more in zip((height, width), after, strict=True))
     maps = np.empty((1, rows, columns, model.config.classes), "float32")
     for top in range(0, rows, cells):
         for left in range(0, columns, cells):
             bottom, right = min(top + cells, rows), min(left + cells, columns)
-            seen = padded[8 * top : 8 * bottom + 2 * margin, 8 * left : 8 * right + 2 * margin]
-            maps[:, top:bottom, left:right] = tf.cast(model.front(tf.constant(seen[None], tf.float32)), tf.float32)
+            y, x = (max(0, first - overlap) for first in (top, left))
+            end_y, end_x = min(bottom + overlap, rows), min(right + overlap, columns)
+            seen = padded[8 * y : 8 * end_y + 2 * margin, 8 * x : 8 * end_x + 2 * margin]
+            found = tf.cast(model.front(tf.constant(seen[None], tf.float32)), tf.float32)
+            maps[:, top:bottom, left:right] = found[:, top - y : bottom - y, left - x : right - x]
     logits = model.contextual(tf.constant(maps))
     large = tf.image.resize(logits, (8 * rows, 8 * columns), "bilinear")[0, :height, :width]
     return tf.nn.softmax(large).numpy()
