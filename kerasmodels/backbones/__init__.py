@@ -1,7 +1,7 @@
 """Pretrained networks with named taps, and the arithmetic of what their units see.
 
 Each network owns its preprocessing: pictures go in as RGB 0-255. `sources` (where weights come from) imports no
-TensorFlow; all else loads on first use.
+TensorFlow; all else loads on first use. `mobile` has trunks for phones, to build other networks on.
 """
 
 import importlib

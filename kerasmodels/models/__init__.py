@@ -1,4 +1,4 @@
-"""One file per paper."""
+"""One file per paper; `segmentation` is what those that label each pixel share."""
 
 import importlib
 from typing import TYPE_CHECKING, Any

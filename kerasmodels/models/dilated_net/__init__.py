@@ -10,7 +10,8 @@ receptive fields, and that a context module makes a difference where what decide
 |---|---|
 | labels are taken at the middle of each 8 x 8 pixels, and maps enlarged about it; the code takes the first pixel | \
 the network sees as far to one side as to the other |
-| without pretrained weights the front end starts from He's initialisation | VGG16's are a flag away (`vgg`) |
+| without pretrained weights the front end starts from He's initialisation | ImageNet's are a flag away (`pretrained`) |
+| trunks for phones, which pad: MobileNetV2, EfficientNet-Lite0 | not in the paper; a segmenter of 3 million weights |
 | the context module sees the whole picture's positions; the code's, one tile's | no seams |
 | published weights are read from .caffemodel files (`start_from`), but cannot be downloaded from here | their host |
 | no multi-scale, no CRF-RNN behind the networks; `run --crf` adds a dense CRF | see dense_crf |
