@@ -47,7 +47,7 @@ def make(order: "Order", out: Path) -> dict[str, Any]:
         "version": kerasmodels.__version__,
         "doc": order.metadata["description"],
     }
-    # Protobuf's usual implementation keeps each of the many copies that tf2onnx makes of weights until the end: 70 times
+    # Protobuf's usual implementation keeps all the copies that tf2onnx makes of weights until the end: 70 times
     # their size. The one in Python frees them, but is four times slower at graphs of many nodes.
     large = sum(v.value.shape.num_elements() * v.value.dtype.size for v in order.servable.model.variables) > LARGE
     settings = {"PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION": "python"} if large else {}
