@@ -29,8 +29,8 @@ class Options:
     """Folder with the data that an experiment needs; its error says which, if it needs any."""
     quick: tyro.conf.FlagCreatePairsOff[bool] = False
     """Smaller and shorter, to see that it works; goes to results/quick unless --out is given."""
-    only: str | None = None
-    """Just this experiment; the rows of the others stay as they were measured before."""
+    only: tuple[str, ...] = ()
+    """Just these experiments; the rows of the others stay as they were measured before."""
     out: Path | None = None
     """Folder for FAMILY.json and the figures. Left out: results."""
 
@@ -46,9 +46,10 @@ def main(argv: Sequence[str]) -> Outcome:
     options = parse(Options, argv, "kerasmodels reproduce", description)
     name = registry.row(options.family).name
     family = load_family(name)
-    if options.only is not None and options.only not in family.experiments:
-        raise unknown_name(f"experiment of {name}", options.only, family.experiments)
-    chosen = {n: e for n, e in family.experiments.items() if options.only in (None, n)}
+    for wanted in options.only:
+        if wanted not in family.experiments:
+            raise unknown_name(f"experiment of {name}", wanted, family.experiments)
+    chosen = {n: e for n, e in family.experiments.items() if not options.only or n in options.only}
     if options.data is not None and not options.data.is_dir():
         raise DataError(f"expected a folder at --data. Received: {str(options.data)!r}, which is none.")
     out = options.out or Path("results", *(["quick"] if options.quick else []))

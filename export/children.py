@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,9 @@ from kerasmodels.errors import ExportError, storage_error
 RUNNERS = Path(__file__).parent / "runners"
 
 
-def call(script: str, job: dict[str, Any], what: str, place: Path) -> dict[str, Any]:
+def call(
+    script: str, job: dict[str, Any], what: str, place: Path, settings: Mapping[str, str] | None = None
+) -> dict[str, Any]:
     """Run `runners/<script>.py` on a job and return its answer.
 
     Args:
@@ -26,12 +29,14 @@ def call(script: str, job: dict[str, Any], what: str, place: Path) -> dict[str, 
         job: JSON values, given on its standard input.
         what: what it does, for error messages, such as "converting to LiteRT".
         place: folder it writes into, for error messages about the disk.
+        settings: environment variables to set for it.
 
     Raises:
         ExportError: it failed or was killed; the message ends with the last lines it printed.
         StorageError: the disk is full.
     """
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "2", "PYTHONWARNINGS": "default"}
+    environment |= settings or {}
     done = subprocess.run(
         [sys.executable, str(RUNNERS / f"{script}.py")],
         input=json.dumps(job),

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 OPSET = 18
 """The newest that tf2onnx writes; a file with operators of our own has a newer one."""
 METADATA = "kerasmodels"
+LARGE = 2**27
+"""Bytes of weights."""
 
 
 def make(order: "Order", out: Path) -> dict[str, Any]:
@@ -45,7 +47,11 @@ def make(order: "Order", out: Path) -> dict[str, Any]:
         "version": kerasmodels.__version__,
         "doc": order.metadata["description"],
     }
-    return children.call("convert_onnx", job, "converting to ONNX", out.parent)
+    # Protobuf's usual implementation keeps all the copies that tf2onnx makes of weights until the end: 70 times
+    # their size. The one in Python frees them, but is four times slower at graphs of many nodes.
+    large = sum(v.value.shape.num_elements() * v.value.dtype.size for v in order.servable.model.variables) > LARGE
+    settings = {"PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION": "python"} if large else {}
+    return children.call("convert_onnx", job, "converting to ONNX", out.parent, settings)
 
 
 def operators(path: Path) -> dict[str, int]:

@@ -58,6 +58,8 @@ def test_one_experiment_leaves_the_rows_of_others(command, tmp_path: Path) -> No
     code, result, _ = command("reproduce", "tiny", "--only", "one")
     assert code == 0
     assert [row["experiment"] for row in result["rows"]] == ["one", "files"]
+    _, result, _ = command("reproduce", "tiny", "--data", "empty", "--only", "files", "one")
+    assert all("--only files one" in part["command"] for part in result["measured"].values())
     assert result["measured"].keys() == {"one", "files"}
 
 

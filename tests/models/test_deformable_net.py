@@ -205,10 +205,10 @@ def test_scenes_hold_digits_where_the_classes_say(world):
     full = np.full_like(digits[0], 255)  # squares instead of digits: their places are easy to see
     scene, target = (np.asarray(a) for a in scenes.scenes(photos, full, digits[1], 6, [0, 5]))
     empty = np.asarray(scenes.scenes(photos, np.zeros_like(full), digits[1], 6, [0, 5])[0])
-    assert (scene.shape, target.shape) == ((6, 96, 96, 3), (6, 96, 96))
+    assert (scene.shape, target.shape) == ((6, 64, 64, 3), (6, 64, 64))
     changed = np.abs(scene - empty).max(-1) > 0
     assert np.all(changed[target > 0])
-    assert 0.01 < np.mean(target > 0) < 0.5
+    assert 0.1 < np.mean(target > 0) < 0.7
     assert np.mean(changed & (target == 0)) < 0.03  # the squares' edges
     assert set(np.unique(target)) <= {0, *(digits[1] + 1)}
     np.testing.assert_array_equal(scenes.scenes(photos, full, digits[1], 6, [0, 5])[0], scene)
@@ -222,7 +222,7 @@ def test_networks_on_scenes_have_equally_many_weights():
         assert 0.95 * budget < model.count_params() <= budget
         assert sum(isinstance(layer, layers.DeformableConv2D) for layer in model.layers) == arm.deformable
     assert scenes.equal_width(scenes.ARMS[-1], budget) == scenes.WIDTH
-    assert model(np.zeros((1, 8, 12, 3), "float32")).shape == (1, 8, 12, 11)
+    assert model(np.zeros((1, 8, 12, 3), "float32")).shape == (1, 8, 12, 6)
 
 
 def test_dilations_reach_further():

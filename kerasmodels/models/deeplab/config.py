@@ -116,10 +116,11 @@ VARIANTS = {
         trunk="efficientnet_lite0",
         pretrained="auto",
         pyramid=(),
-        crop=257,
         scales=(0.75, 1.5),
         batch=4,
         steps=300,
+        learning_rate=1e-3,
+        clip=1.0,
         **_CAMVID,
     ),
     "quick": Config(
