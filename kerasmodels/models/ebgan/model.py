@@ -269,8 +269,7 @@ def build(config: Config) -> EBGAN:
     _source(config)
     model = EBGAN(config, precision=config.precision)
     if config.start_from is not None:
-        trained = weights.find(config.start_from)
-        weights.assign(model, weights.load_npz(trained.path), trained.path)
+        weights.find(config.start_from).assign_to(model)
     model.compile(*(keras.optimizers.Adam(config.learning_rate, beta_1=0.5, beta_2=0.999) for _ in range(2)))
     return model
 

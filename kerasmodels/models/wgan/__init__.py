@@ -28,7 +28,7 @@ from keras import layers, ops
 
 from kerasmodels import weights
 from kerasmodels.data import write_image
-from kerasmodels.data.grids import latents, tiled
+from kerasmodels.data.grids import sheet
 from kerasmodels.data.stacks import picture_stack, random_batches
 from kerasmodels.errors import UsageError
 from kerasmodels.family import (
@@ -334,8 +334,7 @@ def _build(config: Config) -> WGAN:
         raise UsageError("training needs pictures: --pictures DIR, or an IDX file.")
     model = WGAN(config, precision=config.precision)
     if config.start_from is not None:
-        trained = weights.find(config.start_from)
-        weights.assign(model, weights.load_npz(trained.path), trained.path)
+        weights.find(config.start_from).assign_to(model)
 
     def optimizer() -> keras.optimizers.Optimizer:
         if config.lipschitz == "clip":
@@ -390,22 +389,6 @@ def _servables(model: WGAN, config: Config) -> dict[str, Servable]:
 
 def _preview(model: WGAN, config: Config) -> dict[str, np.ndarray]:
     return {"samples": sheet(model, 8, 8, seed=0)}
-
-
-def sheet(model: WGAN, rows: int, columns: int, seed: int, between: bool = False) -> np.ndarray:
-    """Made pictures on one sheet.
-
-    Args:
-        model: the generator's.
-        rows, columns: of pictures.
-        seed: of the generator's input.
-        between: each row goes from one input to another, on a straight line.
-
-    Returns:
-        (rows * size, columns * size, 3) uint8.
-    """
-    given = latents(rows, columns, model.config.latent, seed, between)
-    return tiled(model.predict(given, batch_size=64, verbose=0), rows, columns)
 
 
 # --- run --------------------------------------------------------------------------------------------------------------
