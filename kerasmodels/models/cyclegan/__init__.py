@@ -41,6 +41,7 @@ from kerasmodels.family import (
 from kerasmodels.layers import InstanceNormalization, PolyphaseConv2D, ReflectionPadding2D, ResidualBlock, Resize2D
 from kerasmodels.layers.padding import on_multiples
 from kerasmodels.losses.adversarial import LEAST_SQUARES, cycle_consistency
+from kerasmodels.metrics import TermMean
 from kerasmodels.models.cyclegan import experiments
 from kerasmodels.training.image_pool import ImagePool
 from kerasmodels.training.translation import DIRECTIONS, RunOptions, run, translated
@@ -230,7 +231,7 @@ class CycleGAN(keras.Model):
         self.judge_a, self.judge_b = (_judge(self.config, precision, name) for name in ("judge_a", "judge_b"))
         self.draws = keras.random.SeedGenerator(self.config.seed, name="draws")
         terms = ("loss", "adversarial", "cycle", "identity", "judge_a", "judge_b")
-        self._term_means = {term: keras.metrics.Mean(name=term) for term in terms}
+        self._term_means = {term: TermMean(name=term) for term in terms}
         self._pools: dict[str, ImagePool] = {}
         self.built = True
 

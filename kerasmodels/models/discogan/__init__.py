@@ -41,6 +41,7 @@ from kerasmodels.family import (
 )
 from kerasmodels.layers.padding import on_multiples
 from kerasmodels.losses.adversarial import STANDARD, feature_matching
+from kerasmodels.metrics import TermMean
 from kerasmodels.models.discogan import experiments
 from kerasmodels.training import translation
 from kerasmodels.training.translation import DIRECTIONS, translated
@@ -205,7 +206,7 @@ class DiscoGAN(keras.Model):
         self.judge_a, self.judge_b = (_judge(self.config, precision, name) for name in ("judge_a", "judge_b"))
         terms: tuple[str, ...] = ("loss", "adversarial", "reconstruction", "judge_a", "judge_b")
         terms += ("features",) if self.config.mode == "code" else ()
-        self.term_means = {term: keras.metrics.Mean(name=term) for term in terms}
+        self.term_means = {term: TermMean(name=term) for term in terms}
         self.built = True
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:

@@ -42,6 +42,7 @@ from kerasmodels.family import (
     config_to_dict,
 )
 from kerasmodels.losses.adversarial import WASSERSTEIN, clip_weights, gradient_penalty
+from kerasmodels.metrics import TermMean
 from kerasmodels.models.wgan import experiments
 
 __all__ = ["WGAN", "Config"]
@@ -258,7 +259,7 @@ class WGAN(keras.Model):
         self.generator, self.critic = _generator(self.config, precision), _critic(self.config, precision)
         self.draws = keras.random.SeedGenerator(self.config.seed, name="draws")
         terms = ("loss", "distance", "generator", *(["penalty"] if self.config.lipschitz == "penalty" else []))
-        self._term_means = {term: keras.metrics.Mean(name=term) for term in terms}
+        self._term_means = {term: TermMean(name=term) for term in terms}
         self.built = True
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
