@@ -36,7 +36,7 @@ demo: $(INSTALLED)
 	@echo "before and after, side by side: demo/before_after.png"
 
 test: lint types addons
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

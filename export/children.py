@@ -37,14 +37,7 @@ def call(
     """
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "2", "PYTHONWARNINGS": "default"}
     environment |= settings or {}
-    done = subprocess.run(
-        [sys.executable, str(RUNNERS / f"{script}.py")],
-        input=json.dumps(job),
-        capture_output=True,
-        text=True,
-        errors="replace",
-        env=environment,
-    )
+    done = _fresh(RUNNERS / f"{script}.py", json.dumps(job), environment)
     answer: dict[str, Any] = {}
     if done.stdout.strip():
         answer = json.loads(done.stdout)
@@ -59,3 +52,10 @@ def call(
         ended = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
         trouble = f"the process {ended}. Its last lines:\n" + "\n".join(done.stderr.strip().splitlines()[-12:])
     raise ExportError(f"{what} failed: {trouble}")
+
+
+def _fresh(script: Path, given: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """Run a script in a Python process of its own."""
+    return subprocess.run(
+        [sys.executable, str(script)], input=given, capture_output=True, text=True, errors="replace", env=environment
+    )

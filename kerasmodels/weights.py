@@ -168,8 +168,16 @@ class Trained:
         family = registry.family(self.family)
         config = family.config_from_dict(self.config)
         model = family.model(config)
-        assign(model, load_npz(self.path), self.path)
+        self.assign_to(model)
         return family, config, model
+
+    def assign_to(self, model: "keras.Model") -> None:
+        """Set every weight of a model of the same network.
+
+        Raises:
+            WeightsError: it is of another network, or the file is damaged.
+        """
+        assign(model, load_npz(self.path), self.path)
 
 
 def presets(family: str) -> dict[str, Trained]:

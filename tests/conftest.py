@@ -1,9 +1,14 @@
 """Fixtures for all tests, and settings that must be in place before TensorFlow is imported."""
 
+import json
 import os
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests import forked
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "2")
@@ -35,9 +40,39 @@ def shared_data() -> Path:
     return folder
 
 
+@pytest.fixture
+def forks() -> Iterator[None]:
+    """The test's exports wait for no import of TensorFlow. Other runtimes execute artifacts without it, as ever.
+
+    The exports in fixtures of a wider scope, as `exported` of tests/export, start every process as a user's do.
+    """
+    from kerasmodels.export import children
+
+    plain = children._fresh
+
+    def fresh(script: Path, given: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+        with_tensorflow = json.loads(given).get("runtime", "tensorflow") == "tensorflow"
+        return (forked.python if with_tensorflow else plain)(script, given, environment)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(children, "_fresh", fresh)
+        yield
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With pytest-xdist, what shares expensive fixtures runs in one process: a file, or a family of the conformance."""
+    """With pytest-xdist, what shares expensive fixtures runs in one process: a file, or a family of the conformance.
+
+    What takes long comes first, so that no process is left with it at the end when the others have nothing more to do.
+    """
+    longest = ("conformance.py", "models", "export")
+
+    def place(item: pytest.Item) -> int:
+        parts = item.path.relative_to(ROOT).parts
+        return next((number for number, name in enumerate(longest) if name in parts), len(longest))
+
+    items.sort(key=place)
     for item in items:
         family = getattr(item, "callspec", None) and item.callspec.params.get("case")
-        item.add_marker(pytest.mark.xdist_group(f"{item.path.name}-{family}" if family else item.path.name))
+        file = item.path.relative_to(ROOT).as_posix()
+        item.add_marker(pytest.mark.xdist_group(f"{file}-{family}" if family else file))

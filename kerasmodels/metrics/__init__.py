@@ -3,11 +3,13 @@
 from kerasmodels.metrics.checkerboard import checkerboard
 from kerasmodels.metrics.detection import MeanAveragePrecision
 from kerasmodels.metrics.segmentation import SegmentationIoU, boundary_band, boundary_iou
+from kerasmodels.metrics.term import TermMean
 from kerasmodels.metrics.wasserstein import covered_modes, wasserstein
 
 __all__ = [
     "MeanAveragePrecision",
     "SegmentationIoU",
+    "TermMean",
     "boundary_band",
     "boundary_iou",
     "checkerboard",

@@ -273,8 +273,7 @@ def _build(config: Config) -> FastStyle:
             raise UsageError(f"training needs {what}: --{name} PATH.")
     model = FastStyle(config, precision=config.precision)
     if config.start_from is not None:
-        trained = weights.find(config.start_from)
-        weights.assign(model, weights.load_npz(trained.path), trained.path)
+        weights.find(config.start_from).assign_to(model)
     rate = keras.optimizers.schedules.CosineDecay(
         0.0 if config.warmup_steps else config.learning_rate,
         config.steps - config.warmup_steps,

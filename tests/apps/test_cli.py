@@ -63,22 +63,21 @@ def test_wrong_request_exits_2(command, arguments: list[str], message: str) -> N
     assert result["error"]["exit_code"] == 2
 
 
-def test_error_is_one_message_without_traceback(process, tmp_path: Path) -> None:
-    done = process("run", "tiny", "missing.jpg")
-    assert done.returncode == 1
-    assert done.stdout == ""
-    assert done.stderr == "kerasmodels: expected a file. Received: 'missing.jpg'.\n"
-    debugged = process("run", "tiny", "missing.jpg", "--debug")
-    assert debugged.returncode == 1
-    assert "Traceback (most recent call last)" in debugged.stderr
+def test_error_is_one_message_without_traceback(tiny_family, capfd) -> None:
+    assert cli.main(["run", "tiny", "missing.jpg"]) == 1
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert err == "kerasmodels: expected a file. Received: 'missing.jpg'.\n"
+    assert cli.main(["run", "tiny", "missing.jpg", "--debug"]) == 1
+    assert "Traceback (most recent call last)" in capfd.readouterr().err
 
 
-def test_fault_of_the_program_says_what_to_report(process) -> None:
-    done = process("run", "tiny", "bug")
-    assert done.returncode == 1
-    assert "Traceback" not in done.stderr
-    assert "unexpected ZeroDivisionError: a fault of the program" in done.stderr
-    assert "kerasmodels check" in done.stderr
+def test_fault_of_the_program_says_what_to_report(tiny_family, capfd) -> None:
+    assert cli.main(["run", "tiny", "bug"]) == 1
+    _, err = capfd.readouterr()
+    assert "Traceback" not in err
+    assert "unexpected ZeroDivisionError: a fault of the program" in err
+    assert "kerasmodels check" in err
 
 
 def test_interruption_exits_130(command) -> None:
@@ -111,11 +110,11 @@ def test_json_is_alone_on_stdout(process, tmp_path: Path) -> None:
     assert (tmp_path / "count.txt").read_text() == "5"
 
 
-def test_json_error_is_alone_on_stdout(process) -> None:
-    done = process("--json", "run", "tiny", "missing.jpg")
-    assert done.returncode == 1
-    assert json.loads(done.stdout)["error"]["type"] == "DataError"
-    assert done.stderr == ""
+def test_json_error_is_alone_on_stdout(tiny_family, capfd) -> None:
+    assert cli.main(["--json", "run", "tiny", "missing.jpg"]) == 1
+    out, err = capfd.readouterr()
+    assert json.loads(out)["error"]["type"] == "DataError"
+    assert err == ""
 
 
 def test_json_help_is_an_object(command) -> None:

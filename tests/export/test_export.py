@@ -30,6 +30,7 @@ from kerasmodels.export.pipeline import digest
 from kerasmodels.family import Servable, config_to_dict
 from tests.export.servables import make_rounding_servable, photo_like
 
+pytestmark = pytest.mark.usefixtures("forks")
 Exported = tuple[Path, export.Report]
 
 

@@ -35,7 +35,7 @@ def test_transposed_convolutions_score_high_and_resizing_ones_low(seed):
 
 
 def test_photos_score_low():
-    data = pytest.importorskip("skimage.data")
+    data = pytest.importorskip("skimage.data", reason="the photos are scikit-image's: pip install scikit-image")
     for photo in (data.astronaut(), data.chelsea(), data.coffee(), data.rocket()):
         for stride in (2, 4):
             assert checkerboard(photo, stride) < 6

@@ -15,26 +15,24 @@ Reproduced: generators of 9 and 6 blocks (11,378,179 and 7,837,699 parameters), 
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import keras
 import numpy as np
 import tensorflow as tf
-import tyro
 from keras import layers, ops
 
 from kerasmodels import weights
 from kerasmodels.backbones.torch_file import read_torch
-from kerasmodels.data import list_images, read_image, unpaired, write_image
-from kerasmodels.data.targets import files_and_targets
+from kerasmodels.data import list_images, read_image, unpaired
 from kerasmodels.data.unpaired import kinds
 from kerasmodels.errors import WeightsError
 from kerasmodels.family import (
     Datasets,
     Experiment,
     Family,
-    RunReport,
     Servable,
     TensorSpec,
     check,
@@ -43,12 +41,12 @@ from kerasmodels.family import (
 from kerasmodels.layers import InstanceNormalization, PolyphaseConv2D, ReflectionPadding2D, ResidualBlock, Resize2D
 from kerasmodels.layers.padding import on_multiples
 from kerasmodels.losses.adversarial import LEAST_SQUARES, cycle_consistency
+from kerasmodels.metrics import TermMean
 from kerasmodels.models.cyclegan import experiments
 from kerasmodels.training.image_pool import ImagePool
+from kerasmodels.training.translation import DIRECTIONS, RunOptions, run, translated
 
-__all__ = ["Config", "CycleGAN", "from_torch", "translated"]
-
-DIRECTIONS = ("a_to_b", "b_to_a")
+__all__ = ["Config", "CycleGAN", "RunOptions", "from_torch", "translated"]
 
 
 @dataclass(frozen=True)
@@ -233,7 +231,7 @@ class CycleGAN(keras.Model):
         self.judge_a, self.judge_b = (_judge(self.config, precision, name) for name in ("judge_a", "judge_b"))
         self.draws = keras.random.SeedGenerator(self.config.seed, name="draws")
         terms = ("loss", "adversarial", "cycle", "identity", "judge_a", "judge_b")
-        self._term_means = {term: keras.metrics.Mean(name=term) for term in terms}
+        self._term_means = {term: TermMean(name=term) for term in terms}
         self._pools: dict[str, ImagePool] = {}
         self.built = True
 
@@ -328,9 +326,7 @@ def _build(config: Config) -> CycleGAN:
     kinds(config.a, config.b)
     model = CycleGAN(config, precision=config.precision)
     if config.start_from is not None:
-        trained = weights.find(config.start_from)
-        weights.assign(model, weights.load_npz(trained.path), trained.path)
-
+        weights.find(config.start_from).assign_to(model)
     model.compile(*optimizers(config))
     return model
 
@@ -468,55 +464,6 @@ def _preview(model: CycleGAN, config: Config) -> dict[str, np.ndarray]:
     return shown
 
 
-def translated(model: CycleGAN, picture: np.ndarray, direction: str) -> np.ndarray:
-    """One picture, (H, W, 3) uint8, of any size, as one of the other kind.
-
-    Args:
-        model: a trained one.
-        picture: RGB 0-255.
-        direction: "a_to_b" or "b_to_a".
-
-    Raises:
-        UsageError: another direction.
-    """
-    check(direction in DIRECTIONS, f"direction in {DIRECTIONS}", direction)
-    call = _servable(getattr(model, direction), direction, model.config).call
-    return np.asarray(call(image=tf.constant(picture[None]))["translated"])[0]
-
-
-# --- run --------------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class RunOptions:
-    """Translate pictures, or folders of pictures, from one kind to the other."""
-
-    inputs: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """Pictures, or folders of pictures."""
-    out: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
-    """The picture to write; a folder if there are several inputs."""
-    preset: str | None = None
-    """Shipped weights; `kerasmodels list` names them."""
-    run: Path | None = None
-    """A run folder, instead of a preset."""
-    direction: Literal["a_to_b", "b_to_a"] = "a_to_b"
-    """Which way."""
-    max_side: int | None = None
-    """Shrink inputs so that the longer side is at most this, pixels."""
-
-
-def _run(options: RunOptions) -> RunReport:
-    check(options.max_side is None or options.max_side > 0, "max_side > 0", options.max_side)
-    trained = weights.chosen("cyclegan", options.preset, options.run)
-    pairs = files_and_targets(options.inputs, options.out)
-    model = trained.load()[2]
-    written = []
-    for file, target in pairs:
-        picture = read_image(file, options.max_side)
-        written.append(write_image(target, translated(model, picture, options.direction)))
-    return RunReport(tuple(written), {"model": trained.name, "direction": options.direction})
-
-
 FAMILY = Family(
     name="cyclegan",
     config=Config,
@@ -526,7 +473,7 @@ FAMILY = Family(
     datasets=_datasets,
     servables=_servables,
     run_options=RunOptions,
-    run=_run,
+    run=partial(run, "cyclegan"),
     experiments={
         "shapes": Experiment(
             "two kinds of pictures whose true pairs are known, but not shown", experiments.known_pairs

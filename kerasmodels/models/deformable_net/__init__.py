@@ -60,10 +60,10 @@ FAMILY = Family(
             "five arms on scaled digits: what offsets do, and what normalisation", arms("scaled"), private=True
         ),
         "rotated": Experiment("the same five arms on turned digits", arms("rotated"), private=True),
+        "regions": Experiment("a detector whose bins stay, and one whose bins move", regions.measure, private=True),
         "scenes": Experiment(
             "plain, dilated and deformable, equal weights, digits on photos", scenes.measure, private=True
         ),
-        "regions": Experiment("a detector whose bins stay, and one whose bins move", regions.measure, private=True),
     },
     preview=lambda model, config: _part(config).preview(model, config),
 )

@@ -17,25 +17,23 @@ reconstruction, and turns in which every third is the judges'; the mixtures of f
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import keras
 import numpy as np
 import tensorflow as tf
-import tyro
 from keras import layers, ops
 
 from kerasmodels import weights
-from kerasmodels.data import list_images, read_image, unpaired, write_image
+from kerasmodels.data import list_images, read_image, unpaired
 from kerasmodels.data.stacks import fitted
-from kerasmodels.data.targets import files_and_targets
 from kerasmodels.data.unpaired import kinds
 from kerasmodels.family import (
     Datasets,
     Experiment,
     Family,
-    RunReport,
     Servable,
     TensorSpec,
     check,
@@ -43,11 +41,13 @@ from kerasmodels.family import (
 )
 from kerasmodels.layers.padding import on_multiples
 from kerasmodels.losses.adversarial import STANDARD, feature_matching
+from kerasmodels.metrics import TermMean
 from kerasmodels.models.discogan import experiments
+from kerasmodels.training import translation
+from kerasmodels.training.translation import DIRECTIONS, translated
 
 __all__ = ["Config", "DiscoGAN", "translated"]
 
-DIRECTIONS = ("a_to_b", "b_to_a")
 STRIDE = 16
 
 
@@ -206,7 +206,7 @@ class DiscoGAN(keras.Model):
         self.judge_a, self.judge_b = (_judge(self.config, precision, name) for name in ("judge_a", "judge_b"))
         terms: tuple[str, ...] = ("loss", "adversarial", "reconstruction", "judge_a", "judge_b")
         terms += ("features",) if self.config.mode == "code" else ()
-        self.term_means = {term: keras.metrics.Mean(name=term) for term in terms}
+        self.term_means = {term: TermMean(name=term) for term in terms}
         self.built = True
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
@@ -311,8 +311,7 @@ def _build(config: Config) -> DiscoGAN:
     kinds(config.a, config.b)
     model = DiscoGAN(config, precision=config.precision)
     if config.start_from is not None:
-        trained = weights.find(config.start_from)
-        weights.assign(model, weights.load_npz(trained.path), trained.path)
+        weights.find(config.start_from).assign_to(model)
     model.compile(
         *(keras.optimizers.Adam(config.learning_rate, beta_1=0.5, beta_2=0.999, epsilon=1e-8) for _ in range(2))
     )
@@ -374,7 +373,7 @@ def _preview(model: DiscoGAN, config: Config) -> dict[str, np.ndarray]:
     for name, folder in zip(DIRECTIONS, kinds(config.a, config.b), strict=True):
         columns = []
         for path in list_images(folder)[:4]:
-            picture = _cut(read_image(path), config.size)
+            picture = fitted(read_image(path), config.size, config.size, 3)
             there = translated(model, picture, name)
             back = translated(model, there, DIRECTIONS[name == DIRECTIONS[0]])
             columns.append(np.concatenate([picture, there, back]))
@@ -382,58 +381,15 @@ def _preview(model: DiscoGAN, config: Config) -> dict[str, np.ndarray]:
     return shown
 
 
-def _cut(picture: np.ndarray, size: int) -> np.ndarray:
-    return fitted(picture, size, size, 3)
-
-
-def translated(model: DiscoGAN, picture: np.ndarray, direction: str) -> np.ndarray:
-    """One picture, (H, W, 3) uint8, as one of the other kind.
-
-    Args:
-        model: a trained one.
-        picture: RGB 0-255, of any size; cut to a square of `size` pixels if the model has extra layers.
-        direction: "a_to_b" or "b_to_a".
-
-    Raises:
-        UsageError: another direction.
-    """
-    check(direction in DIRECTIONS, f"direction in {DIRECTIONS}", direction)
-    given = _cut(picture, model.config.size) if model.config.extra_layers else picture
-    call = _servable(getattr(model, direction), direction, model.config).call
-    return np.asarray(call(image=tf.constant(given[None]))["translated"])[0]
-
-
 # --- run --------------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class RunOptions:
+class RunOptions(translation.RunOptions):
     """Translate pictures, or folders of pictures, from one kind to the other."""
 
-    inputs: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """Pictures, or folders of pictures."""
-    out: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
-    """The picture to write; a folder if there are several inputs."""
-    preset: str | None = None
-    """Shipped weights; `kerasmodels list` names them."""
-    run: Path | None = None
-    """A run folder, instead of a preset."""
-    direction: Literal["a_to_b", "b_to_a"] = "a_to_b"
-    """Which way."""
     max_side: int | None = None
     """Shrink inputs so that the longer side is at most this, pixels. Best near the size of the training's crops."""
-
-
-def _run(options: RunOptions) -> RunReport:
-    check(options.max_side is None or options.max_side > 0, "max_side > 0", options.max_side)
-    trained = weights.chosen("discogan", options.preset, options.run)
-    pairs = files_and_targets(options.inputs, options.out)
-    model = trained.load()[2]
-    written = []
-    for file, target in pairs:
-        picture = read_image(file, options.max_side)
-        written.append(write_image(target, translated(model, picture, options.direction)))
-    return RunReport(tuple(written), {"model": trained.name, "direction": options.direction})
 
 
 FAMILY = Family(
@@ -445,7 +401,7 @@ FAMILY = Family(
     datasets=_datasets,
     servables=_servables,
     run_options=RunOptions,
-    run=_run,
+    run=partial(translation.run, "discogan"),
     experiments={
         "mixture": Experiment("five modes become ten: what collapses, and what does not", experiments.mixture),
     },

@@ -17,6 +17,7 @@ from kerasmodels.data.unpaired import warn_of_small
 from kerasmodels.errors import DataError, UsageError
 from kerasmodels.family import Datasets, Servable, TensorSpec, config_to_dict
 from kerasmodels.losses.adversarial import energy, pulling_away
+from kerasmodels.metrics import TermMean
 from kerasmodels.models.ebgan.config import CLASSES, Config
 from kerasmodels.models.ebgan.networks import decoder, encoder, generator
 from kerasmodels.training.callbacks import StepCallback
@@ -69,7 +70,7 @@ class EBGAN(keras.Model):
         terms: tuple[str, ...] = ("loss", "real", "fake", "below_margin", "generator")
         terms += ("pulling_away",) if self.config.pulling_away else ()
         terms += ("classes",) if self.config.labelled else ()
-        self.term_means = {term: keras.metrics.Mean(name=term) for term in terms}
+        self.term_means = {term: TermMean(name=term) for term in terms}
         self.built = True
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
@@ -166,8 +167,7 @@ class EBGAN(keras.Model):
             ("below_margin", below),
             ("generator", pulled),
         ):
-            # As a vector of one: TensorFlow joins a chain of additions of numbers, mean and terms, in no certain order.
-            self.term_means[name].update_state(ops.reshape(value, (1,)))
+            self.term_means[name].update_state(value)
         return {name: mean.result() for name, mean in self.term_means.items()}
 
     def _judged(self, pictures: Any, shown: Any) -> tuple[Any, Any]:
@@ -269,8 +269,7 @@ def build(config: Config) -> EBGAN:
     _source(config)
     model = EBGAN(config, precision=config.precision)
     if config.start_from is not None:
-        trained = weights.find(config.start_from)
-        weights.assign(model, weights.load_npz(trained.path), trained.path)
+        weights.find(config.start_from).assign_to(model)
     model.compile(*(keras.optimizers.Adam(config.learning_rate, beta_1=0.5, beta_2=0.999) for _ in range(2)))
     return model
 

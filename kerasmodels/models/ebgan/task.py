@@ -12,7 +12,7 @@ import tyro
 
 from kerasmodels import weights
 from kerasmodels.data import read_image, write_image
-from kerasmodels.data.grids import latents, tiled
+from kerasmodels.data.grids import sheet
 from kerasmodels.data.stacks import fitted
 from kerasmodels.data.targets import files_and_targets
 from kerasmodels.family import RunReport, check
@@ -22,22 +22,6 @@ from kerasmodels.models.ebgan.model import EBGAN, servables
 
 def preview(model: EBGAN, config: Config) -> dict[str, np.ndarray]:
     return {"samples": sheet(model, 8, 8, seed=0)}
-
-
-def sheet(model: EBGAN, rows: int, columns: int, seed: int, between: bool = False) -> np.ndarray:
-    """Made pictures on one sheet.
-
-    Args:
-        model: the generator's.
-        rows, columns: of pictures.
-        seed: of the generator's input.
-        between: each row goes from one input to another, on a straight line.
-
-    Returns:
-        (rows * size, columns * size, 3) uint8.
-    """
-    given = latents(rows, columns, model.config.latent, seed, between)
-    return tiled(model.predict(given, batch_size=64, verbose=0), rows, columns)
 
 
 @dataclass(frozen=True)

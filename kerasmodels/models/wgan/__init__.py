@@ -28,7 +28,7 @@ from keras import layers, ops
 
 from kerasmodels import weights
 from kerasmodels.data import write_image
-from kerasmodels.data.grids import latents, tiled
+from kerasmodels.data.grids import sheet
 from kerasmodels.data.stacks import picture_stack, random_batches
 from kerasmodels.errors import UsageError
 from kerasmodels.family import (
@@ -42,6 +42,7 @@ from kerasmodels.family import (
     config_to_dict,
 )
 from kerasmodels.losses.adversarial import WASSERSTEIN, clip_weights, gradient_penalty
+from kerasmodels.metrics import TermMean
 from kerasmodels.models.wgan import experiments
 
 __all__ = ["WGAN", "Config"]
@@ -258,7 +259,7 @@ class WGAN(keras.Model):
         self.generator, self.critic = _generator(self.config, precision), _critic(self.config, precision)
         self.draws = keras.random.SeedGenerator(self.config.seed, name="draws")
         terms = ("loss", "distance", "generator", *(["penalty"] if self.config.lipschitz == "penalty" else []))
-        self._term_means = {term: keras.metrics.Mean(name=term) for term in terms}
+        self._term_means = {term: TermMean(name=term) for term in terms}
         self.built = True
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
@@ -334,8 +335,7 @@ def _build(config: Config) -> WGAN:
         raise UsageError("training needs pictures: --pictures DIR, or an IDX file.")
     model = WGAN(config, precision=config.precision)
     if config.start_from is not None:
-        trained = weights.find(config.start_from)
-        weights.assign(model, weights.load_npz(trained.path), trained.path)
+        weights.find(config.start_from).assign_to(model)
 
     def optimizer() -> keras.optimizers.Optimizer:
         if config.lipschitz == "clip":
@@ -390,22 +390,6 @@ def _servables(model: WGAN, config: Config) -> dict[str, Servable]:
 
 def _preview(model: WGAN, config: Config) -> dict[str, np.ndarray]:
     return {"samples": sheet(model, 8, 8, seed=0)}
-
-
-def sheet(model: WGAN, rows: int, columns: int, seed: int, between: bool = False) -> np.ndarray:
-    """Made pictures on one sheet.
-
-    Args:
-        model: the generator's.
-        rows, columns: of pictures.
-        seed: of the generator's input.
-        between: each row goes from one input to another, on a straight line.
-
-    Returns:
-        (rows * size, columns * size, 3) uint8.
-    """
-    given = latents(rows, columns, model.config.latent, seed, between)
-    return tiled(model.predict(given, batch_size=64, verbose=0), rows, columns)
 
 
 # --- run --------------------------------------------------------------------------------------------------------------
