@@ -282,7 +282,7 @@ def measure(data: Path | None, figures: Path, quick: bool) -> list[Row]:
             model = network(arm, widths[arm.name])
             sizes[arm.name] = model.count_params()
             model.compile(
-                keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(4e-3, steps)),
+                keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(2e-3, steps)),
                 keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="mean_with_sample_weight"),
                 jit_compile=False,
             )
