@@ -32,6 +32,9 @@ CLASSES = 1 + DIGITS
 """Background, and the digits."""
 GROUND = 0.2
 """How much a pixel of the background counts in the loss."""
+RATES = (2e-3, 4e-3)
+"""Of Adam at first. Each network has the one that does better with the first seed, on scenes made like those it learns
+from: plain convolutions like the higher, offsets the lower."""
 DEPTH = 6
 """Convolutions of 3x3 at a quarter of the size, between the first two and the last."""
 WIDTH = 48
@@ -271,34 +274,40 @@ def measure(data: Path | None, figures: Path, quick: bool) -> list[Row]:
     train, test = _few(*read_digits(data, "train")), _few(*read_digits(data, "test"))
     backgrounds, unseen = split(photos)
     batches = [scenes(unseen, *test, 32, tf.constant([99, number], tf.int64)) for number in range(tested)]
+    others = [scenes(backgrounds, *train, 32, tf.constant([98, number], tf.int64)) for number in range(tested)]
     budget = network(ARMS[-1], WIDTH).count_params()
-    scores: dict[str, list[float]] = {arm.name: [] for arm in arms}
-    sizes: dict[str, int] = {}
+
+    def trained(arm: Arm, seed: int, rate: float) -> keras.Model:
+        keras.utils.set_random_seed(seed)
+        model = network(arm, equal_width(arm, budget))
+        model.compile(
+            keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(rate, steps)),
+            keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="mean_with_sample_weight"),
+            jit_compile=False,
+        )
+
+        def batch(number: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+            scene, target = scenes(backgrounds, *train, 16, tf.stack([seed, 1000 * number]))
+            return scene, target, tf.where(target > 0, 1.0, GROUND)
+
+        stream = tf.data.Dataset.range(2**40).map(batch, num_parallel_calls=2, deterministic=True)
+        model.fit(stream.prefetch(2), steps_per_epoch=steps, shuffle=False, verbose=0)
+        return model
+
+    scores: dict[str, list[float]] = {}
+    about: dict[str, str] = {}
     shown: dict[str, np.ndarray] = {}
-    widths = {arm.name: equal_width(arm, budget) for arm in arms}
-    for seed in range(seeds):
-        for arm in arms:
-            keras.utils.set_random_seed(seed)
-            model = network(arm, widths[arm.name])
-            sizes[arm.name] = model.count_params()
-            model.compile(
-                keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(2e-3, steps)),
-                keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="mean_with_sample_weight"),
-                jit_compile=False,
-            )
-
-            def batch(number: tf.Tensor, seed: int = seed) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-                scene, target = scenes(backgrounds, *train, 16, tf.stack([seed, 1000 * number]))
-                return scene, target, tf.where(target > 0, 1.0, GROUND)
-
-            stream = tf.data.Dataset.range(2**40).map(batch, num_parallel_calls=2, deterministic=True)
-            model.fit(stream.prefetch(2), steps_per_epoch=steps, shuffle=False, verbose=0)
-            scores[arm.name].append(100 * mean_iou(model, batches))
-            shown.setdefault(arm.name, tf.argmax(model(batches[0][0][:8], training=False), -1).numpy())
+    for arm in arms:
+        first = {rate: trained(arm, 0, rate) for rate in RATES}
+        rate = max(RATES, key=lambda each: mean_iou(first[each], others))
+        models = [first[rate], *(trained(arm, seed, rate) for seed in range(1, seeds))]
+        scores[arm.name] = [100 * mean_iou(model, batches) for model in models]
+        about[arm.name] = f"{models[0].count_params():,} weights, learning rate {rate:g}"
+        shown[arm.name] = tf.argmax(models[0](batches[0][0][:8], training=False), -1).numpy()
     _draw(figures / "deformable_net_scenes.png", batches[0], shown)
     found = [
         Row(
-            f"mean IoU of {name}, {sizes[name]:,} weights, {steps} steps, {seeds} seeds, %",
+            f"mean IoU of {name}, {about[name]}, {steps} steps, {seeds} seeds, %",
             "DeepLab on VOC, layers 0/1/2/3/6: 69.7/73.9/74.8/75.2/74.8" if "deformable" in name else "not given",
             round(float(np.mean(values)), 2),
             f"for information; seeds: {', '.join(f'{v:.2f}' for v in values)}",
