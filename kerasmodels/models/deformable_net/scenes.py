@@ -34,7 +34,7 @@ GROUND = 0.2
 """How much a pixel of the background counts in the loss."""
 RATES = (2e-3, 4e-3)
 """Of Adam at first. Each network has the one that does better with the first seed, on scenes made like those it learns
-from: plain convolutions like the higher, offsets the lower."""
+from."""
 DEPTH = 6
 """Convolutions of 3x3 at a quarter of the size, between the first two and the last."""
 WIDTH = 48
