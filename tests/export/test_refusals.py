@@ -17,7 +17,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 from kerasmodels import export
 from kerasmodels.errors import ExportError, StorageError, UnsupportedOpsError, UsageError, VerificationError
-from kerasmodels.export import children, verify
+from kerasmodels.export import children, to_onnx, verify
 from kerasmodels.family import Servable, TensorSpec
 from tests.export.servables import make_picture_servable
 from tests.export.test_export import Exported, hashes
@@ -330,3 +330,21 @@ def test_runners_know_nothing_of_us(root: Path) -> None:
             assert "import kerasmodels" not in script.read_text()
             assert "from kerasmodels" not in script.read_text()
             subprocess.run([sys.executable, "-m", "py_compile", str(script)], check=True)
+
+
+def test_large_models_convert_with_protobuf_in_python(
+    float_servable: Servable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen, fresh = {}, children._fresh
+
+    def watched(script: Path, given: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+        seen[script.stem] = environment.get("PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION")
+        return fresh(script, given, environment)
+
+    monkeypatch.setattr(children, "_fresh", watched)
+    monkeypatch.setattr(to_onnx, "LARGE", 0)
+    monkeypatch.delenv("PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION", raising=False)
+    report = export.export_servable(float_servable, "series", tmp_path / "out", formats=["onnx"])
+    assert all(artifact.verified for artifact in report.artifacts)
+    assert seen.pop("convert_onnx") == "python"
+    assert set(seen.values()) == {None}
