@@ -27,7 +27,7 @@ from kerasmodels.models.deformable_net.trunk import adam, trunk
 
 POOLINGS: tuple[Literal["plain", "deformable"], ...] = ("plain", "deformable")
 IOUS = (0.5, 0.7)
-TRUNK_STEPS, STEPS, SEEDS = 500, 500, 3
+TRUNK_STEPS, STEPS, SEEDS = 500, 800, 3
 
 
 def pretrained(config: Config, steps: int, batch: int = 64) -> keras.Model:
@@ -82,7 +82,7 @@ def measure(data: Path | None, figures: Path, quick: bool) -> list[Row]:
     if data is None:
         raise DataError("expected --data DIR with MNIST's four files and a folder `photos`. Received none.")
     photos_of(data)
-    trunk_steps, steps, seeds, tested = (5, 20, 1, 2) if quick else (TRUNK_STEPS, STEPS, SEEDS, 25)
+    trunk_steps, steps, seeds, tested = (5, 20, 1, 2) if quick else (TRUNK_STEPS, STEPS, SEEDS, 60)
     scores: dict[str, dict[float, list[float]]] = {name: {iou: [] for iou in IOUS} for name in POOLINGS}
     sizes: dict[str, int] = {}
     rows_of_figure: list[np.ndarray] = []
