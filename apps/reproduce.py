@@ -16,7 +16,7 @@ from rich.text import Text
 from kerasmodels import registry
 from kerasmodels.apps import provenance
 from kerasmodels.apps.command import Outcome, line, load_family, parse, plain, table
-from kerasmodels.errors import DataError, unknown_name
+from kerasmodels.errors import DataError, UsageError, unknown_name
 from kerasmodels.family import Experiment
 from kerasmodels.weights import write_atomic, write_json
 
@@ -46,6 +46,9 @@ def main(argv: Sequence[str]) -> Outcome:
     options = parse(Options, argv, "kerasmodels reproduce", description)
     name = registry.row(options.family).name
     family = load_family(name)
+    if "--only" in argv and not options.only:
+        known = ", ".join(family.experiments)
+        raise UsageError(f"expected the name of an experiment after --only. Received: none. Known: {known}.")
     for wanted in options.only:
         if wanted not in family.experiments:
             raise unknown_name(f"experiment of {name}", wanted, family.experiments)

@@ -90,6 +90,9 @@ def test_wrong_requests(command) -> None:
     code, result, _ = command("reproduce", "tiny", "--only", "onne")
     assert code == 2
     assert "unknown experiment of tiny 'onne'. Did you mean 'one'?" in result["error"]["message"]
+    code, result, _ = command("reproduce", "tiny", "--only")
+    assert code == 2
+    assert "the name of an experiment after --only. Received: none. Known: one, " in result["error"]["message"]
     code, result, _ = command("reproduce", "tiny", "--data", "nowhere")
     assert code == 1
     assert "expected a folder at --data. Received: 'nowhere'" in result["error"]["message"]
