@@ -9,7 +9,7 @@ from pathlib import Path
 import tyro
 from rich.console import RenderableType
 
-from kerasmodels import registry, weights
+from kerasmodels import presets, registry, storage
 from kerasmodels.apps import provenance
 from kerasmodels.apps.command import Outcome, line, load_family, parse, plain, table
 from kerasmodels.errors import UsageError
@@ -39,19 +39,15 @@ def main(argv: Sequence[str]) -> Outcome:
     """Time one call, batch 1, in every runtime."""
     options = parse(Options, argv, "kerasmodels bench", "Time one call in Keras, SavedModel, LiteRT and ONNX Runtime.")
     name = registry.row(options.family).name
-    trained = weights.preset(name, options.preset) if options.preset is not None else None
+    trained = presets.preset(name, options.preset) if options.preset is not None else None
     if options.rounds < 1 or not options.threads or min(options.threads) < 1:
         raise UsageError(f"expected rounds and threads >= 1. Received: {options.rounds}, {options.threads}.")
     family = load_family(name)
-    if trained is not None:
-        _, config, model = trained.load()
-    else:
-        config = family.variant(options.variant)
-        model = family.model(config)
+    model = trained.load() if trained is not None else family.model(family.variant(options.variant))
     from kerasmodels.export.bench import bench
 
-    untrained = "" if family.build is None else ", untrained"
-    servable_name, servable = next(iter(family.servables(model, config).items()))
+    untrained = "" if family.source is None else ", untrained"
+    servable_name, servable = next(iter(family.servables(model).items()))
     rows = bench(
         servable,
         sizes=options.sizes or (None,),
@@ -77,5 +73,5 @@ def main(argv: Sequence[str]) -> Outcome:
         table(headers, [dataclasses.astuple(row) for row in rows]),
     ]
     if options.out is not None:
-        shown.append(f"written: {weights.write_json(options.out, plain(result))}")
+        shown.append(f"written: {storage.write_json(options.out, plain(result))}")
     return Outcome(result, shown)

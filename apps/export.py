@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from kerasmodels import registry, weights
+from kerasmodels import presets, registry
 from kerasmodels.apps.command import Outcome, load_tensorflow, parse
 from kerasmodels.export import formats as table
 from kerasmodels.family import Precision
@@ -45,7 +45,7 @@ def main(argv: Sequence[str]) -> Outcome:
     options = parse(Options, argv, "kerasmodels export", DESCRIPTION)
     table.select(options.formats, options.precision)
     if options.source not in registry.ready():
-        weights.find(options.source)
+        presets.find(options.source)
     load_tensorflow()
     from kerasmodels.export import export
 

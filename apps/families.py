@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 
-from kerasmodels import registry, weights
+from kerasmodels import presets, registry
 from kerasmodels.apps.command import HelpRequest, Outcome, table
 from kerasmodels.errors import UsageError
 
@@ -21,7 +21,7 @@ def main(argv: Sequence[str]) -> Outcome:
         {
             **dataclasses.asdict(row),
             "commands": [command for command in COMMANDS if row.trains or command != "train"],
-            "presets": {name: str(preset.card.get("line", "")) for name, preset in weights.presets(row.name).items()},
+            "presets": {name: str(preset.card.get("line", "")) for name, preset in presets.presets(row.name).items()},
         }
         for row in registry.ROWS
     ]

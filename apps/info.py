@@ -9,10 +9,9 @@ import tyro
 from rich.console import RenderableType
 from rich.table import Table
 
-from kerasmodels import registry, weights
+from kerasmodels import claims, presets, registry
 from kerasmodels.apps.command import Outcome, load_family, parse, table
 from kerasmodels.errors import WeightsError
-from kerasmodels.family import config_to_dict
 
 
 @dataclass(frozen=True)
@@ -35,13 +34,13 @@ def main(argv: Sequence[str]) -> Outcome:
     result = {
         **dataclasses.asdict(row),
         "parameters": None if model is None else model.count_params(),
-        "variants": {name: config_to_dict(variant) for name, variant in family.variants.items()},
+        "variants": {name: variant.to_dict() for name, variant in family.variants.items()},
         "servables": {
             name: {"doc": servable.doc, "inputs": servable.inputs, "outputs": servable.outputs}
-            for name, servable in ({} if model is None else family.servables(model, config)).items()
+            for name, servable in ({} if model is None else family.servables(model)).items()
         },
-        "presets": {name: dict(preset.card) for name, preset in weights.presets(row.name).items()},
-        "experiments": {name: experiment.line for name, experiment in family.experiments.items()},
+        "presets": {name: dict(preset.card) for name, preset in presets.presets(row.name).items()},
+        "experiments": {name: experiment.line for name, experiment in claims.experiments(row.name).items()},
     }
     shown: list[RenderableType] = [
         f"{row.name}: {row.line}\n{row.paper}\n{size}",

@@ -6,14 +6,12 @@ import os
 import platform
 from pathlib import Path
 
-from kerasmodels.training import run_folder
+from kerasmodels import runs
 
 
 def versions() -> dict[str, str]:
     """Versions of everything that decides what is measured."""
-    return run_folder.versions() | {
-        name: importlib.metadata.version(name) for name in ("onnxruntime", "ai-edge-litert")
-    }
+    return runs.versions() | {name: importlib.metadata.version(name) for name in ("onnxruntime", "ai-edge-litert")}
 
 
 def machine() -> dict[str, str | int | list[str]]:

@@ -13,12 +13,12 @@ from typing import IO, Any
 import tyro
 from rich.text import Text
 
-from kerasmodels import registry
+from kerasmodels import claims, registry
 from kerasmodels.apps import provenance
 from kerasmodels.apps.command import Outcome, line, load_family, parse, plain, table
 from kerasmodels.errors import DataError, UsageError, unknown_name
 from kerasmodels.family import Experiment
-from kerasmodels.weights import write_atomic, write_json
+from kerasmodels.storage import write_atomic, write_json
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Options:
     quick: tyro.conf.FlagCreatePairsOff[bool] = False
     """Smaller and shorter, to see that it works; goes to results/quick unless --out is given."""
     only: tuple[str, ...] = ()
-    """Just these experiments; the rows of the others stay as they were measured before."""
+    """Just these experiments; the claims of the others stay as they were measured before."""
     out: Path | None = None
     """Folder for FAMILY.json and the figures. Left out: results."""
 
@@ -38,30 +38,30 @@ class Options:
 def main(argv: Sequence[str]) -> Outcome:
     """Run the family's experiments and write what they measured; exit code 1 if a gate was missed.
 
-    `results/<family>.json` has `rows` (experiment, claim, paper, ours, gate, passed), and `measured`: for each
-    experiment its command, seed, versions, seconds, date, machine and figures. It is written after each experiment, so
-    that an interruption loses at most one.
+    `results/<family>.json` has `claims`, each by its key (experiment, text, paper, ours, gate, passed: null where there
+    is no gate), and `measured`: for each experiment its command, seed, versions, seconds, date, machine and figures. It
+    is written after each experiment, so that an interruption loses at most one.
     """
     description = "Measure the paper's claims. Exit code 1: a gate was missed."
     options = parse(Options, argv, "kerasmodels reproduce", description)
     name = registry.row(options.family).name
-    family = load_family(name)
+    family, experiments = load_family(name), claims.experiments(name)
     if "--only" in argv and not options.only:
-        known = ", ".join(family.experiments)
+        known = ", ".join(experiments)
         raise UsageError(f"expected the name of an experiment after --only. Received: none. Known: {known}.")
     for wanted in options.only:
-        if wanted not in family.experiments:
-            raise unknown_name(f"experiment of {name}", wanted, family.experiments)
-    chosen = {n: e for n, e in family.experiments.items() if not options.only or n in options.only}
+        if wanted not in experiments:
+            raise unknown_name(f"experiment of {name}", wanted, experiments)
+    chosen = {n: e for n, e in experiments.items() if not options.only or n in options.only}
     if options.data is not None and not options.data.is_dir():
         raise DataError(f"expected a folder at --data. Received: {str(options.data)!r}, which is none.")
     out = options.out or Path("results", *(["quick"] if options.quick else []))
     path = out / f"{name}.json"
-    result = _earlier(path, name, family.experiments)
+    result = _earlier(path, name, experiments)
     for experiment_name, experiment in chosen.items():
         print(f"{experiment_name}: {experiment.line}", file=sys.stderr)
         began = time.perf_counter()
-        rows, figures = _measure(experiment, options, out)
+        found, figures = _measure(experiment, options, out)
         measured = {
             "command": line("reproduce", [_name_of(argument) for argument in argv]),
             "quick": options.quick,
@@ -72,34 +72,45 @@ def main(argv: Sequence[str]) -> Outcome:
             "machine": provenance.machine(),
             "figures": figures,
         }
-        others = [row for row in result["rows"] if row["experiment"] != experiment_name]
-        new = [{"experiment": experiment_name, **row} for row in rows]
-        result["rows"] = _ordered([*others, *new], family.experiments)
+        kept = {key: claim for key, claim in result["claims"].items() if claim["experiment"] != experiment_name}
+        for key in found:
+            if key in kept:
+                raise ValueError(f"two experiments of {name} have a claim {key!r}")
+        new = {key: {"experiment": experiment_name, **claim} for key, claim in found.items()}
+        order = list(experiments)
+        by_experiment = sorted({**kept, **new}.items(), key=lambda item: order.index(item[1]["experiment"]))
+        result["claims"] = dict(by_experiment)
         result["measured"][experiment_name] = measured
         write_json(path, result)
-    failed = [row for row in result["rows"] if row["experiment"] in chosen and not row["passed"]]
+    failed = [c for c in result["claims"].values() if c["experiment"] in chosen and c["passed"] is False]
     shown = [
         (
-            *(row[key] for key in ("experiment", "claim", "paper")),
-            f"{row['ours']:.4g}" if isinstance(row["ours"], float) else row["ours"],
-            row["gate"],
-            Text("passed", "green") if row["passed"] else Text("missed", "bold red"),
+            *(claim[field] for field in ("experiment", "text", "paper")),
+            f"{claim['ours']:.4g}" if isinstance(claim["ours"], float) else claim["ours"],
+            ", ".join(f"{name.replace('_', ' ')} {bound}" for name, bound in (claim["gate"] or {}).items()),
+            _VERDICTS[claim["passed"]],
         )
-        for row in result["rows"]
+        for claim in result["claims"].values()
     ]
     headers = ("experiment", "claim", "paper", "ours", "gate", "")
     return Outcome({"path": path, **result}, [table(headers, shown), f"written: {path}"], 1 if failed else 0)
 
 
-def _measure(experiment: Experiment, options: Options, out: Path) -> tuple[list[dict[str, Any]], list[str]]:
-    """The rows, and the names of the figures, which are moved into `out` only once the experiment has ended."""
+_VERDICTS = {True: Text("passed", "green"), False: Text("missed", "bold red"), None: Text("measured")}
+
+
+def _measure(experiment: Experiment, options: Options, out: Path) -> tuple[dict[str, Any], list[str]]:
+    """The claims, and the names of the figures, which are moved into `out` only once the experiment has ended."""
     with tempfile.TemporaryDirectory(prefix="kerasmodels-") as folder:
-        rows = plain(experiment.measure(options.data, Path(folder), options.quick))
+        measured = experiment.measure(options.data, Path(folder), options.quick)
+        claims_by_key = {claim.key: plain(claim.to_dict()) for claim in measured}
+        if len(claims_by_key) < len(measured):
+            raise ValueError(f"two claims of one key: {[claim.key for claim in measured]}")
         figures = sorted(p for p in Path(folder).rglob("*") if p.is_file())
         for figure in figures:
             target = out / figure.relative_to(folder)
             write_atomic(target, functools.partial(_copy, figure))
-        return rows, [figure.relative_to(folder).as_posix() for figure in figures]
+        return claims_by_key, [figure.relative_to(folder).as_posix() for figure in figures]
 
 
 def _name_of(argument: str) -> str:
@@ -115,16 +126,11 @@ def _copy(source: Path, target: IO[bytes]) -> None:
 def _earlier(path: Path, family: str, experiments: Mapping[str, Experiment]) -> dict[str, Any]:
     """What was measured before, of experiments that still exist."""
     try:
-        earlier = json.loads(path.read_text()) if path.exists() else {"rows": [], "measured": {}}
-        rows = [row for row in earlier["rows"] if row["experiment"] in experiments]
+        earlier = json.loads(path.read_text()) if path.exists() else {"claims": {}, "measured": {}}
+        kept = {key: claim for key, claim in earlier["claims"].items() if claim["experiment"] in experiments}
         measured = {name: value for name, value in earlier["measured"].items() if name in experiments}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
             f"{path} was not written by this command ({error!r}). Move it away and measure again."
         ) from error
-    return {"family": family, "paper": registry.row(family).paper, "rows": rows, "measured": measured}
-
-
-def _ordered(rows: list[dict[str, Any]], experiments: Mapping[str, Experiment]) -> list[dict[str, Any]]:
-    order = list(experiments)
-    return sorted(rows, key=lambda row: order.index(row["experiment"]))
+    return {"family": family, "paper": registry.row(family).paper, "claims": kept, "measured": measured}

@@ -12,9 +12,9 @@ def main(argv: Sequence[str]) -> Outcome:
     """Run a family; its flags are the fields of its `run_options`."""
     name, rest = take_family("run", argv)
     family = load_family(name)
-    description = (family.run_options.__doc__ or "").strip()
-    options: Any = parse(family.run_options, rest, f"kerasmodels run {name}", description)
-    report = family.run(options)
+    description = (family.task.options.__doc__ or "").strip()
+    options: Any = parse(family.task.options, rest, f"kerasmodels run {name}", description)
+    report = family.task.run(options)
     result = {"family": name, "outputs": report.outputs, "facts": report.facts}
     shown: list[RenderableType] = [str(path) for path in report.outputs]
     if report.facts:

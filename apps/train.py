@@ -3,7 +3,6 @@
 import argparse
 import shlex
 import tempfile
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import tyro
 
 from kerasmodels import registry
-from kerasmodels.apps.command import HelpRequest, Outcome, line, load_family, parse, table, take_family, with_group
+from kerasmodels.apps.command import Outcome, line, load_family, parse, table, take_family, with_group
 from kerasmodels.errors import UsageError
-from kerasmodels.family import config_to_dict, nothing_to_train
+from kerasmodels.family import nothing_to_train
+from kerasmodels.runs import RunFolder
 
 if TYPE_CHECKING:
     from kerasmodels.family import Family
@@ -52,18 +52,17 @@ def main(argv: Sequence[str]) -> Outcome:
     if first.resume is not None and first.out is not None:
         raise UsageError(f"expected --out or --resume, not both. Received: --out {first.out} --resume {first.resume}.")
     if first.resume is not None:
-        start = _with_values(family, family.config(), _config_of_run(first.resume, name), first.resume)
+        start = _config_of_run(first.resume, family)
     else:
         start = family.variant(first.variant)
     if first.config is not None:
-        start = _with_file(family, start, first.config)
+        start = type(start).from_toml(first.config, start)
 
     fields = with_group(Options, family.name, family.config, "TrainOptions")
     options: Any = parse(
         fields, rest, f"kerasmodels train {name}", f"Train {name}.", default=fields(**{family.name: start})
     )
     config = getattr(options, family.name)
-    config.validate()
     if options.dry_run:
         return _dry_run(family, config)
 
@@ -87,7 +86,7 @@ def main(argv: Sequence[str]) -> Outcome:
         "step": done.step,
         "seconds": done.seconds,
         "metrics": done.metrics,
-        "config": config_to_dict(config),
+        "config": config.to_dict(),
     }
     place = shlex.quote(str(out))
     shown = [
@@ -110,57 +109,17 @@ def _first_look(argv: Sequence[str]) -> argparse.Namespace:
         raise UsageError(str(error)) from None
 
 
-def _config_of_run(folder: Path, family: str) -> Mapping[str, Any]:
+def _config_of_run(folder: Path, family: "Family") -> Any:
     """The config that a run folder was made with.
 
     Raises:
         UsageError: the folder is not a run, or one of another family.
         TrainingError: its record is damaged.
     """
-    from kerasmodels.training import RunFolder
-
     card = RunFolder(folder).read()
-    if card["family"] != family:
-        raise UsageError(f"expected a run of {family}. Received: {str(folder)!r}, a run of {card['family']}.")
-    return card["config"]
-
-
-def _with_file(family: "Family", start: Any, path: Path) -> Any:
-    """`start` with the values of a TOML file.
-
-    Raises:
-        UsageError: the file cannot be read, or a value does not fit.
-    """
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"expected a TOML file at --config. Received: {str(path)!r} ({error.strerror}).") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is not valid TOML: {error}.") from error
-    return _with_values(family, start, values, path)
-
-
-def _with_values(family: "Family", start: Any, values: Mapping[str, Any], source: Path) -> Any:
-    """`start` with plain values, checked and converted as if they had been given as flags.
-
-    Raises:
-        UsageError: a value does not fit.
-    """
-    arguments: list[str] = []
-    for key, value in values.items():
-        flag = key.replace("_", "-")
-        if isinstance(value, bool):
-            arguments.append(f"--{flag}" if value else f"--no-{flag}")
-        elif isinstance(value, list):
-            arguments += [f"--{flag}", *map(str, value)]
-        elif isinstance(value, dict):
-            arguments += [f"--{flag}", *(str(part) for pair in value.items() for part in pair)]
-        else:
-            arguments.append(f"--{flag}={value}")
-    try:
-        return parse(family.config, arguments, str(source), "", default=start)
-    except (UsageError, HelpRequest) as error:
-        raise UsageError(f"{source}: {error}") from None
+    if card["family"] != family.name:
+        raise UsageError(f"expected a run of {family.name}. Received: {str(folder)!r}, a run of {card['family']}.")
+    return family.config.from_dict(card["config"])  # type: ignore[attr-defined]
 
 
 def _dry_run(family: "Family", config: Any) -> Outcome:
@@ -169,7 +128,7 @@ def _dry_run(family: "Family", config: Any) -> Outcome:
     from kerasmodels.export import export_servable
 
     facts = training.dry_run(family, config)
-    servable = next(iter(family.servables(family.model(config), config).values()))
+    servable = next(iter(family.servables(family.model(config)).values()))
     with tempfile.TemporaryDirectory(prefix="kerasmodels-") as folder:
         (artifact,) = export_servable(servable, family.name, folder, formats="saved_model").artifacts
     facts = {**facts, "export": {"format": artifact.format, "bytes": artifact.bytes, "seconds": artifact.seconds}}

@@ -24,7 +24,7 @@ import numpy as np
 from interleaved import Contestant, Result, peer_python, race
 from PIL import Image
 
-from kerasmodels import export, weights
+from kerasmodels import export, storage
 from kerasmodels.apps import provenance
 from kerasmodels.data import read_image
 from kerasmodels.models.dense_crf import FAMILY, Config, FullyConnectedCRF
@@ -83,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
     for claim in report["claims"]:
         print(f"{claim['claim']}: {claim['measured']} ({'holds' if claim['holds'] else 'DOES NOT HOLD'})")
-    _say(f"wrote {weights.write_json(out, report)}")
+    _say(f"wrote {storage.write_json(out, report)}")
 
 
 def _picture(photo: Path | None, width: int, height: int) -> np.ndarray:

@@ -25,7 +25,7 @@ import keras
 import numpy as np
 from interleaved import Contestant, Result, peer_python, race
 
-from kerasmodels import weights
+from kerasmodels import presets, storage
 from kerasmodels.apps import provenance
 from kerasmodels.backbones import sources
 from kerasmodels.data import write_image
@@ -107,7 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"{claim['claim']}: {verdict} ({claim['measured']}x: {claim['ours']} against {claim['peer']})")
     if options.quick:
         print("A quick run shows that the benchmark works; its numbers say nothing.")
-    _say(f"wrote {weights.write_json(out, report)}")
+    _say(f"wrote {storage.write_json(out, report)}")
 
 
 def _say(line: str) -> None:
@@ -121,7 +121,7 @@ def _nets(presets: Sequence[str]) -> dict[str, tuple[fast_style.Config, str | No
     """Name -> config, and the preset whose weights it gets if not random ones."""
     nets: dict[str, tuple[fast_style.Config, str | None]] = {name: (config, None) for name, config in NETS.items()}
     for preset in presets:
-        values = weights.preset("fast_style", preset).config
+        values = presets.preset("fast_style", preset).config
         config = fast_style.FAMILY.config_from_dict(values)
         same = [n for n, (c, _) in nets.items() if all(getattr(c, f) == getattr(config, f) for f in ARCHITECTURE)]
         nets[same[0] if same else f"preset {preset}"] = (config, f"fast_style/{preset}")
@@ -233,7 +233,7 @@ def _training(python: Path, folder: Path, options: argparse.Namespace) -> list[t
         block, number = layer.removeprefix("conv").split("_")
         scale = np.sqrt(2 / np.prod(shape[:-1])) if kind == "kernel" else 0.0
         vgg[f"block{block}_conv{number}_{kind}"] = (scale * random.standard_normal(shape)).astype("float32")
-    weights.save_npz(folder / "vgg16.npz", vgg)
+    storage.save_npz(folder / "vgg16.npz", vgg)
 
     found: list[tuple[Contestant, dict[str, Any]]] = []
     for name, precision, choice in (

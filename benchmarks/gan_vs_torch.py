@@ -19,7 +19,7 @@ os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
 
 from interleaved import Contestant, peer_python, race
 
-from kerasmodels import weights
+from kerasmodels import storage
 from kerasmodels.apps import provenance
 
 HERE = Path(__file__).resolve().parent
@@ -83,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             report["claims"].append({**claim, "holds": ratio > 1})
             print(f"{claim['claim']}: {ratio:.2f} times ({'holds' if ratio > 1 else 'DOES NOT HOLD'})")
     out = options.out or (BUILD / "gan_vs_torch.quick.json" if options.quick else RESULT)
-    _say(f"wrote {weights.write_json(out, report)}")
+    _say(f"wrote {storage.write_json(out, report)}")
 
 
 def _say(line: str) -> None:

@@ -154,7 +154,7 @@ def main() -> None:
     print(f"largest difference of alpha: {report['largest_difference_of_alpha']:.1e}")
     for claim in report["claims"]:
         print(f"{claim['claim']}: {claim['measured']} ({'holds' if claim['holds'] else 'DOES NOT HOLD'})")
-    _say(f"wrote {weights.write_json(out, report)}")
+    _say(f"wrote {storage.write_json(out, report)}")
 
 
 def _claims(results: dict[str, Result]) -> list[dict[str, Any]]:

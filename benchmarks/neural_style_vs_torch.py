@@ -20,7 +20,7 @@ os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
 import numpy as np
 from interleaved import Contestant, Result, peer_python, race
 
-from kerasmodels import weights
+from kerasmodels import storage
 from kerasmodels.apps import provenance
 from kerasmodels.backbones import sources
 from kerasmodels.data import write_image
@@ -70,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
     for claim in report["claims"]:
         print(f"{claim['claim']}: {claim['measured']} ({'holds' if claim['holds'] else 'DOES NOT HOLD'})")
-    _say(f"wrote {weights.write_json(out, report)}")
+    _say(f"wrote {storage.write_json(out, report)}")
 
 
 def _contestants(python: Path, folder: Path, height: int, width: int) -> list[Contestant]:

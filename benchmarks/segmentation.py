@@ -22,7 +22,7 @@ os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
 import numpy as np
 from interleaved import Contestant, Result, peer_python, race
 
-from kerasmodels import export, weights
+from kerasmodels import export, storage
 from kerasmodels.apps import provenance
 from kerasmodels.family import Servable, TensorSpec
 from kerasmodels.models import deeplab, dilated_net
@@ -71,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for claim in report["claims"]:
         print(f"{claim['claim']}: {claim['measured']} times ({'holds' if claim['holds'] else 'DOES NOT HOLD'})")
     out = options.out or (BUILD / "segmentation.quick.json" if options.quick else RESULT)
-    _say(f"wrote {weights.write_json(out, report)}")
+    _say(f"wrote {storage.write_json(out, report)}")
 
 
 def _contestants(network: str, python: Path, folder: Path, width: float) -> list[Contestant]:
@@ -89,7 +89,7 @@ def _contestants(network: str, python: Path, folder: Path, width: float) -> list
         doc="scores of labels",
     )
     export.export_servable(servable, network, folder / "served", formats=["litert", "onnx"])
-    np.savez(folder / "weights.npz", **weights.of_model(net))
+    np.savez(folder / "weights.npz", **storage.model_arrays(net))
     np.save(folder / "picture.npy", _pictures(1, side, side, 0))
     job: dict[str, Any] = {"network": network, "folder": str(folder), "width": width}
     root = {"PYTHONPATH": f"{HERE.parent}:{HERE}"}

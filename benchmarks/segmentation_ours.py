@@ -39,7 +39,7 @@ def prepare(job: Job) -> Prepared:
         tf.config.threading.set_inter_op_parallelism_threads(1)
         empty = megabytes("VmRSS")
         net = getattr(segmentation, job["network"])(job["width"])
-        weights.assign(net, weights.load_npz(folder / "weights.npz"), folder)
+        storage.assign_arrays(net, storage.load_npz(folder / "weights.npz"), folder)
         function, given = tf.function(net, autograph=False), tf.constant(picture)
         call = lambda: function(given).numpy()  # noqa: E731
     answer = call()

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import kerasmodels
-from kerasmodels import registry, weights
+from kerasmodels import presets, registry, storage
 from kerasmodels.errors import KerasModelsError, UsageError, VerificationError, storage_error, unknown_name
 from kerasmodels.export import formats as table
 from kerasmodels.export.formats import Format
@@ -82,13 +82,13 @@ def export(
         family = registry.family(source)
         source = family.model(family.config())
     if isinstance(source, str | Path):
-        trained = weights.find(source)
-        family, config, model = trained.load()
-        is_preset = trained.path.is_relative_to(weights.PRESETS)
+        trained = presets.find(source)
+        family, model = registry.family(trained.family), trained.load()
+        is_preset = trained.path.is_relative_to(presets.PRESETS)
         name = f"{family.name}-{trained.name}" if is_preset else re.sub(r"[^A-Za-z0-9_.-]+", "-", trained.name)
         origin, card = str(source) if is_preset else trained.name, trained.card
     else:
-        model, config = source, getattr(source, "config", None)
+        model = source
         name = origin = getattr(source, "family_name", "")
         if not name:
             raise UsageError(
@@ -97,7 +97,7 @@ def export(
                 "kerasmodels.family.Servable and call export_servable(servable, name, out)."
             )
         family = registry.family(name)
-    servables = family.servables(model, config)
+    servables = family.servables(model)
     chosen = servable if servable is not None else next(iter(servables))
     if chosen not in servables:
         raise unknown_name(f"servable of {family.name}", chosen, servables)
@@ -237,9 +237,9 @@ def _bound(spec: TensorSpec, order: Order) -> dict[str, Any]:
 def digest(path: Path) -> str:
     """sha256 of a file; of a folder, of the lines "<sha256>  <path>\\n" of its files sorted by path."""
     if path.is_file():
-        return weights.sha256(path)
+        return storage.sha256(path)
     files = sorted(p for p in path.rglob("*") if p.is_file())
-    lines = "".join(f"{weights.sha256(p)}  {p.relative_to(path).as_posix()}\n" for p in files)
+    lines = "".join(f"{storage.sha256(p)}  {p.relative_to(path).as_posix()}\n" for p in files)
     return hashlib.sha256(lines.encode()).hexdigest()
 
 

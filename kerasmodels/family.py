@@ -5,13 +5,12 @@ library (CLI, training, export, conformance tests, docs) sees families only thro
 This module imports neither Keras nor TensorFlow.
 """
 
-import dataclasses
-import json
-import typing
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from kerasmodels.errors import UsageError, unknown_name
 
@@ -85,92 +84,181 @@ class Servable:
         return self.without.get((form, precision), "")
 
 
-@dataclass(frozen=True)
-class Datasets:
-    """What `fit` reads. `train` is endless and deterministic; `validation` is finite, or None."""
+class Source(Protocol):
+    """Where the batches of a training come from. It may depend on the model, as a replay memory does.
 
-    train: "tf.data.Dataset"
-    validation: "tf.data.Dataset | None" = None
+    `stream` makes one of a function; a source that keeps something between batches is a class of its own.
+    """
+
+    def batches(self, model: "keras.Model", start: int) -> "tf.data.Dataset":
+        """Endless batches for `fit`, from batch number `start` on."""
+
+    def state(self) -> "Mapping[str, np.ndarray]":
+        """What decides the next batches besides their number; checkpoints keep it."""
+
+    def set_state(self, state: "Mapping[str, np.ndarray]") -> None:
+        """Put `state()` back; called before `batches`."""
+
+
+@dataclass(frozen=True)
+class _Stream:
+    make: "Callable[[int], tf.data.Dataset]"
+
+    def batches(self, model: "keras.Model", start: int) -> "tf.data.Dataset":
+        return self.make(start)
+
+    def state(self) -> "Mapping[str, np.ndarray]":
+        return {}
+
+    def set_state(self, state: "Mapping[str, np.ndarray]") -> None:
+        pass
+
+
+def stream(make: "Callable[[Any, int], tf.data.Dataset]") -> Callable[[Any], Source]:
+    """A family's `source` that needs neither model nor state: `make` is (config, start) -> batches from `start` on."""
+    return lambda config: _Stream(partial(make, config))
 
 
 @dataclass(frozen=True)
 class RunReport:
-    """What `run` did: files written, in order, and facts worth showing (seconds, sizes)."""
+    """What a task did: files written, in order, and facts worth showing (seconds, sizes, answers)."""
 
-    outputs: tuple[Path, ...]
+    outputs: tuple[Path, ...] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class Row:
-    """One measured claim of `reproduce`. `passed` is whether `ours` meets `gate`."""
+class Task:
+    """What users do with a trained model: `kerasmodels run FAMILY`.
 
-    claim: str
+    Args:
+        options: a `Config`; its fields are the flags, its docstring is the help.
+        run: options -> RunReport. Files are read and written here; the work on arrays is a function of its own, which
+            a server can call, too.
+    """
+
+    options: type
+    run: Callable[[Any], RunReport]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One measured claim of a paper.
+
+    Args:
+        key: its name in results/<family>.json, by which docs quote it: letters, digits and _; it does not change.
+        text: what was measured, with its unit.
+        paper: what the paper says of it.
+        ours: what was measured here.
+        at_least, at_most, equals: the gate. A claim without one is a measurement: neither passed nor missed.
+    """
+
+    key: str
+    text: str
     paper: str
-    ours: float | str
-    gate: str
-    passed: bool
+    ours: float | str | bool
+    at_least: float | None = None
+    at_most: float | None = None
+    equals: float | str | bool | None = None
+
+    @property
+    def passed(self) -> bool | None:
+        """Whether every gate is met; None without one."""
+        met = [
+            met(self.ours, bound)
+            for met, bound in ((operator.ge, self.at_least), (operator.le, self.at_most), (operator.eq, self.equals))
+            if bound is not None
+        ]
+        return all(bool(each) for each in met) if met else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """As results/<family>.json holds it, by its key."""
+        gate = {name: getattr(self, name) for name in ("at_least", "at_most", "equals")}
+        return {
+            "text": self.text,
+            "paper": self.paper,
+            "ours": self.ours,
+            "gate": {name: bound for name, bound in gate.items() if bound is not None} or None,
+            "passed": self.passed,
+        }
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """Shows one of the paper's effects with numbers and pictures.
+    """Shows one of the paper's effects with numbers and pictures, on the model that users get.
 
     Args:
         line: what it shows, in one line.
-        measure: (data folder or None, folder for figures, quick) -> rows. Raises DataError if it needs a folder it was
-            not given.
+        measure: (data folder or None, folder for figures, quick) -> claims. Raises DataError if it needs a folder it
+            was not given.
         private: its figures show pictures that may not be passed on, so they are no part of the project.
     """
 
     line: str
-    measure: Callable[["Path | None", Path, bool], Sequence[Row]]
+    measure: Callable[["Path | None", Path, bool], Sequence[Claim]]
     private: bool = False
 
 
 @dataclass(frozen=True)
 class Family:
-    """One paper, able to build, fit, run, serve and reproduce.
+    """One paper, able to build, fit, run, serve and reproduce. Its claims are `kerasmodels.claims.<name>.EXPERIMENTS`.
 
     Args:
         name: registry name.
-        config: frozen dataclass; the paper's values are its defaults. It has `validate()` raising UsageError. Where
-            there is something to train, its fields are the flags of `train`, and it has at least `steps`, `batch`,
-            `learning_rate` and `seed`.
+        config: a `Config`; the paper's values are its defaults. Where there is something to train it is a
+            `TrainingConfig`, and its fields are the flags of `train`.
         variants: named configs: "paper", for a family that trains "quick", and others.
-        model: config -> the untrained `keras.Model`, uncompiled. Needs no data and no downloads; but where there is
-            nothing to train it may be a pretrained network, and raise WeightsError if its weights are not cached.
-        build: config -> the same model, compiled. Plain `fit(datasets(config).train)` trains it. None: there is nothing
-            to train (the family is a solver or a visualisation); its registry row says so too.
-        datasets: (config, start) -> Datasets whose training stream begins at batch number `start`. None if `build` is.
-        servables: (model, config) -> name -> Servable; the first is the default.
-        preview: (model, config) -> name -> uint8 (H, W, 3) picture for galleries, or None.
-        run_options: frozen dataclass; its fields are the flags of `run`.
-        run: run_options -> RunReport, the user's task on files.
-        experiments: name -> Experiment.
+        model: (config, dtype=...) -> the untrained `keras.Model`, uncompiled; mostly a `PaperModel`. It has `config`.
+            Needs no data and no downloads; but where there is nothing to train it may be a pretrained network, and
+            raise WeightsError if its weights are not cached.
+        servables: model -> name -> Servable; the first is the default.
+        task: what users do with it.
+        source: config -> Source; raises UsageError or DataError if the config names no usable data. None: there is
+            nothing to train (the family is a solver or a visualisation); its registry row says so too.
+        preview: model -> name -> uint8 (H, W, 3) picture, or text, for galleries; None if there is nothing to see.
     """
 
     name: str
     config: type
     variants: Mapping[str, Any]
-    model: "Callable[[Any], keras.Model]"
-    build: "Callable[[Any], keras.Model] | None"
-    datasets: Callable[[Any, int], Datasets] | None
-    servables: "Callable[[keras.Model, Any], Mapping[str, Servable]]"
-    run_options: type
-    run: Callable[[Any], RunReport]
-    experiments: Mapping[str, Experiment]
-    preview: "Callable[[keras.Model, Any], dict[str, np.ndarray]] | None" = None
+    model: "Callable[..., keras.Model]"
+    servables: "Callable[[Any], Mapping[str, Servable]]"
+    task: Task
+    source: Callable[[Any], Source] | None = None
+    preview: "Callable[[Any], Mapping[str, np.ndarray | str]] | None" = None
 
-    def trainer(self) -> "tuple[Callable[[Any], keras.Model], Callable[[Any, int], Datasets]]":
-        """`build` and `datasets`.
+    def build(self, config: Any) -> "keras.Model":
+        """The model as `train` begins with it: compiled, with the config's dtype policy and first weights."""
+        model: Any = self.model(config, dtype=config.precision)
+        if config.start_from is not None:
+            model.start_from(config.start_from)
+        model.compile()
+        return model
+
+    def batches(self, config: Any, model: "keras.Model | None" = None, start: int = 0) -> "tf.data.Dataset":
+        """What `fit` reads, from batch number `start` on.
+
+        Args:
+            config: names the data.
+            model: the one that is trained; only a source that depends on it needs it.
+            start: number of the first batch.
 
         Raises:
-            UsageError: there is nothing to train.
+            UsageError: there is nothing to train, or the config names no data.
+            DataError: the data cannot be used.
         """
-        if self.build is None or self.datasets is None:
+        return self.sourced(config).batches(model, start)  # type: ignore[arg-type]
+
+    def sourced(self, config: Any) -> Source:
+        """The source of a training with this config.
+
+        Raises:
+            UsageError: there is nothing to train, or the config names no data.
+            DataError: the data cannot be used.
+        """
+        if self.source is None:
             raise nothing_to_train(self.name)
-        return self.build, self.datasets
+        return self.source(config)
 
     def variant(self, name: str) -> Any:
         """The named config.
@@ -182,20 +270,6 @@ class Family:
             raise unknown_name(f"variant of {self.name}", name, self.variants)
         return self.variants[name]
 
-    def config_from_dict(self, values: Mapping[str, Any]) -> Any:
-        """The config with these values, missing fields at their defaults (the inverse of `config_to_dict`).
-
-        Raises:
-            UsageError: an unknown field, or a value out of range.
-        """
-        fields = {f.name: f for f in dataclasses.fields(self.config)}
-        for key in values:
-            if key not in fields:
-                raise unknown_name(f"field of {self.name}'s config", key, fields)
-        config = self.config(**{key: _from_json(value, fields[key].type) for key, value in values.items()})
-        config.validate()
-        return config
-
 
 def nothing_to_train(name: str) -> UsageError:
     """The error for training family `name`, which has nothing to train."""
@@ -203,24 +277,3 @@ def nothing_to_train(name: str) -> UsageError:
         f"expected a family that is trained. Received: {name!r}, which has nothing to train: "
         f"use it right away with `kerasmodels run {name}` (its flags: `kerasmodels run {name} --help`)."
     )
-
-
-def _from_json(value: Any, declared: Any) -> Any:
-    """A field's value from its JSON form: lists were tuples, and strings of Path fields paths."""
-    if isinstance(value, list):
-        (element, *_) = typing.get_args(declared) or (None,)
-        return tuple(_from_json(v, element) for v in value)
-    if isinstance(value, str) and (declared is Path or Path in typing.get_args(declared)):
-        return Path(value)
-    return value
-
-
-def config_to_dict(config: Any) -> dict[str, Any]:
-    """The config as plain JSON values."""
-    return json.loads(json.dumps(dataclasses.asdict(config), default=str))
-
-
-def check(condition: bool, expected: str, received: Any) -> None:
-    """Raise UsageError(expected, received) unless `condition`; for `Config.validate`."""
-    if not condition:
-        raise UsageError(f"expected {expected}. Received: {received!r}.")

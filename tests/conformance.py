@@ -1,8 +1,7 @@
 """What every family in the registry must do, tested through the contract alone.
 
-Tests marked `trains` are for the families that have something to train. A new family adds its row to
-`tests/tiny_families.py` and its golden outputs (`python -m tests.golden.make`); a family whose config makes models of
-several kinds has a row for each, `family:kind`.
+Tests marked `trains` are for the families that have something to train. A new family adds a case and golden outputs
+(`python -m tests.golden`) in tests/families/<name>/; one whose config makes models of several kinds has a case for each.
 """
 
 import dataclasses
@@ -10,6 +9,7 @@ import json
 import os
 import re
 import signal
+import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,30 +19,31 @@ import keras
 import numpy as np
 import pytest
 
-from kerasmodels import export, registry, weights
+from kerasmodels import export, presets, registry, runs, storage
+from kerasmodels.config import TrainingConfig
 from kerasmodels.errors import UsageError, VerificationError, WeightsError
 from kerasmodels.export import formats as table
-from kerasmodels.family import Family, Servable, config_to_dict
+from kerasmodels.family import Family, Servable
 from kerasmodels.training import Interrupted, checkpoint, train
-from tests.golden import make as golden
-from tests.tiny_families import TINY, Tiny, family_of
+from tests import cases, golden
+from tests.cases import Case, family_of
 
 pytestmark = pytest.mark.usefixtures("forks")
 NAMES = registry.names()
-PRESETS = [f"{name}/{preset}" for name in NAMES for preset in weights.presets(name)]
-trains = pytest.mark.parametrize("case", [k for k in TINY if registry.row(family_of(k)).trains], indirect=True)
+PRESETS = [f"{name}/{preset}" for name in NAMES for preset in presets.presets(name)]
+trains = pytest.mark.parametrize("world", [k for k in cases.names() if registry.row(family_of(k)).trains], indirect=True)
 """Only the families that are trained."""
 EVERY_ARTIFACT = [(form.name, precision) for form in table.FORMATS for precision in form.precisions]
 TRAIN: dict[str, Any] = {"save_every": 2, "preview_every": 2, "log_every": 4, "progress": False}
 
 
 @dataclass(frozen=True)
-class Case:
-    """A family, its tiny config with data, and a folder of its own."""
+class World:
+    """A family, its case's config with data, and a folder of its own."""
 
     key: str
     family: Family
-    tiny: Tiny
+    case: Case
     config: Any
     folder: Path
 
@@ -51,7 +52,7 @@ class Case:
         return registry.row(self.family.name).trains
 
     def servables(self, model: keras.Model) -> Mapping[str, Servable]:
-        return self.family.servables(model, self.config)
+        return self.family.servables(model)
 
 
 @dataclass(frozen=True)
@@ -63,18 +64,18 @@ class Exported:
     error: VerificationError | None
 
 
-@pytest.fixture(scope="session", params=list(TINY))
-def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Case:
-    family, tiny = registry.family(family_of(request.param)), TINY[request.param]
+@pytest.fixture(scope="session", params=cases.names())
+def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> World:
+    family, case = registry.family(family_of(request.param)), cases.case_of(request.param)
     folder = tmp_path_factory.mktemp(request.param.replace(":", "-"))
-    return Case(request.param, family, tiny, dataclasses.replace(tiny.config, **tiny.data(folder)), folder)
+    return World(request.param, family, case, dataclasses.replace(case.config, **case.data(folder)), folder)
 
 
 @pytest.fixture(scope="session")
-def trained(case: Case) -> "tuple[Path, Record]":
+def trained(world: World) -> "tuple[Path, Record]":
     """The run folder of 4 steps, never interrupted, and the record of them."""
-    folder, record, command = case.folder / "whole", Record(), f"kerasmodels train {case.family.name} ..."
-    train(case.family, case.config, folder, command=command, callbacks=[record], **TRAIN)
+    folder, record, command = world.folder / "whole", Record(), f"kerasmodels train {world.family.name} ..."
+    train(world.family, world.config, folder, command=command, callbacks=[record], **TRAIN)
     return folder, record
 
 
@@ -85,27 +86,27 @@ def whole(trained: "tuple[Path, Record]") -> Path:
 
 
 @pytest.fixture(scope="session")
-def ready(case: Case, request: pytest.FixtureRequest) -> Path | None:
+def ready(world: World, request: pytest.FixtureRequest) -> Path | None:
     """The run folder of 4 steps; None where there is nothing to train."""
-    return request.getfixturevalue("whole") if case.trains else None
+    return request.getfixturevalue("whole") if world.trains else None
 
 
 @pytest.fixture(scope="session")
-def model(case: Case, ready: Path | None) -> keras.Model:
+def model(world: World, ready: Path | None) -> keras.Model:
     """The model in that folder; as the family makes it where there is nothing to train. Tests must not change it."""
-    return case.family.model(case.config) if ready is None else weights.run(ready).load()[2]
+    return world.family.model(world.config) if ready is None else runs.RunFolder(ready).trained().load()
 
 
 @pytest.fixture(scope="session")
-def exported(case: Case, ready: Path | None, model: keras.Model) -> Callable[[str, str], Exported]:
+def exported(world: World, ready: Path | None, model: keras.Model) -> Callable[[str, str], Exported]:
     """Export of a servable in all formats that support a precision, made when first asked for."""
     made: dict[tuple[str, str], Exported] = {}
-    size = {name: value for name, value in case.tiny.dims.items() if name != "batch"} or None
+    size = {name: value for name, value in world.case.dims.items() if name != "batch"} or None
 
     def make(servable: str, precision: str) -> Exported:
         if (servable, precision) not in made:
-            out, error = case.folder / f"served-{servable}-{precision}", None
-            lacks = case.servables(model)[servable].lacks
+            out, error = world.folder / f"served-{servable}-{precision}", None
+            lacks = world.servables(model)[servable].lacks
             formats = [f.name for f in table.FORMATS if precision in f.precisions and not lacks(f.name, precision)]
             try:
                 report = export.export(
@@ -145,74 +146,72 @@ class Stop(keras.callbacks.Callback):
             os.kill(os.getpid(), signal.SIGTERM)
 
 
-def fitted(case: Case, config: Any, steps: int) -> Record:
+def fitted(world: World, config: Any, steps: int) -> Record:
     """The record of a plain `fit`; its `model` is the trained one."""
     keras.utils.set_random_seed(config.seed)
-    build, datasets = case.family.trainer()
-    model, record = build(config), Record()
-    model.fit(datasets(config, 0).train, steps_per_epoch=steps, shuffle=False, verbose=0, callbacks=[record])
+    model, record = world.family.build(config), Record()
+    model.fit(world.family.batches(config, model), steps_per_epoch=steps, shuffle=False, verbose=0, callbacks=[record])
     return record
 
 
 @pytest.fixture(scope="session")
-def two_steps(case: Case) -> Record:
+def two_steps(world: World) -> Record:
     """Two steps of plain `fit`. Tests must not change the model."""
-    return fitted(case, case.config, 2)
+    return fitted(world, world.config, 2)
 
 
 # --- config -----------------------------------------------------------------------------------------------------------
 
 
-def test_config_survives_json(case: Case) -> None:
-    for name, config in {**case.family.variants, "tiny": case.config}.items():
-        config.validate()
-        values = json.loads(json.dumps(config_to_dict(config)))
-        assert case.family.config_from_dict(values) == config, name
-    assert ({"paper", "quick"} if case.trains else {"paper"}) <= case.family.variants.keys()
+def test_config_survives_json(world: World) -> None:
+    for name, config in {**world.family.variants, "tiny": world.config}.items():
+        assert type(config).from_dict(json.loads(json.dumps(config.to_dict()))) == config, name
+        assert type(config).from_dict(tomllib.loads(config.to_toml())) == config, name
+    assert ({"paper", "quick"} if world.trains else {"paper"}) <= world.family.variants.keys()
 
 
-def test_unknown_field_is_named(case: Case) -> None:
-    known = dataclasses.fields(case.config)[0].name
-    with pytest.raises(UsageError, match=f"unknown field of {case.family.name}'s config '{known}z'.*{known}"):
-        case.family.config_from_dict({f"{known}z": 3})
+def test_unknown_field_is_named(world: World) -> None:
+    known = dataclasses.fields(world.config)[0].name
+    with pytest.raises(UsageError, match=f"unknown field of .*Config '{known}z'.*{known}"):
+        world.family.config.from_dict({f"{known}z": 3})
 
 
-def test_the_registry_says_whether_it_trains(case: Case) -> None:
-    assert (case.family.build is not None) == (case.family.datasets is not None) == case.trains
-    if not case.trains:
-        with pytest.raises(UsageError, match=f"nothing to train.*kerasmodels run {case.family.name}"):
-            case.family.trainer()
+def test_the_registry_says_whether_it_trains(world: World) -> None:
+    assert (world.family.source is not None) == issubclass(world.family.config, TrainingConfig) == world.trains
+    if not world.trains:
+        with pytest.raises(UsageError, match=f"nothing to train.*kerasmodels run {world.family.name}"):
+            world.family.sourced(world.config)
 
 
 @trains
-def test_fields_that_every_trained_config_has(case: Case) -> None:
+def test_fields_that_every_trained_config_has(world: World) -> None:
     for field in ("steps", "batch", "learning_rate"):
         with pytest.raises(UsageError, match=rf"{field}[\s\S]*Received"):
-            case.family.config_from_dict({field: 0})
-    assert isinstance(case.config.seed, int)
+            world.family.config.from_dict({field: 0})
+    assert isinstance(world.config.seed, int)
 
 
-def test_the_paper_s_network_needs_no_data(case: Case, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_paper_s_network_needs_no_data(world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("KERASMODELS_HOME", str(tmp_path))
-    paper = case.family.variant("paper")
-    if not case.trains and "vgg" in config_to_dict(paper):
+    paper = world.family.variant("paper")
+    if not world.trains and "vgg" in paper.to_dict():
         # What it shows is a network that others have trained.
         with pytest.raises(WeightsError, match="kerasmodels weights"):
-            case.family.model(paper)
+            world.family.model(paper)
         return
-    assert case.family.model(paper).count_params() > 0 or not case.trains
+    assert world.family.model(paper).count_params() > 0 or not world.trains
 
 
 # --- forward ----------------------------------------------------------------------------------------------------------
 
 
-def test_servables_answer_as_they_declare(case: Case, model: keras.Model) -> None:
-    servables = case.servables(model)
+def test_servables_answer_as_they_declare(world: World, model: keras.Model) -> None:
+    servables = world.servables(model)
     assert servables
     for name, servable in servables.items():
         assert servable.doc, name
         for change in ({}, *servable.check_dims):
-            dims = {**servable.dims, **case.tiny.dims, **change}
+            dims = {**servable.dims, **world.case.dims, **change}
             given = servable.example(dims, 0)
             answer = servable.call(**given)
             assert list(given) == [spec.name for spec in servable.inputs]
@@ -229,39 +228,39 @@ def test_servables_answer_as_they_declare(case: Case, model: keras.Model) -> Non
                 assert spec.doc, (name, spec.name)
 
 
-def test_answers_depend_on_inputs(case: Case, model: keras.Model) -> None:
-    for name, servable in case.servables(model).items():
-        given, other = servable.example(case.tiny.dims, 0), servable.example(case.tiny.dims, 1)
+def test_answers_depend_on_inputs(world: World, model: keras.Model) -> None:
+    for name, servable in world.servables(model).items():
+        given, other = servable.example(world.case.dims, 0), servable.example(world.case.dims, 1)
         for key, value in servable.call(**given).items():
             assert np.any(value != servable.call(**other)[key]), (name, key)
 
 
 @trains
-def test_answers_depend_on_weights(case: Case, model: keras.Model) -> None:
-    others, random = case.servables(case.family.model(case.config)), np.random.default_rng(77)
+def test_answers_depend_on_weights(world: World, model: keras.Model) -> None:
+    others, random = world.servables(world.family.model(world.config)), np.random.default_rng(77)
     for other in others.values():
         for variable in other.model.weights:
             value = np.asarray(variable.value)
             variable.assign(value + random.normal(0, 0.1 + np.std(value), value.shape))
-    for name, servable in case.servables(model).items():
+    for name, servable in world.servables(model).items():
         if not servable.model.variables:
             continue
-        given = servable.example(case.tiny.dims, 0)
+        given = servable.example(world.case.dims, 0)
         for key, value in servable.call(**given).items():
             assert np.any(value != others[name].call(**given)[key]), (name, key)
 
 
-def test_keras_file(case: Case, model: keras.Model, tmp_path: Path) -> None:
+def test_keras_file(world: World, model: keras.Model, tmp_path: Path) -> None:
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
     assert type(loaded) is type(model)
-    before, after = weights.of_model(model), weights.of_model(loaded)
+    before, after = storage.model_arrays(model), storage.model_arrays(loaded)
     assert before.keys() == after.keys()
     for key, value in before.items():
         np.testing.assert_array_equal(after[key], value, err_msg=key)
-    others = case.servables(loaded)
-    for name, servable in case.servables(model).items():
-        given = servable.example(case.tiny.dims, 0)
+    others = world.servables(loaded)
+    for name, servable in world.servables(model).items():
+        given = servable.example(world.case.dims, 0)
         answers = others[name].call(**given)
         for key, value in servable.call(**given).items():
             np.testing.assert_array_equal(answers[key], value, err_msg=f"{name} {key}")
@@ -270,24 +269,24 @@ def test_keras_file(case: Case, model: keras.Model, tmp_path: Path) -> None:
 # --- fit --------------------------------------------------------------------------------------------------------------
 
 
-def test_model_knows_its_family(case: Case, model: keras.Model) -> None:
+def test_model_knows_its_family(world: World, model: keras.Model) -> None:
     assert model.built
-    assert (model.family_name, type(model.config)) == (case.family.name, case.family.config)
+    assert (model.family_name, type(model.config)) == (world.family.name, world.family.config)
 
 
 @trains
-def test_build(case: Case, two_steps: Record) -> None:
+def test_build(world: World, two_steps: Record) -> None:
     model = two_steps.model
     assert model.built
     assert model.compiled
-    assert (model.family_name, model.config) == (case.family.name, case.config)
+    assert (model.family_name, model.config) == (world.family.name, world.config)
     assert {v.path: v.shape for v in model.variables} == {
-        v.path: v.shape for v in case.family.model(case.config).variables
+        v.path: v.shape for v in world.family.model(world.config).variables
     }
 
 
 @trains
-def test_one_step_moves_every_trainable_weight(case: Case, two_steps: Record) -> None:
+def test_one_step_moves_every_trainable_weight(world: World, two_steps: Record) -> None:
     before, after = two_steps.weights[:2]
     assert before
     assert np.isfinite(two_steps.losses).all()
@@ -297,7 +296,7 @@ def test_one_step_moves_every_trainable_weight(case: Case, two_steps: Record) ->
 
 
 @trains
-def test_same_seed_same_losses(case: Case, two_steps: Record, trained: tuple[Path, Record]) -> None:
+def test_same_seed_same_losses(world: World, two_steps: Record, trained: tuple[Path, Record]) -> None:
     """Plain `fit` and `train` make the same model twice, and take the same steps."""
     again = trained[1]
     assert len(two_steps.losses) == 2
@@ -307,13 +306,13 @@ def test_same_seed_same_losses(case: Case, two_steps: Record, trained: tuple[Pat
         assert mine.keys() == theirs.keys()
         for path, value in theirs.items():
             np.testing.assert_array_equal(mine[path], value, err_msg=path)
-    other = fitted(case, dataclasses.replace(case.config, seed=case.config.seed + 1), 1)
+    other = fitted(world, dataclasses.replace(world.config, seed=world.config.seed + 1), 1)
     assert other.losses != two_steps.losses[:1]
 
 
 @trains
-def test_mixed_precision(case: Case) -> None:
-    record = fitted(case, dataclasses.replace(case.config, precision="mixed_bfloat16"), 1)
+def test_mixed_precision(world: World) -> None:
+    record = fitted(world, dataclasses.replace(world.config, precision="mixed_bfloat16"), 1)
     assert "bfloat16" in {layer.compute_dtype for layer in record.model._flatten_layers()}
     assert {variable.dtype for variable in record.model.trainable_variables} == {"float32"}
     assert np.isfinite(record.losses).all()
@@ -323,9 +322,9 @@ def test_mixed_precision(case: Case) -> None:
 
 
 @trains
-def test_the_data_can_start_at_any_batch(case: Case) -> None:
+def test_the_data_can_start_at_any_batch(world: World, model: keras.Model) -> None:
     def batches(start: int, count: int) -> list[list[np.ndarray]]:
-        stream = case.family.trainer()[1](case.config, start).train.take(count)
+        stream = world.family.batches(world.config, model, start).take(count)
         return [[np.asarray(leaf) for leaf in keras.tree.flatten(batch)] for batch in stream]
 
     from_zero, (third,) = batches(0, 3), batches(2, 1)
@@ -335,14 +334,14 @@ def test_the_data_can_start_at_any_batch(case: Case) -> None:
 
 
 @trains
-def test_stopped_and_resumed_is_bit_equal(case: Case, whole: Path) -> None:
+def test_stopped_and_resumed_is_bit_equal(world: World, whole: Path) -> None:
     """4 steps == 2 steps, SIGTERM, and 2 more: weights, optimizers, random states, whatever else the family saves."""
-    folder = case.folder / "resumed"
+    folder = world.folder / "resumed"
     with pytest.raises(Interrupted, match="stopped at step 2 of 4"):
-        train(case.family, case.config, folder, callbacks=[Stop()], **TRAIN)
+        train(world.family, world.config, folder, callbacks=[Stop()], **TRAIN)
     assert [p.name for p in checkpoint.paths(folder / "checkpoints")] == ["step-000002.npz"]
     keras.utils.set_random_seed(99)  # another process would not have our random states
-    train(case.family, None, folder, resume=True, **TRAIN)
+    train(world.family, None, folder, resume=True, **TRAIN)
 
     ours, theirs = (checkpoint.read(f / "checkpoints" / "step-000004.npz") for f in (folder, whole))
     assert ours.arrays.keys() == theirs.arrays.keys()
@@ -356,9 +355,9 @@ def test_stopped_and_resumed_is_bit_equal(case: Case, whole: Path) -> None:
 
 
 @trains
-def test_samples_while_training(case: Case, whole: Path) -> None:
+def test_samples_while_training(world: World, whole: Path) -> None:
     samples = sorted(p.name.split("-", 2)[1] for p in (whole / "samples").glob("step-*.png"))
-    assert set(samples) == (set() if case.family.preview is None else {"000002", "000004"})
+    assert set(samples) == (set() if world.family.preview is None else {"000002", "000004"})
 
 
 # --- export -----------------------------------------------------------------------------------------------------------
@@ -373,18 +372,18 @@ def test_samples_while_training(case: Case, whole: Path) -> None:
     ],
 )
 def test_artifact(
-    case: Case,
+    world: World,
     model: keras.Model,
     exported: Callable[[str, str], Exported],
     form: str,
     precision: str,
 ) -> None:
     """Executed in its own runtime in a fresh process, and equal; or refused, which only a reduced precision may be."""
-    for name, servable in case.servables(model).items():
+    for name, servable in world.servables(model).items():
         why = servable.lacks(form, precision)
         if why:
             with pytest.raises(UsageError, match=re.escape(why)):
-                export.export_servable(servable, name, case.folder, formats=[form], precision=precision)
+                export.export_servable(servable, name, world.folder, formats=[form], precision=precision)
             continue
         done = exported(name, precision)
         (artifact,) = [a for a in done.artifacts if a["format"] == form]
@@ -443,8 +442,8 @@ def assert_built_in(form: str, operators: Mapping[str, int]) -> None:
 # --- run --------------------------------------------------------------------------------------------------------------
 
 
-def test_run_on_a_file(case: Case, ready: Path | None, tmp_path: Path) -> None:
-    report = case.family.run(case.tiny.task(tmp_path, ready, tmp_path / "out"))
+def test_run_on_a_file(world: World, ready: Path | None, tmp_path: Path) -> None:
+    report = world.family.task.run(world.case.task(tmp_path, ready, tmp_path / "out"))
     assert report.outputs
     for path in report.outputs:
         assert path.is_relative_to(tmp_path / "out")
@@ -459,22 +458,23 @@ def test_run_on_a_file(case: Case, ready: Path | None, tmp_path: Path) -> None:
 def test_preset(name: str) -> None:
     assert_preset(name)
     # "/folder/", but not "https://" nor "and/or".
-    private = re.search(r"(?<![\w.:/])/[\w.-]+/", json.dumps(weights.find(name).card))
+    private = re.search(r"(?<![\w.:/])/[\w.-]+/", json.dumps(presets.find(name).card))
     assert not private, f"{name} has a path of one machine on its card"
 
 
 @trains
-def test_a_run_becomes_a_preset(case: Case, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(weights, "PRESETS", tmp_path)
-    weights.ship_preset(whole, "made-up", line="nothing learnt", data="made-up pictures", licence="none needed")
-    assert_preset(f"{case.family.name}/made-up")
+def test_a_run_becomes_a_preset(world: World, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(presets, "PRESETS", tmp_path)
+    presets.ship_preset(whole, "made-up", line="nothing learnt", data="made-up pictures", licence="none needed")
+    assert_preset(f"{world.family.name}/made-up")
 
 
 def assert_preset(name: str) -> None:
     """It loads, it is small, and its card says where it is from."""
-    trained = weights.find(name)
-    family, config, model = trained.load()
-    assert config_to_dict(config) == {**config_to_dict(family.config()), **trained.config}
+    trained = presets.find(name)
+    family, model = registry.family(trained.family), trained.load()
+    config = model.config
+    assert config.to_dict() == {**family.config().to_dict(), **trained.config}
     card = trained.card
     for field in ("line", "family", "data", "license", "commands", "metrics", "versions", "float16"):
         assert card[field], f"{name} has no {field!r} on its card"
@@ -485,40 +485,40 @@ def assert_preset(name: str) -> None:
     assert all(np.isfinite(value) for value in card["metrics"].values())
     for command in card["commands"]:
         assert command.startswith(f"kerasmodels train {family.name} ")
-    assert card["sha256"] == weights.sha256(trained.path)
+    assert card["sha256"] == storage.sha256(trained.path)
     assert card["parameters"] == model.count_params()
     assert np.isfinite(card["float16"]["max_abs_error"])
     assert trained.path.stat().st_size + trained.path.with_suffix(".json").stat().st_size <= 7e6
 
 
 def test_presets_are_small_together() -> None:
-    files = [p for p in weights.PRESETS.rglob("*") if p.is_file()]
+    files = [p for p in presets.PRESETS.rglob("*") if p.is_file()]
     assert sum(p.stat().st_size for p in files) <= 40e6
-    listed = {weights.find(name).path for name in PRESETS}
+    listed = {presets.find(name).path for name in PRESETS}
     assert {p for p in files if p.suffix == ".npz"} == listed, "weights without a card, or a card without weights"
 
 
 # --- golden outputs ---------------------------------------------------------------------------------------------------
 
 
-def test_golden_outputs(case: Case) -> None:
+def test_golden_outputs(world: World) -> None:
     """Inputs, weights and code of today give yesterday's answers, presets included."""
-    kept = weights.load_npz(golden.path_of(case.key))
+    kept = storage.load_npz(cases.golden_path(world.key))
 
     def inputs(beginning: str) -> dict[str, np.ndarray]:
         return {key.removeprefix(beginning): kept[key] for key in kept if key.startswith(beginning)}
 
-    again = "run `python -m tests.golden.make` and look at what changed"
+    again = "run `python -m tests.golden` and look at what changed"
     expected = {key for key in kept if not key.startswith("input")}
     seen = set()
-    for label, (config, model) in golden.models(case.key).items():
+    for label, model in golden.models(world.key).items():
         atol = {
             f"{servable}/{spec.name}": spec.atol
-            for servable, row in case.family.servables(model, config).items()
+            for servable, row in world.family.servables(model).items()
             for spec in row.outputs
         }
         given = inputs("input/") | inputs(f"input of {label}/")
-        for key, value in golden.answers(case.family, config, model, given).items():
+        for key, value in golden.outputs(world.family, model, given).items():
             seen.add(f"{label}/{key}")
             assert f"{label}/{key}" in kept, f"no golden output of {label}: {again}"
             old = kept[f"{label}/{key}"]
@@ -529,10 +529,10 @@ def test_golden_outputs(case: Case) -> None:
 
 
 def test_golden_files_are_small_and_all_used() -> None:
-    files = list(golden.FOLDER.glob("*.npz"))
+    files = list(cases.FOLDER.glob("*/golden*.npz"))
     assert all(p.stat().st_size <= 100_000 for p in files)
-    assert set(files) == {golden.path_of(key) for key in TINY}
+    assert set(files) == {cases.golden_path(key) for key in cases.names()}
 
 
-def test_tiny_families_are_the_registry_s() -> None:
-    assert list(dict.fromkeys(family_of(key) for key in TINY)) == NAMES, "tests/tiny_families.py: a row for each family"
+def test_every_family_has_a_case() -> None:
+    assert {family_of(key) for key in cases.names()} == set(NAMES), "tests/families/<name>/case.py: one for each family"

@@ -65,7 +65,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
     What takes long comes first, so that no process is left with it at the end when the others have nothing more to do.
     """
-    longest = ("conformance.py", "models", "export")
+    longest = ("conformance.py", "families", "export")
 
     def place(item: pytest.Item) -> int:
         parts = item.path.relative_to(ROOT).parts
@@ -73,6 +73,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
     items.sort(key=place)
     for item in items:
-        family = getattr(item, "callspec", None) and item.callspec.params.get("case")
+        family = getattr(item, "callspec", None) and item.callspec.params.get("world")
         file = item.path.relative_to(ROOT).as_posix()
         item.add_marker(pytest.mark.xdist_group(f"{file}-{family}" if family else file))

@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 
-from kerasmodels import weights
+from kerasmodels import presets
 
 HOMES = {"kerasmodels": "kerasmodels", "export": "kerasmodels/export", "apps": "kerasmodels/apps"}
 
 IMPORTS = """
 import kerasmodels, kerasmodels.apps.cli, kerasmodels.export, kerasmodels.export.formats
-from kerasmodels import weights
-print(kerasmodels.__version__, kerasmodels.export.__file__, sorted(weights.presets("fast_style")))
+from kerasmodels import presets
+print(kerasmodels.__version__, kerasmodels.export.__file__, sorted(presets.presets("fast_style")))
 """
 
 
@@ -105,13 +105,13 @@ def test_imports_from_an_unpacked_wheel(wheel: Path, root: Path, tmp_path: Path)
         archive.extractall(tmp_path / "site")
     printed = _python(root, IMPORTS, path=tmp_path / "site", cwd=tmp_path)
     assert str(tmp_path / "site" / "kerasmodels" / "export") in printed
-    assert printed.endswith(str(sorted(weights.presets("fast_style"))))
+    assert printed.endswith(str(sorted(presets.presets("fast_style"))))
 
 
 def test_imports_from_a_bare_checkout(root: Path, tmp_path: Path) -> None:
     printed = _python(root, IMPORTS, path=root, cwd=tmp_path)
     assert f"{root / 'export'}" in printed
-    assert printed.endswith(str(sorted(weights.presets("fast_style"))))
+    assert printed.endswith(str(sorted(presets.presets("fast_style"))))
 
 
 def test_imports_from_an_editable_install(root: Path, tmp_path: Path) -> None:
@@ -128,7 +128,7 @@ def test_imports_from_an_editable_install(root: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     printed = _python(root, IMPORTS, path=None, cwd=tmp_path, executable=str(executable))
     assert "checkout" in printed
-    assert printed.endswith(str(sorted(weights.presets("fast_style"))))
+    assert printed.endswith(str(sorted(presets.presets("fast_style"))))
     script = subprocess.run([tmp_path / "env" / "bin" / "kerasmodels", "--version"], capture_output=True, text=True)
     assert script.stdout.startswith("kerasmodels ")
 

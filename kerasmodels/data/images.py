@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from kerasmodels.errors import DataError, UsageError
-from kerasmodels.weights import write_atomic
+from kerasmodels.storage import write_atomic
 
 if TYPE_CHECKING:
     import tensorflow as tf

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 
 from kerasmodels.data.images import _opened, image_size, list_images, read_image
 from kerasmodels.errors import DataError
-from kerasmodels.weights import write_atomic
+from kerasmodels.storage import write_atomic
 
 if TYPE_CHECKING:
     import tensorflow as tf

@@ -1,9 +1,9 @@
-"""What the two sides of an adversarial game minimise, and what is added to it.
+"""What discriminator and generator minimize, and what is added to it.
 
-In every function `real` and `fake` are what the judge says of real and of made examples: (N, ...) scores, all of which
-count alike. Both sides minimise. Each function returns a scalar.
+In every function `real` and `fake` are the discriminator's (a critic's) scores of real and of generated examples:
+(N, ...), all of which count alike. Both sides minimize. Each function returns a scalar.
 
-| game | the judge minimises | the generator minimises |
+| losses | the discriminator minimizes | the generator minimizes |
 |---|---|---|
 | `STANDARD` | mean softplus(-real) + mean softplus(fake) | mean softplus(-fake), the non-saturating form |
 | `LEAST_SQUARES` | (mean (real - 1)^2 + mean fake^2) / 2 | mean (fake - 1)^2 |
@@ -24,21 +24,21 @@ from keras import ops
 from kerasmodels.errors import DataError, UsageError
 
 
-class Game(NamedTuple):
+class AdversarialLosses(NamedTuple):
     """The losses of both sides.
 
     Args:
-        judge: (real, fake) -> scalar, for the discriminator or critic.
+        discriminator: (real, fake) -> scalar, for the discriminator or critic.
         generator: fake -> scalar.
 
     Example:
         >>> import numpy as np, kerasmodels as km
         >>> real, fake = np.array([2.0, 4.0]), np.array([1.0, 1.0])
-        >>> float(km.losses.WASSERSTEIN.judge(real, fake)), float(km.losses.WASSERSTEIN.generator(fake))
+        >>> float(km.losses.WASSERSTEIN.discriminator(real, fake)), float(km.losses.WASSERSTEIN.generator(fake))
         (-2.0, -1.0)
     """
 
-    judge: Callable[[Any, Any], Any]
+    discriminator: Callable[[Any, Any], Any]
     generator: Callable[[Any], Any]
 
 
@@ -46,26 +46,26 @@ def _float(scores: Any) -> Any:
     return ops.cast(scores, "float32")
 
 
-STANDARD = Game(
+STANDARD = AdversarialLosses(
     lambda real, fake: ops.mean(ops.softplus(-_float(real))) + ops.mean(ops.softplus(_float(fake))),
     lambda fake: ops.mean(ops.softplus(-_float(fake))),
 )
-"""Scores are logits. The generator maximises log D(G(z)), which does not saturate (Goodfellow 2014, section 3)."""
+"""Scores are logits. The generator maximizes log D(G(z)), which does not saturate (Goodfellow 2014, section 3)."""
 
-LEAST_SQUARES = Game(
+LEAST_SQUARES = AdversarialLosses(
     lambda real, fake: 0.5 * (ops.mean(ops.square(_float(real) - 1.0)) + ops.mean(ops.square(_float(fake)))),
     lambda fake: ops.mean(ops.square(_float(fake) - 1.0)),
 )
-"""As CycleGAN uses it: only the judge's loss is halved, which slows it down."""
+"""As CycleGAN uses it: only the discriminator's loss is halved, which slows it down."""
 
-WASSERSTEIN = Game(
+WASSERSTEIN = AdversarialLosses(
     lambda real, fake: ops.mean(_float(fake)) - ops.mean(_float(real)),
     lambda fake: -ops.mean(_float(fake)),
 )
-"""Minus the judge's loss estimates the distance, if the judge is 1-Lipschitz (Arjovsky et al. 2017, equation 2)."""
+"""Minus the critic's loss estimates the distance, if the critic is 1-Lipschitz (Arjovsky et al. 2017, equation 2)."""
 
 
-def energy(margin: Any) -> Game:
+def energy(margin: Any) -> AdversarialLosses:
     """Scores are energies, at least 0, low for what looks real; those of fakes above `margin` no longer count.
 
     Args:
@@ -80,7 +80,7 @@ def energy(margin: Any) -> Game:
     """
     if isinstance(margin, int | float) and not margin > 0:
         raise UsageError(f"expected a margin above 0. Received: {margin}.")
-    return Game(
+    return AdversarialLosses(
         lambda real, fake: ops.mean(_float(real)) + ops.mean(ops.relu(margin - _float(fake))),
         lambda fake: ops.mean(_float(fake)),
     )
@@ -90,7 +90,7 @@ def pulling_away(codes: Any) -> Any:
     """How alike the codes of a batch are: the mean squared cosine of all pairs of different examples.
 
     Args:
-        codes: (N, ...), N at least 2, such as an auto-encoder's codes of made pictures; any unit.
+        codes: (N, ...), N at least 2, such as an auto-encoder's codes of generated pictures; any unit.
 
     Returns:
         Scalar, 0 (all orthogonal) to 1 (all alike).
@@ -99,7 +99,7 @@ def pulling_away(codes: Any) -> Any:
         DataError: there is only one example, so no pair.
 
     Reference:
-        Zhao et al. 2017, equation 4; weight 0.1 in the generator's loss, and none in the judge's.
+        Zhao et al. 2017, equation 4; weight 0.1 in the generator's loss, and none in the discriminator's.
     """
     codes = ops.reshape(_float(codes), (ops.shape(codes)[0], -1))
     count = codes.shape[0]
@@ -113,7 +113,7 @@ def pulling_away(codes: Any) -> Any:
 
 
 def feature_matching(real: Sequence[Any], fake: Sequence[Any]) -> Any:
-    """How far the judge's mean features of made examples are from those of real ones.
+    """How far the discriminator's mean features of generated examples are from those of real ones.
 
     Args:
         real, fake: features of each layer, (N, ...), with the same shapes but for N.
@@ -135,11 +135,11 @@ def feature_matching(real: Sequence[Any], fake: Sequence[Any]) -> Any:
     return total
 
 
-def cycle_consistency(pictures: Any, back: Any) -> Any:
-    """The mean absolute difference between pictures and what came back; also the identity loss, with `back` = G(y).
+def cycle_consistency(pictures: Any, reconstruction: Any) -> Any:
+    """The mean absolute difference between pictures and their reconstruction; also the identity loss, with G(y) for it.
 
     Args:
-        pictures, back: of one shape and unit.
+        pictures, reconstruction: of one shape and unit.
 
     Returns:
         Scalar, the unit of the pictures.
@@ -147,7 +147,7 @@ def cycle_consistency(pictures: Any, back: Any) -> Any:
     Reference:
         Zhu et al. 2017, equation 2 (weight 10) and section 5.2 (identity, half of it), for pictures of -1 to 1.
     """
-    return ops.mean(ops.abs(_float(pictures) - _float(back)))
+    return ops.mean(ops.abs(_float(pictures) - _float(reconstruction)))
 
 
 def clip_weights(variables: Iterable[keras.Variable], bound: float) -> None:
@@ -163,12 +163,12 @@ def clip_weights(variables: Iterable[keras.Variable], bound: float) -> None:
 
 
 def gradient_penalty(critic: Callable[[Any], Any], real: Any, fake: Any, mix: Any) -> Any:
-    """How far the critic's slope is from 1 between real and made examples. TensorFlow only.
+    """How far the critic's slope is from 1 between real and generated examples. TensorFlow only.
 
     Args:
         critic: (N, ...) -> (N, ...) scores; each of one example alone (no batch normalisation).
         real, fake: (N, ...) of one shape and unit.
-        mix: (N,), for each example its place between the made one (0) and the real one (1), uniform in 0-1.
+        mix: (N,), for each example its place between the generated one (0) and the real one (1), uniform in 0-1.
 
     Returns:
         Scalar, the mean of (|gradient| - 1)^2, each example's gradient by itself; differentiable once more.

@@ -33,7 +33,7 @@ import tyro
 from keras import layers, ops
 from PIL import Image
 
-from kerasmodels import weights
+from kerasmodels import presets
 from kerasmodels.backbones import VGG16
 from kerasmodels.data import list_images, photo_crops, read_image, write_image
 from kerasmodels.data.video import is_video, restyle_video
@@ -273,7 +273,7 @@ def _build(config: Config) -> FastStyle:
             raise UsageError(f"training needs {what}: --{name} PATH.")
     model = FastStyle(config, precision=config.precision)
     if config.start_from is not None:
-        weights.find(config.start_from).assign_to(model)
+        presets.find(config.start_from).assign_to(model)
     rate = keras.optimizers.schedules.CosineDecay(
         0.0 if config.warmup_steps else config.learning_rate,
         config.steps - config.warmup_steps,
@@ -428,7 +428,7 @@ def _free_memory() -> int:
 def _run(options: RunOptions) -> RunReport:
     check(len(options.inputs) > 0, "at least one picture, folder or video", options.inputs)
     check(options.max_side is None or options.max_side > 0, "max_side > 0", options.max_side)
-    trained = weights.chosen("fast_style", options.preset, options.run)
+    trained = presets.chosen("fast_style", options.preset, options.run)
     jobs = _jobs(options.inputs, options.out)
     sources = {source.resolve() for source, _ in jobs}
     for _, target in jobs:
@@ -514,7 +514,7 @@ def _objective_and_speed(data: Path | None, figures: Path, quick: bool) -> Seque
     iterations = 30 if quick else 60
     rows: list[Row] = []
     seconds_iteration, seconds_pass = [], []
-    for name, trained in weights.presets("fast_style").items():
+    for name, trained in presets.presets("fast_style").items():
         _, config, model = trained.load()
         painting = next(iter(sorted(data.rglob(Path(str(config.style)).name))), None)
         if painting is None:

@@ -38,7 +38,7 @@ from kerasmodels.data.images import SUFFIXES
 from kerasmodels.errors import DataError, UsageError, storage_error
 from kerasmodels.family import Experiment, Family, Row, RunReport, Servable, TensorSpec, check, config_to_dict
 from kerasmodels.losses import total_variation
-from kerasmodels.weights import write_json
+from kerasmodels.storage import write_json
 
 _NETWORKS = {"vgg16": VGG16, "vgg19": VGG19}
 _OUTSIDE = 128

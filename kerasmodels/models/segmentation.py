@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 import tyro
 
-from kerasmodels import weights
+from kerasmodels import presets
 from kerasmodels.data import read_image
 from kerasmodels.data.images import SUFFIXES, write_image
 from kerasmodels.data.segmentation import (
@@ -285,7 +285,7 @@ def label_photo(options: LabelOptions, family: str, label: Callable[[Any, np.nda
         UsageError: neither or both of a run and a preset, another family's, or names for results that do not do.
         DataError: the photo cannot be read.
     """
-    trained = weights.chosen(family, options.preset, options.run)
+    trained = presets.chosen(family, options.preset, options.run)
     check(
         options.out.suffix.lower() == ".png", "a name ending in .png: label maps are not compressed", str(options.out)
     )

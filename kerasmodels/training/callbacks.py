@@ -19,7 +19,7 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from kerasmodels import weights
+from kerasmodels import storage
 from kerasmodels.errors import DivergedError, StorageError, storage_error
 from kerasmodels.training.gallery import write_gallery
 from kerasmodels.training.progress import Display
@@ -127,7 +127,7 @@ class Gallery(StepCallback):
         for name, picture in pictures.items():
             safe = re.sub(r"[^\w.-]+", "_", name)
             path = self.folder / "samples" / f"step-{self.step:06d}-{safe}.png"
-            weights.write_atomic(path, partial(Image.fromarray(picture).save, format="PNG"))
+            storage.write_atomic(path, partial(Image.fromarray(picture).save, format="PNG"))
         if pictures and self.writer is not None:
             with summaries(self.writer, self.folder):
                 tf.summary.image("previews", grid(list(pictures.values()))[None], self.step)

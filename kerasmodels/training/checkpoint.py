@@ -1,9 +1,8 @@
 """Checkpoints: everything that decides the next step, in one .npz read without pickle.
 
 That is: the model's variables (seed generators are among them), every optimizer's variables, the step, Python's and
-NumPy's random states, and, if the model has `training_state() -> dict[str, np.ndarray]` and
-`set_training_state(dict)`, what those carry (image pools, replay buffers). The data stream needs no state of its own:
-it restarts at a batch number.
+NumPy's random states, what the model's `training_state()` carries (image pools), and the state of the source (replay
+memories). A stream needs no state: it restarts at a batch number.
 
 A model that draws random numbers while training must own a `keras.random.SeedGenerator`; unseeded TensorFlow ops keep
 their position where no checkpoint can read it.
@@ -20,8 +19,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from kerasmodels import weights
+from kerasmodels import storage
 from kerasmodels.errors import DivergedError, TrainingError
+from kerasmodels.family import Source
 
 KEEP = 2
 
@@ -66,7 +66,9 @@ def optimizers(model: keras.Model) -> dict[str, keras.optimizers.Optimizer]:
     return found
 
 
-def save(model: keras.Model, folder: Path, step: int, seconds: float, config: Mapping[str, Any]) -> Path:
+def save(
+    model: keras.Model, source: Source, folder: Path, step: int, seconds: float, config: Mapping[str, Any]
+) -> Path:
     """Write folder/step-NNNNNN.npz, then drop all but the newest `KEEP`.
 
     Raises:
@@ -83,11 +85,11 @@ def save(model: keras.Model, folder: Path, step: int, seconds: float, config: Ma
     for name, optimizer in optimizers(model).items():
         for i, variable in enumerate(optimizer.variables):
             arrays[f"optimizer/{name}/{i:05d}"] = variable.numpy()
-    if hasattr(model, "training_state"):
-        arrays |= {f"state/{key}": np.asarray(value) for key, value in model.training_state().items()}
+    kept = {"state": getattr(model, "training_state", dict)(), "source": source.state()}
+    arrays |= {f"{owner}/{key}": np.asarray(value) for owner, state in kept.items() for key, value in state.items()}
     for key, value in arrays.items():
         if value.dtype.hasobject:
-            raise TypeError(f"expected arrays of numbers from training_state(). Received: {key} of {value.dtype}.")
+            raise TypeError(f"expected arrays of numbers as state. Received: {key} of {value.dtype}.")
     kind, keys, *rest = np.random.get_state(legacy=True)
     about = {
         "step": step,
@@ -99,7 +101,7 @@ def save(model: keras.Model, folder: Path, step: int, seconds: float, config: Ma
     arrays["about"] = np.frombuffer(json.dumps(about).encode(), np.uint8)
     path = folder / f"step-{step:06d}.npz"
     # Stored, not deflated: float weights hardly shrink, and the training waits for this.
-    weights.write_atomic(path, lambda file: np.savez(file, **arrays))
+    storage.write_atomic(path, lambda file: np.savez(file, **arrays))
     for old in paths(folder)[KEEP:]:
         old.unlink(missing_ok=True)
     return path
@@ -118,7 +120,7 @@ def read(path: Path) -> Checkpoint:
         TrainingError: it is damaged.
     """
     try:
-        arrays = weights.load_npz(path)
+        arrays = storage.load_npz(path)
         about = json.loads(arrays.pop("about").tobytes())
         return Checkpoint(path, int(about["step"]), float(about["seconds"]), about, arrays)
     except Exception as error:
@@ -126,7 +128,7 @@ def read(path: Path) -> Checkpoint:
         raise TrainingError(f"{path} is damaged ({error})") from error
 
 
-def restore(model: keras.Model, checkpoint: Checkpoint) -> None:
+def restore(model: keras.Model, source: Source, checkpoint: Checkpoint) -> None:
     """Put everything of the checkpoint back, all or nothing.
 
     Raises:
@@ -135,8 +137,11 @@ def restore(model: keras.Model, checkpoint: Checkpoint) -> None:
     targets = {f"model/{i:05d}": v for i, v in enumerate(model.variables)}
     for name, optimizer in optimizers(model).items():
         targets |= {f"optimizer/{name}/{i:05d}": v for i, v in enumerate(optimizer.variables)}
-    state = {k.removeprefix("state/"): a for k, a in checkpoint.arrays.items() if k.startswith("state/")}
-    arrays = {k: a for k, a in checkpoint.arrays.items() if not k.startswith("state/")}
+    states: dict[str, dict[str, np.ndarray]] = {"state": {}, "source": {}}
+    arrays = {}
+    for key, array in checkpoint.arrays.items():
+        owner, _, name = key.partition("/")
+        states.get(owner, arrays)[name if owner in states else key] = array
     if targets.keys() != arrays.keys():
         raise TrainingError(
             f"{checkpoint.path} is of another model: expected {len(targets)} variables, received {len(arrays)}"
@@ -150,7 +155,8 @@ def restore(model: keras.Model, checkpoint: Checkpoint) -> None:
     for key, variable in targets.items():
         variable.assign(arrays[key])
     if hasattr(model, "set_training_state"):
-        model.set_training_state(state)
+        model.set_training_state(states["state"])
+    source.set_state(states["source"])
     version, internal, gauss = checkpoint.about["python_random"]
     random.setstate((version, tuple(internal), gauss))
     kind, keys, *rest = checkpoint.about["numpy_random"]

@@ -27,11 +27,10 @@ def dry_run(family: Family, config: Any) -> dict[str, Any]:
         UsageError: there is nothing to train, or the config is out of range.
         DataError: the data cannot be used.
     """
-    build, datasets = family.trainer()
-    config.validate()
+    source = family.sourced(config)
     keras.utils.set_random_seed(config.seed)
-    model = build(config)
-    data = datasets(config, 0).train
+    model = family.build(config)
+    data = source.batches(model, 0)
     steps = _FirstSteps()
     model.fit(data, steps_per_epoch=2 * model.steps_per_execution, callbacks=[steps], shuffle=False, verbose=0)
     per_step = steps.seconds[-1] / model.steps_per_execution
@@ -45,7 +44,7 @@ def dry_run(family: Family, config: Any) -> dict[str, Any]:
                 "inputs": {spec.name: [*spec.shape, spec.dtype] for spec in servable.inputs},
                 "outputs": {spec.name: [*spec.shape, spec.dtype] for spec in servable.outputs},
             }
-            for name, servable in family.servables(model, config).items()
+            for name, servable in family.servables(model).items()
         },
         "parameters": {
             "trainable": _count(model.trainable_weights),

@@ -16,7 +16,7 @@ from typing import Any
 
 from PIL import Image
 
-from kerasmodels import weights
+from kerasmodels import storage
 
 # A page that grows with the run would stop opening on a phone: so many pictures per series, so large, so many points.
 PICTURES = 12
@@ -42,7 +42,7 @@ def write_gallery(folder: str | Path) -> Path:
     if card.get("command"):
         body += [f"<section><h2>Command</h2><pre>{html.escape(card['command'])}</pre></section>"]
     page = _PAGE.replace("{title}", html.escape(title)).replace("{body}", "\n".join(filter(None, body)))
-    return weights.write_atomic(folder / "gallery.html", lambda file: file.write(page.encode()))
+    return storage.write_atomic(folder / "gallery.html", lambda file: file.write(page.encode()))
 
 
 def samples(folder: Path) -> dict[str, list[tuple[int, Path]]]:

@@ -5,24 +5,23 @@ import threading
 from collections.abc import Mapping, Sequence
 from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from kerasmodels import family as contract
-from kerasmodels import weights
+from kerasmodels import storage
+from kerasmodels.config import check
 from kerasmodels.errors import DataError, StorageError, TrainingError, UsageError
-from kerasmodels.family import Family
+from kerasmodels.family import Family, Source
+from kerasmodels.runs import RunFolder, new_card
 from kerasmodels.training import checkpoint
 from kerasmodels.training.callbacks import Gallery, Log, NaNStop, StepCallback, due
 from kerasmodels.training.gallery import write_gallery
 from kerasmodels.training.interrupts import Interrupted, stop_on_signal
 from kerasmodels.training.progress import display
-from kerasmodels.training.run_folder import RunFolder, new_card
 
 
 @dataclass(frozen=True)
@@ -79,45 +78,45 @@ def train(
         StorageError: the folder cannot be written; the previous checkpoint is intact.
         TrainingError: no checkpoint can be read, or the data ended early.
     """
-    build, datasets = family.trainer()
+    if family.source is None:
+        raise contract.nothing_to_train(family.name)
     folder = RunFolder(Path(out))
     for name, value, least in (
         ("save_every", save_every, 1),
         ("preview_every", preview_every, 0),
         ("log_every", log_every, 1),
     ):
-        contract.check(value >= least, f"{name} >= {least}", value)
+        check(value >= least, f"{name} >= {least}", value)
     _check_strategy(strategy)
     if resume:
         card = folder.read()
         config = _own_config(family, config, card, folder)
     else:
-        config.validate()
         folder.check_new()
         card = new_card(family.name, config, command)
+    source = family.sourced(config)
 
     if deterministic:
         tf.config.experimental.enable_op_determinism()
     keras.utils.set_random_seed(config.seed)
     with strategy.scope() if strategy is not None else nullcontext():
-        model = build(config)
+        model = family.build(config)
         if not model.built:
             raise TrainingError(f"expected a built model from {family.name}. Received: one without shapes.")
         checkpoint.optimizers(model)
-        start = _restore(family, model, folder, card) if resume else 0
+        start = _restore(family, model, source, folder, card) if resume else 0
     _check_steps(model, config.steps, start)
     if resume and start == config.steps and card["state"] == "done":
         return _result(model, folder, card)
-    data = datasets(config, start).train
+    data = source.batches(model, start)
 
-    card |= {"config": contract.config_to_dict(config), "steps": config.steps, "step": start, "state": "training"}
+    card |= {"config": config.to_dict(), "steps": config.steps, "step": start, "state": "training"}
     if resume:
         card["resumed"] = [*card.get("resumed", []), {"step": start, "command": command}]
         card.pop("error", None)
         folder.cut_log(start)
     folder.write(card)
     folder.write_config(config)
-    preview = None if family.preview is None else partial(_preview, family, config)
     try:
         if start < config.steps:
             writer = tf.summary.create_file_writer(str(folder.tensorboard))
@@ -125,8 +124,8 @@ def train(
             notice = "stopping after this step; Ctrl-C again aborts at once"
             with closing(writer), shown, stop_on_signal(lambda: shown.say(notice)) as stop:
                 log = Log(folder.log_path, log_every, config.steps, config.batch, shown, writer, start, card["seconds"])
-                saving = _Saving(folder, card, log, save_every, stop)
-                pictures = Gallery(folder.path, preview, preview_every, start, writer)
+                saving = _Saving(folder, card, source, log, save_every, stop)
+                pictures = Gallery(folder.path, family.preview, preview_every, start, writer)
                 try:
                     model.fit(
                         data,
@@ -139,7 +138,7 @@ def train(
                     raise _from_graph(error) from error
             _check_end(family, folder, config, saving.step, interrupted=stop.is_set(), stopped=model.stop_training)
         # `fit` may change the weights at its very end (averaging optimizers), after the last checkpoint.
-        weights.save_npz(folder.weights_path, weights.of_model(model))
+        storage.save_npz(folder.weights_path, storage.model_arrays(model))
         card["state"] = "done"
         folder.write(card)
         write_gallery(folder.path)
@@ -159,17 +158,19 @@ def train(
 class _Saving(StepCallback):
     """Saves checkpoint, weights and run.json when due, at the end, and when asked to stop; then stops."""
 
-    def __init__(self, folder: RunFolder, card: dict[str, Any], log: Log, every: int, stop: threading.Event):
+    def __init__(
+        self, folder: RunFolder, card: dict[str, Any], source: Source, log: Log, every: int, stop: threading.Event
+    ):
         super().__init__(card["step"])
-        self.folder, self.card, self.log, self.every, self.stop = folder, card, log, every, stop
+        self.folder, self.card, self.source, self.log, self.every, self.stop = folder, card, source, log, every, stop
 
     def on_step(self, before: int, step: int, logs: Mapping[str, float]) -> None:
         if self.stop.is_set():
             self.model.stop_training = True
         if due(self.every, before, step) or step >= self.card["steps"] or self.model.stop_training:
             seconds = self.log.seconds
-            checkpoint.save(self.model, self.folder.checkpoints, step, seconds, self.card["config"])
-            weights.save_npz(self.folder.weights_path, weights.of_model(self.model))
+            checkpoint.save(self.model, self.source, self.folder.checkpoints, step, seconds, self.card["config"])
+            storage.save_npz(self.folder.weights_path, storage.model_arrays(self.model))
             self.card |= {"step": step, "seconds": round(seconds, 3), "metrics": self.log.means}
             self.folder.write(self.card)
 
@@ -183,12 +184,11 @@ def _from_graph(error: tf.errors.OpError) -> DataError | TrainingError:
 
 def _own_config(family: Family, config: Any, card: Mapping[str, Any], folder: RunFolder) -> Any:
     """The config to go on with: the run's own, with `steps` from `config` if one is given."""
-    contract.check(card["family"] == family.name, f"a run of {family.name}", f"a run of {card['family']}")
-    own = family.config_from_dict(card["config"])
+    check(card["family"] == family.name, f"a run of {family.name}", f"a run of {card['family']}")
+    own = family.config.from_dict(card["config"])
     if config is None:
         return own
-    config.validate()
-    before, now = contract.config_to_dict(own), contract.config_to_dict(config)
+    before, now = own.to_dict(), config.to_dict()
     changed = [f"{k}={now[k]!r} (the run's: {before[k]!r})" for k in before if k != "steps" and now[k] != before[k]]
     if changed:
         raise UsageError(
@@ -198,11 +198,11 @@ def _own_config(family: Family, config: Any, card: Mapping[str, Any], folder: Ru
     return config
 
 
-def _restore(family: Family, model: keras.Model, folder: RunFolder, card: dict[str, Any]) -> int:
+def _restore(family: Family, model: keras.Model, source: Source, folder: RunFolder, card: dict[str, Any]) -> int:
     """Restore the newest checkpoint that can be; returns its step, or 0 if the run never reached one."""
 
     def comparable(values: Mapping[str, Any]) -> dict[str, Any]:
-        return contract.config_to_dict(family.config_from_dict(values)) | {"steps": None}
+        return family.config.from_dict(values).to_dict() | {"steps": None}
 
     # What a killed process left half-written.
     for leftover in folder.checkpoints.glob(".step-*"):
@@ -214,7 +214,7 @@ def _restore(family: Family, model: keras.Model, folder: RunFolder, card: dict[s
             saved = checkpoint.read(path)
             if comparable(saved.about["config"]) != comparable(card["config"]):
                 raise TrainingError(f"{path} was saved with another config than run.json names")
-            checkpoint.restore(model, saved)
+            checkpoint.restore(model, source, saved)
         except (TrainingError, UsageError) as error:
             unusable[path] = str(error)
             print(f"warning: {error}; trying the checkpoint before it", file=sys.stderr)
@@ -244,9 +244,9 @@ def _check_strategy(strategy: tf.distribute.Strategy | None) -> None:
 
 
 def _check_steps(model: keras.Model, steps: int, start: int) -> None:
-    contract.check(steps >= start, f"steps >= {start}, which this run has done already", steps)
+    check(steps >= start, f"steps >= {start}, which this run has done already", steps)
     each = model.steps_per_execution
-    contract.check((steps - start) % each == 0, f"steps in multiples of {each}, as steps_per_execution says", steps)
+    check((steps - start) % each == 0, f"steps in multiples of {each}, as steps_per_execution says", steps)
 
 
 def _check_end(family: Family, folder: RunFolder, config: Any, step: int, *, interrupted: bool, stopped: bool) -> None:
@@ -259,11 +259,6 @@ def _check_end(family: Family, folder: RunFolder, config: Any, step: int, *, int
         )
     if not stopped:
         raise TrainingError(f"expected endless training data from {family.name}. Received: it ended at step {step}.")
-
-
-def _preview(family: Family, config: Any, model: keras.Model) -> Mapping[str, np.ndarray]:
-    assert family.preview is not None
-    return family.preview(model, config)
 
 
 def _result(model: keras.Model, folder: RunFolder, card: Mapping[str, Any]) -> TrainResult:

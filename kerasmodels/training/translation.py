@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 import tyro
 
-from kerasmodels import registry, weights
+from kerasmodels import presets, registry
 from kerasmodels.data import read_image, write_image
 from kerasmodels.data.stacks import fitted
 from kerasmodels.data.targets import files_and_targets
@@ -59,7 +59,7 @@ class RunOptions:
 def run(family: str, options: Any) -> RunReport:
     """Translate the files of `options`, a `RunOptions`, with a model of the family."""
     check(options.max_side is None or options.max_side > 0, "max_side > 0", options.max_side)
-    trained = weights.chosen(family, options.preset, options.run)
+    trained = presets.chosen(family, options.preset, options.run)
     pairs = files_and_targets(options.inputs, options.out)
     model = trained.load()[2]
     written = []

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from kerasmodels import registry, weights
+from kerasmodels import presets, registry
 from tests.apps.conftest import ROOT
 
 
@@ -19,14 +19,14 @@ def test_list_shows_every_family_and_preset() -> None:
     listed = {family["name"]: family for family in json.loads(done.stdout)["families"]}
     assert list(listed) == registry.names()
     for name, family in listed.items():
-        assert list(family["presets"]) == list(weights.presets(name))
+        assert list(family["presets"]) == list(presets.presets(name))
         assert family["line"] == registry.row(name).line
 
 
 def test_list_reads_cards(command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "presets" / "tiny").mkdir(parents=True)
     (tmp_path / "presets" / "tiny" / "waves.json").write_text('{"config": {}, "line": "many waves"}')
-    monkeypatch.setattr(weights, "PRESETS", tmp_path / "presets")
+    monkeypatch.setattr(presets, "PRESETS", tmp_path / "presets")
     code, result, _ = command("list")
     assert code == 0
     assert result["families"][0]["presets"] == {"waves": "many waves"}

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from kerasmodels.backbones import VGG16, PortableVGG, sources
-from tests.tiny_families import write_vgg16
+from tests.cases import write_vgg16
 
 TAPS = ["relu1_1", "conv2_2", "pool2"]
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from kerasmodels.data.colour import luminance, match_colours, match_luminance, to_yuv, with_colours_of
-from tests.tiny_families import photo
+from tests.cases import photo
 
 
 def test_luminance_of_known_colours():

@@ -7,7 +7,7 @@ import pytest
 
 from kerasmodels.data import unpaired, write_image
 from kerasmodels.errors import DataError, UsageError
-from tests.tiny_families import photo
+from tests.cases import photo
 
 
 @pytest.fixture

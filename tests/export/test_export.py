@@ -23,7 +23,7 @@ from PIL import Image
 from rich.console import Console
 from tensorflow.core.framework import tensor_pb2
 
-from kerasmodels import __version__, export, registry, weights
+from kerasmodels import __version__, export, registry, storage
 from kerasmodels.errors import UsageError
 from kerasmodels.export import litert_metadata, to_saved_model
 from kerasmodels.export.pipeline import digest
@@ -452,9 +452,9 @@ def test_a_model_of_a_family_and_its_run_folder(tmp_path: Path) -> None:
     assert report.artifacts[0].path == f"{name}.32x36.tflite"
 
     run = tmp_path / "my run"
-    weights.save_npz(run / "weights.npz", weights.of_model(model))
+    storage.save_npz(run / "weights.npz", storage.model_arrays(model))
     card = {"family": name, "config": config_to_dict(config), "seed": 7}
-    weights.write_json(run / "run.json", card)
+    storage.write_json(run / "run.json", card)
     report = export.export(run, tmp_path / "out", formats="litert", size=size)
     assert report.artifacts[0].path == "my-run.32x36.tflite"
     index = json.loads((tmp_path / "out" / "export.json").read_text())["models"]

@@ -14,7 +14,7 @@ import keras
 import numpy as np
 import pytest
 
-from kerasmodels import weights
+from kerasmodels import storage
 from kerasmodels.errors import TrainingError, UsageError
 from kerasmodels.training import Interrupted, checkpoint, train
 from tests.training.autoencoder import FAMILY, Config
@@ -39,7 +39,7 @@ def assert_same_end(folder: Path, whole: Path) -> None:
         np.testing.assert_array_equal(ours.arrays[key], value, err_msg=key)
     for key in ("step", "config", "python_random", "numpy_random"):
         assert ours.about[key] == theirs.about[key], key
-    ours_weights, theirs_weights = (weights.load_npz(f / "weights.npz") for f in (folder, whole))
+    ours_weights, theirs_weights = (storage.load_npz(f / "weights.npz") for f in (folder, whole))
     for mine, his in zip(ours_weights.values(), theirs_weights.values(), strict=True):
         np.testing.assert_array_equal(mine, his)
 

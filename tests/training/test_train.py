@@ -18,7 +18,7 @@ import tensorflow as tf
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
 import kerasmodels as km
-from kerasmodels import weights
+from kerasmodels import storage
 from kerasmodels.errors import DivergedError, StorageError, TrainingError, UsageError
 from kerasmodels.training import NaNStop, checkpoint, config_toml, dry_run, train
 from tests.training.autoencoder import FAMILY, Config
@@ -52,7 +52,7 @@ def test_weights_are_those_of_the_last_checkpoint(whole: Path) -> None:
     model = FAMILY.build(Config())
     checkpoint.restore(model, saved)
     for mine, written in zip(
-        weights.of_model(model).values(), weights.load_npz(whole / "weights.npz").values(), strict=True
+        storage.model_arrays(model).values(), storage.load_npz(whole / "weights.npz").values(), strict=True
     ):
         np.testing.assert_array_equal(mine, written)
 
@@ -140,7 +140,7 @@ def test_full_disk_keeps_the_previous_checkpoint(tmp_path: Path, whole: Path, mo
     monkeypatch.undo()
     assert [p.name for p in (folder / "checkpoints").iterdir()] == ["step-000005.npz"]
     result = train(FAMILY, None, folder, resume=True, **OPTIONS)
-    ours, theirs = weights.load_npz(folder / "weights.npz"), weights.load_npz(whole / "weights.npz")
+    ours, theirs = storage.load_npz(folder / "weights.npz"), storage.load_npz(whole / "weights.npz")
     for mine, his in zip(ours.values(), theirs.values(), strict=True):
         np.testing.assert_array_equal(mine, his)
     assert result.step == STEPS
@@ -157,7 +157,7 @@ def test_nan_stop_names_term_and_step_and_keeps_the_weights(tmp_path: Path) -> N
     model = FAMILY.build(Config())
     checkpoint.restore(model, saved)
     for mine, written in zip(
-        weights.of_model(model).values(), weights.load_npz(folder / "weights.npz").values(), strict=True
+        storage.model_arrays(model).values(), storage.load_npz(folder / "weights.npz").values(), strict=True
     ):
         assert np.isfinite(written).all()
         np.testing.assert_array_equal(mine, written)
@@ -196,7 +196,7 @@ def test_early_stop_by_a_callback_is_saved_and_can_go_on(tmp_path: Path, whole: 
     assert json.loads((tmp_path / "run" / "run.json").read_text())["state"] == "done"
     assert checkpoint.paths(tmp_path / "run" / "checkpoints")[0].stem == "step-000003"
     train(FAMILY, None, tmp_path / "run", resume=True, **OPTIONS)
-    ours, theirs = (weights.load_npz(f / "weights.npz") for f in (tmp_path / "run", whole))
+    ours, theirs = (storage.load_npz(f / "weights.npz") for f in (tmp_path / "run", whole))
     for mine, his in zip(ours.values(), theirs.values(), strict=True):
         np.testing.assert_array_equal(mine, his)
 
@@ -230,7 +230,7 @@ def test_steps_per_execution(tmp_path: Path, whole: Path) -> None:
         train(family, Config(steps=7), tmp_path / "odd", **OPTIONS)
     train(family, Config(steps=STEPS), tmp_path / "run", **OPTIONS)
     assert [int(r["step"]) for r in rows(tmp_path / "run")] == [6, 10, 12]
-    ours, theirs = (weights.load_npz(f / "weights.npz") for f in (tmp_path / "run", whole))
+    ours, theirs = (storage.load_npz(f / "weights.npz") for f in (tmp_path / "run", whole))
     for mine, his in zip(ours.values(), theirs.values(), strict=True):
         np.testing.assert_array_equal(mine, his)
 

@@ -24,7 +24,7 @@ import numpy as np
 import tensorflow as tf
 from keras import layers, ops
 
-from kerasmodels import weights
+from kerasmodels import presets
 from kerasmodels.backbones.torch_file import read_torch
 from kerasmodels.data import list_images, read_image, unpaired
 from kerasmodels.data.unpaired import kinds
@@ -326,7 +326,7 @@ def _build(config: Config) -> CycleGAN:
     kinds(config.a, config.b)
     model = CycleGAN(config, precision=config.precision)
     if config.start_from is not None:
-        weights.find(config.start_from).assign_to(model)
+        presets.find(config.start_from).assign_to(model)
     model.compile(*optimizers(config))
     return model
 

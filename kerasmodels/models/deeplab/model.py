@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kerasmodels import registry, weights
+from kerasmodels import presets, registry
 from kerasmodels.errors import DataError, UsageError
 from kerasmodels.family import Datasets, Servable, check, config_to_dict
 from kerasmodels.layers.padding import on_multiples
@@ -146,7 +146,7 @@ def start_from(model: DeepLab, source: str) -> None:
     if source.endswith((".pth", ".pt")):
         pretrained.load_port(model.net, model.config, Path(source))
         return
-    trained = weights.find(source)
+    trained = presets.find(source)
     if trained.family != "deeplab":
         raise UsageError(f"expected a run of deeplab to start from. Received: {source}, of {trained.family}.")
     other = trained.load()[2].net

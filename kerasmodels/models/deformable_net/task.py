@@ -8,7 +8,7 @@ import numpy as np
 import tyro
 from PIL import Image
 
-from kerasmodels import weights
+from kerasmodels import presets, storage
 from kerasmodels.data import read_image, write_image
 from kerasmodels.data.images import resized
 from kerasmodels.errors import DataError, UsageError
@@ -48,7 +48,7 @@ class RunOptions:
 
 
 def run(options: RunOptions) -> RunReport:
-    trained = weights.chosen("deformable_net", options.preset, options.run)
+    trained = presets.chosen("deformable_net", options.preset, options.run)
     check(bool(options.inputs), "at least one photo", options.inputs)
     check(options.size is None or 8 <= options.size <= 2048, "size, 8 to 2048 pixels", options.size)
     check(0 <= options.least <= 1, "least, 0 to 1", options.least)
@@ -112,7 +112,7 @@ def _detect(options: RunOptions, model: DeformableDetector) -> RunReport:
     whole = [np.pad(row, ((0, 0), (0, widest - row.shape[1]), (0, 0)), constant_values=255) for row in rows]
     written = [write_image(options.out, np.concatenate(whole, axis=0))]
     if options.boxes is not None:
-        written.append(weights.write_json(options.boxes, {"photos": listed}))
+        written.append(storage.write_json(options.boxes, {"photos": listed}))
     return RunReport(tuple(written), facts)
 
 

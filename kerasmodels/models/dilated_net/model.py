@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kerasmodels import registry, weights
+from kerasmodels import presets, registry
 from kerasmodels.errors import UsageError, WeightsError
 from kerasmodels.family import Datasets, Servable, config_to_dict
 from kerasmodels.layers import ReflectionPadding2D
@@ -116,7 +116,7 @@ def start_from(model: DilatedNet, source: str) -> None:
     if source.endswith(".caffemodel"):
         load_caffemodel(model, Path(source))
         return
-    trained = weights.find(source)
+    trained = presets.find(source)
     if trained.family != "dilated_net":
         raise UsageError(f"expected a run of dilated_net to start from. Received: {source}, of {trained.family}.")
     other = trained.load()[2]

@@ -26,7 +26,7 @@ import numpy as np
 import tensorflow as tf
 from keras import layers, ops
 
-from kerasmodels import weights
+from kerasmodels import presets
 from kerasmodels.data import list_images, read_image, unpaired
 from kerasmodels.data.stacks import fitted
 from kerasmodels.data.unpaired import kinds
@@ -311,7 +311,7 @@ def _build(config: Config) -> DiscoGAN:
     kinds(config.a, config.b)
     model = DiscoGAN(config, precision=config.precision)
     if config.start_from is not None:
-        weights.find(config.start_from).assign_to(model)
+        presets.find(config.start_from).assign_to(model)
     model.compile(
         *(keras.optimizers.Adam(config.learning_rate, beta_1=0.5, beta_2=0.999, epsilon=1e-8) for _ in range(2))
     )

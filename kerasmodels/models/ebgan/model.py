@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 from keras import layers, ops
 
-from kerasmodels import registry, weights
+from kerasmodels import presets, registry
 from kerasmodels.data import list_images
 from kerasmodels.data.stacks import picture_stack, random_batches, read_idx
 from kerasmodels.data.unpaired import warn_of_small
@@ -269,7 +269,7 @@ def build(config: Config) -> EBGAN:
     _source(config)
     model = EBGAN(config, precision=config.precision)
     if config.start_from is not None:
-        weights.find(config.start_from).assign_to(model)
+        presets.find(config.start_from).assign_to(model)
     model.compile(*(keras.optimizers.Adam(config.learning_rate, beta_1=0.5, beta_2=0.999) for _ in range(2)))
     return model
 

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 import tyro
 
-from kerasmodels import weights
+from kerasmodels import presets, storage
 from kerasmodels.data import read_image, write_image
 from kerasmodels.data.grids import sheet
 from kerasmodels.data.stacks import fitted
@@ -48,7 +48,7 @@ class RunOptions:
 
 def run(options: RunOptions) -> RunReport:
     check(options.rows > 0 and options.columns > 0, "rows > 0 and columns > 0", (options.rows, options.columns))
-    trained = weights.chosen("ebgan", options.preset, options.run)
+    trained = presets.chosen("ebgan", options.preset, options.run)
     if not options.inputs:
         _, config, model = trained.load()
         path = write_image(options.out, sheet(model, options.rows, options.columns, options.seed, options.between))
@@ -65,7 +65,7 @@ def run(options: RunOptions) -> RunReport:
         writer = csv.writer(table, lineterminator="\n")
         writer.writerows([("picture", "energy"), *((name, f"{value:.6g}") for name, value in strangest)])
         text = table.getvalue()
-        written.append(weights.write_atomic(options.out / "energies.csv", lambda f: f.write(text.encode())))
+        written.append(storage.write_atomic(options.out / "energies.csv", lambda f: f.write(text.encode())))
     shown = {name: round(value, 4) for name, value in strangest[:10]}
     return RunReport(tuple(written), {"highest energies": shown, "energy": config.energy, "margin": config.margin})
 

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import numpy as np
 import tyro
 
-from kerasmodels import weights
+from kerasmodels import runs
 from kerasmodels.data import image_size, read_image, resized
 from kerasmodels.errors import UsageError
 from kerasmodels.family import RunReport, check
@@ -116,7 +116,7 @@ def _earlier(path: Path) -> np.ndarray:
     """The picture in a file or in a run folder."""
     if not path.is_dir():
         return read_image(path).astype("float32")
-    trained = weights.run(path)
+    trained = runs.RunFolder(path).trained()
     if trained.family != "neural_style":
         raise UsageError(f"expected a picture or a run of neural_style. Received: {path}, a run of {trained.family}.")
     return trained.load()[2].pixels()

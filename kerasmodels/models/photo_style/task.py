@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import numpy as np
 import tyro
 
-from kerasmodels import weights
+from kerasmodels import runs
 from kerasmodels.data import write_image
 from kerasmodels.data.images import SUFFIXES
 from kerasmodels.errors import DataError, UsageError
@@ -83,7 +83,7 @@ def run(options: RunOptions) -> RunReport:
             )
         result = recoloured(photo, resized(photo, *stylised.shape[:2]), stylised)
     else:
-        trained = weights.run(options.run or "")
+        trained = runs.RunFolder(options.run or "").trained()
         if trained.family != "photo_style":
             raise UsageError(f"expected a run of photo_style. Received: {options.run}, a run of {trained.family}.")
         model = trained.load()[2]

@@ -1,0 +1,164 @@
+"""Configs: frozen dataclasses whose annotations say which values are allowed.
+
+    class Config(TrainingConfig):
+        width: PositiveInt = 64
+        \"\"\"Filters of the widest maps.\"\"\"
+
+A subclass becomes a dataclass by itself. Values are checked and converted when it is made, wherever they come from:
+keywords, flags, a JSON card, a TOML file. A config that exists is valid. `validate` checks what relates several fields.
+This module imports neither Keras nor TensorFlow.
+"""
+
+import dataclasses
+import re
+import tomllib
+import types
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, dataclass_transform, get_args, get_origin, get_type_hints
+
+import pydantic.dataclasses
+import pydantic_core
+from annotated_types import Ge, Gt, Interval
+
+from kerasmodels.errors import UsageError, unknown_name
+
+PositiveInt = Annotated[int, Gt(0)]
+NonNegativeInt = Annotated[int, Ge(0)]
+Positive = Annotated[float, Gt(0), pydantic.AllowInfNan(False)]
+NonNegative = Annotated[float, Ge(0), pydantic.AllowInfNan(False)]
+Fraction = Annotated[float, Interval(ge=0, le=1)]
+"""From 0 to 1."""
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True)
+class Config:
+    """Base of all configs and of the options of all tasks.
+
+    Raises:
+        UsageError: when made: an unknown field, a value of the wrong type or out of range, fields that contradict.
+    """
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        pydantic.dataclasses.dataclass(frozen=True, kw_only=True)(cls)
+        checked = cls.__init__
+
+        def __init__(self: Any, *args: Any, **values: Any) -> None:
+            known = {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+            for name in values:
+                if name not in known:
+                    raise unknown_name(f"field of {_owner(cls)}", name, known)
+            try:
+                checked(self, *args, **values)
+            except pydantic.ValidationError as error:
+                raise UsageError(" ".join(_in_words(problem) for problem in error.errors())) from None
+            self.validate()
+
+        cls.__init__ = __init__  # type: ignore[method-assign]
+
+    def validate(self) -> None:
+        """Raise UsageError where fields contradict each other; every field by itself is in range already."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The values as JSON has them: `type(self).from_dict` makes an equal config of them."""
+        values = ((f.name, getattr(self, f.name)) for f in dataclasses.fields(self))  # type: ignore[arg-type]
+        return {name: pydantic_core.to_jsonable_python(value) for name, value in values}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], start: "Self | None" = None) -> Self:
+        """The config with these values; all others are those of `start`, or the defaults.
+
+        Raises:
+            UsageError: an unknown field, or a value out of range.
+        """
+        if not isinstance(values, Mapping):
+            raise UsageError(f"expected the fields of {_owner(cls)} by name. Received: {values!r:.80}.")
+        return cls(**values) if start is None else dataclasses.replace(start, **values)  # type: ignore[type-var]
+
+    @classmethod
+    def from_toml(cls, path: str | Path, start: "Self | None" = None) -> Self:
+        """The config with the values of a TOML file; all others are those of `start`, or the defaults.
+
+        Raises:
+            UsageError: the file cannot be read, is no TOML, or a value does not fit.
+        """
+        try:
+            values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise UsageError(f"expected a TOML file. Received: {str(path)!r} ({error.strerror}).") from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise UsageError(f"{path} is not valid TOML: {error}.") from error
+        try:
+            return cls.from_dict(values, start)
+        except UsageError as error:
+            raise UsageError(f"{path}: {error}") from None
+
+    def to_toml(self) -> str:
+        """The config as TOML, a line for each field; what is None is left out, because TOML has no null."""
+        return "".join(f"{key} = {_toml(value)}\n" for key, value in self.to_dict().items() if value is not None)
+
+
+class TrainingConfig(Config):
+    """Fields of every config that is trained."""
+
+    start_from: str | None = None
+    """Begin with these weights instead of random ones: a run folder, or a preset such as fast_style/wave."""
+    steps: PositiveInt = 10000
+    """Training steps (batches)."""
+    batch: PositiveInt = 32
+    """Examples in a step."""
+    learning_rate: Positive = 1e-3
+    """Of the optimizer."""
+    precision: Literal["float32", "mixed_bfloat16"] = "float32"
+    """Of the training alone: mixed_bfloat16 halves the time where the processor has such instructions. Weights stay
+    float32, and so does what is exported."""
+    seed: NonNegativeInt = 0
+    """Of the data's order, of random numbers in the training and, under `kerasmodels train`, of the initial weights."""
+
+
+def check(condition: bool, expected: str, received: Any) -> None:
+    """Raise UsageError(expected, received) unless `condition`; for `Config.validate`."""
+    if not condition:
+        raise UsageError(f"expected {expected}. Received: {received!r}.")
+
+
+def list_fields(options: type) -> set[str]:
+    """The fields of a config that take any number of values."""
+    hints = get_type_hints(options)
+    return {
+        name for name, kind in hints.items() if any(get_origin(k) is tuple and ... in get_args(k) for k in _of(kind))
+    }
+
+
+def _of(kind: Any) -> tuple[Any, ...]:
+    """The members of a union, or the type alone."""
+    return get_args(kind) if get_origin(kind) is types.UnionType else (kind,)
+
+
+def _owner(cls: type) -> str:
+    """Whose fields they are: "wgan's Config"."""
+    return f"{cls.__module__.rpartition('.')[2]}'s {cls.__qualname__}"
+
+
+def _in_words(problem: Mapping[str, Any]) -> str:
+    """A violation that pydantic found, as one sentence."""
+    field, *places = problem["loc"] or ("values",)
+    where = str(field) + "".join(f"[{place}]" for place in places if isinstance(place, int))
+    wanted = re.sub("^Input (should be|is not) |, (unable|got) .*|for <class.*", "", str(problem["msg"]))
+    limits = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
+    signs = [f"{limits[key]} {value:g}" for key, value in problem.get("ctx", {}).items() if key in limits]
+    expected = f"{where} {signs[0]}" if signs else f"{where}: {wanted}"
+    return f"expected {expected}. Received: {where}={problem['input']!r}."
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, list):
+        return f"[{', '.join(map(_toml, value))}]"
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{_toml(key)} = {_toml(entry)}" for key, entry in value.items()) + "}"
+    return pydantic_core.to_json(value).decode().replace("\x7f", "\\u007f")

@@ -1,0 +1,185 @@
+"""`PaperModel`: what every model that is trained here is besides its algorithm."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from kerasmodels import presets, runs
+from kerasmodels.config import Config
+from kerasmodels.errors import UsageError, unknown_name
+from kerasmodels.metrics import TermMean
+
+
+class PaperModel(keras.Model):
+    """The networks of a paper, the config they were made with, and what their training needs besides the algorithm.
+
+    A subclass names its `Config`, its `family_name` and its `networks`, and has a `train_step`; where several networks
+    learn by optimizers of their own, also `optimizer_groups`, and the paper's optimizers as `default_optimizer`.
+
+    Args:
+        config: the class's `Config`, its values as a dict, or None for the paper's.
+        dtype: Keras' dtype policy of the networks, e.g. "mixed_bfloat16"; their weights are float32 all the same.
+        name: Keras' name of the model.
+        **networks: a network of one's own instead of the one that `config` describes, by its name in `networks`. It
+            keeps its dtype policy.
+
+    Attributes:
+        optimizers: the optimizers by the name of their group, once compiled. `optimizer` is the first of them.
+
+    Raises:
+        UsageError: a value out of range, or a network of an unknown name.
+    """
+
+    Config: ClassVar[type[Config]]
+    family_name: ClassVar[str]
+    networks: ClassVar[Mapping[str, Callable[[Any], keras.Model]]]
+    """Attribute's name -> (config) -> network."""
+
+    def __init__(
+        self, config: Any = None, *, dtype: Any = None, name: str | None = None, **networks: keras.Model
+    ) -> None:
+        super().__init__(name=name or self.family_name, dtype=dtype)
+        self.config = config if isinstance(config, self.Config) else self.Config.from_dict(config or {})
+        for given in networks:
+            if given not in self.networks:
+                raise unknown_name(f"network of {type(self).__name__}", given, self.networks)
+        self._given = tuple(networks)
+        with dtype_policy(self.dtype_policy):
+            for label, build in self.networks.items():
+                setattr(self, label, networks[label] if label in networks else build(self.config))
+        self.seed_generator = keras.random.SeedGenerator(getattr(self.config, "seed", 0), name="seed_generator")
+        self._terms = {term: TermMean(name=term) for term in self.loss_terms()}
+        self.optimizers: dict[str, keras.optimizers.Optimizer] = {}
+        self.built = True
+
+    # --- what a subclass says ---
+
+    def loss_terms(self) -> Sequence[str]:
+        """Names of what `fit` reports, "loss" first."""
+        return ("loss",)
+
+    def optimizer_groups(self) -> dict[str, list[keras.Variable]]:
+        """The variables that each optimizer trains, by the group's name."""
+        return {"all": self.trainable_variables}
+
+    def default_optimizer(self, group: str) -> keras.optimizers.Optimizer:
+        """The paper's optimizer of a group."""
+        return keras.optimizers.Adam(self.config.learning_rate)
+
+    # --- training ---
+
+    def compile(self, optimizer: Any = None, **kwargs: Any) -> None:
+        """Compile with the paper's optimizers, or others.
+
+        Args:
+            optimizer: None for the paper's; one of Keras' names or a config of one, made anew for each group; or a dict
+                with an optimizer for each group of `optimizer_groups()`.
+            **kwargs: see `keras.Model.compile`. XLA makes convolutions slower on CPUs, so `jit_compile` is False.
+
+        Raises:
+            UsageError: one optimizer object for several groups, or other groups than the model's.
+        """
+        groups = self.optimizer_groups()
+        if isinstance(optimizer, Mapping) and not {"class_name", "config"} <= optimizer.keys():
+            made = {group: keras.optimizers.get(entry) for group, entry in optimizer.items()}
+        elif isinstance(optimizer, keras.optimizers.Optimizer) and len(groups) == 1:
+            made = dict.fromkeys(groups, optimizer)
+        else:
+            made = {
+                g: self.default_optimizer(g) if optimizer is None else keras.optimizers.get(optimizer) for g in groups
+            }
+        if made.keys() != groups.keys() or len({id(each) for each in made.values()}) < len(made):
+            raise UsageError(
+                f"expected an optimizer for each of {', '.join(groups)}, in a dict, or the name of one. "
+                f"Received: {optimizer!r}."
+            )
+        super().compile(optimizer=next(iter(made.values())), **{"jit_compile": False, **kwargs})
+        self.optimizers = {group: made[group] for group in groups}
+        for group, variables in groups.items():
+            self.optimizers[group].build(variables)
+
+    def minimize(self, group: str, loss: Any, tape: tf.GradientTape) -> None:
+        """One update of a group's variables, down the gradient of a loss that `tape` has seen."""
+        variables = self.optimizer_groups()[group]
+        if variables:
+            self.optimizers[group].apply(tape.gradient(loss, variables), variables)
+
+    def report(self, **terms: Any) -> None:
+        """Add values of this step to the means that `fit` shows."""
+        for name, value in terms.items():
+            self._terms[name].update_state(value)
+
+    def reported(self) -> dict[str, Any]:
+        """The means so far, for `train_step` to return."""
+        return {name: mean.result() for name, mean in self._terms.items()}
+
+    @property
+    def metrics(self) -> list[keras.metrics.Metric]:
+        return list(self._terms.values())
+
+    def training_state(self) -> dict[str, np.ndarray]:
+        """What decides the next step besides variables, optimizers and random states, such as a pool of pictures."""
+        return {}
+
+    def set_training_state(self, state: Mapping[str, np.ndarray]) -> None:
+        """Put `training_state()` back."""
+
+    # --- weights ---
+
+    def start_from(self, source: str) -> None:
+        """Take over the weights of a run folder or a preset, given as in `Config.start_from`.
+
+        Raises:
+            UsageError: no such thing.
+            WeightsError: they are of another network.
+        """
+        presets.find(source).assign_to(self)
+
+    @classmethod
+    def from_preset(cls, source: str | Path) -> Self:
+        """A trained model: a shipped preset by its name, or a run folder of `kerasmodels train`.
+
+        Raises:
+            UsageError: neither.
+            WeightsError: the weights are missing or damaged.
+        """
+        name = str(source)
+        if name not in presets.presets(cls.family_name) and Path(source).is_dir():
+            trained = runs.RunFolder(Path(source)).trained()
+        else:
+            trained = presets.preset(cls.family_name, name)
+        model = trained.load()
+        if not isinstance(model, cls):
+            raise UsageError(f"expected weights of {cls.__name__}. Received: {name!r}, of {type(model).__name__}.")
+        return model
+
+    def get_compile_config(self) -> dict[str, Any] | None:
+        # Several optimizers are more than Keras restores: what is loaded can be used, or compiled anew.
+        return None
+
+    def get_config(self) -> dict[str, Any]:
+        given = {label: keras.saving.serialize_keras_object(getattr(self, label)) for label in self._given}
+        return {"name": self.name, "dtype": self.dtype_policy.name, "config": self.config.to_dict(), **given}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Self:
+        networks = {
+            label: keras.saving.deserialize_keras_object(config[label]) for label in cls.networks if label in config
+        }
+        return cls(**{**config, **networks})
+
+
+@contextmanager
+def dtype_policy(policy: Any) -> Iterator[None]:
+    """Layers made in the block have this dtype policy, unless they are given one."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)

@@ -1,0 +1,206 @@
+"""The run folder: what a training leaves on disk, and its only reader.
+
+run.json             family, config, command, seed, versions, started, seconds, steps, step, state, metrics
+config.toml          the resolved config, for `--config`
+weights.npz          the model's variables: a run can be exported or run at any time
+checkpoints/         step-000400.npz: everything needed to go on exactly; the last two are kept
+log.csv              one row per log interval
+tensorboard/         the same numbers, and the pictures
+samples/             step-000400-NAME.png
+gallery.html         all of it on one page
+"""
+
+import csv
+import errno
+import io
+import json
+import platform
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import kerasmodels
+from kerasmodels import registry, storage
+from kerasmodels.config import Config, TrainingConfig
+from kerasmodels.errors import TrainingError, UsageError, WeightsError, storage_error
+
+if TYPE_CHECKING:
+    import keras
+
+OWN_NAMES = (
+    "run.json",
+    "config.toml",
+    "weights.npz",
+    "checkpoints",
+    "log.csv",
+    "tensorboard",
+    "samples",
+    "gallery.html",
+)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Trained weights and what they are of: the content of a run folder or of a preset's card.
+
+    Attributes:
+        family: registry name.
+        name: the preset's or the run folder's name.
+        config: the config's values.
+        path: the .npz file.
+        card: everything else known about the training.
+    """
+
+    family: str
+    name: str
+    config: Mapping[str, Any]
+    path: Path
+    card: Mapping[str, Any]
+
+    def load(self) -> Any:
+        """The model with these weights, of the family's class; its `config` is the training's."""
+        family = registry.family(self.family)
+        model = family.model(family.config.from_dict(self.config))
+        self.assign_to(model)
+        return model
+
+    def assign_to(self, model: "keras.Model") -> None:
+        """Set every weight of a model of the same network.
+
+        Raises:
+            WeightsError: it is of another network, or the file is damaged.
+        """
+        storage.assign_arrays(model, storage.load_npz(self.path), self.path)
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths and records of one run."""
+
+    path: Path
+
+    @property
+    def card_path(self) -> Path:
+        return self.path / "run.json"
+
+    @property
+    def weights_path(self) -> Path:
+        return self.path / "weights.npz"
+
+    @property
+    def log_path(self) -> Path:
+        return self.path / "log.csv"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def tensorboard(self) -> Path:
+        return self.path / "tensorboard"
+
+    def check_new(self) -> None:
+        """Refuse a path that holds a run, or anything a run would overwrite.
+
+        Raises:
+            UsageError: it does.
+            StorageError: the path is a file.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise storage_error(self.path, NotADirectoryError(errno.ENOTDIR, "not a folder"))
+        present = [name for name in OWN_NAMES if (self.path / name).exists()]
+        if present:
+            raise UsageError(
+                f"expected a new folder for this run. Received: {str(self.path)!r}, which already holds "
+                f"{', '.join(present)}. Use --resume (resume=True) to go on with that run, or name another folder."
+            )
+
+    def read(self) -> dict[str, Any]:
+        """The content of run.json.
+
+        Raises:
+            UsageError: the folder is not a run.
+            TrainingError: run.json is damaged.
+        """
+        if not self.card_path.is_file():
+            raise UsageError(
+                f"expected a run folder made by `kerasmodels train` (it holds run.json). Received: {str(self.path)!r}."
+            )
+        try:
+            card = json.loads(self.card_path.read_text())
+            if not isinstance(card["config"], dict) or not isinstance(card["family"], str):
+                raise TypeError("family must be a string and config a table")
+        except (ValueError, KeyError, TypeError) as error:
+            raise TrainingError(f"{self.card_path} is damaged ({error!r}). Restore it, or train anew.") from error
+        return card
+
+    def trained(self) -> Trained:
+        """The trained weights.
+
+        Raises:
+            UsageError: the folder is not a run.
+            TrainingError: run.json is damaged.
+            WeightsError: the training has not written its weights yet.
+        """
+        card = self.read()
+        if not self.weights_path.is_file():
+            raise WeightsError(
+                f"{self.path} has no weights.npz yet: its training stopped before the first checkpoint. "
+                f"Continue it with `kerasmodels train {card['family']} --resume {self.path}`."
+            )
+        return Trained(card["family"], self.path.resolve().name, card["config"], self.weights_path, card)
+
+    def write(self, card: Mapping[str, Any]) -> None:
+        """Replace run.json."""
+        storage.write_json(self.card_path, card)
+
+    def write_config(self, config: Config) -> None:
+        """Replace config.toml."""
+        storage.write_text(self.path / "config.toml", config.to_toml())
+
+    def cut_log(self, step: int) -> None:
+        """Drop the rows of log.csv after `step` (and a last row that was cut off), so that none appears twice."""
+        if not self.log_path.is_file():
+            return
+        with open(self.log_path, newline="", encoding="utf-8") as file:
+            rows = list(csv.reader(file))
+        if not rows:
+            return
+        kept = [row for row in rows[1:] if len(row) == len(rows[0]) and row[0].isdigit() and int(row[0]) <= step]
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows([rows[0], *kept])
+        storage.write_text(self.log_path, text.getvalue())
+
+
+def new_card(family: str, config: TrainingConfig, command: str | None) -> dict[str, Any]:
+    """run.json of a training that has not made a step yet."""
+    return {
+        "family": family,
+        "config": config.to_dict(),
+        "command": command,
+        "seed": config.seed,
+        "versions": versions(),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "seconds": 0.0,
+        "steps": config.steps,
+        "step": 0,
+        "state": "training",
+        "metrics": {},
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions of what a result depends on."""
+    import keras
+    import numpy as np
+    import tensorflow as tf
+
+    return {
+        "python": platform.python_version(),
+        "keras": keras.__version__,
+        "tensorflow": tf.__version__,
+        "numpy": np.__version__,
+        "kerasmodels": kerasmodels.__version__,
+    }

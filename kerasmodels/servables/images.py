@@ -1,0 +1,81 @@
+"""Servables that take a picture and give a picture."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from kerasmodels.family import Servable, TensorSpec
+from kerasmodels.layers.padding import on_multiples
+
+
+def image_to_image(
+    network: keras.Model,
+    forward: Callable[[Any], Any],
+    *,
+    output: str,
+    doc: str,
+    multiple: int = 1,
+    side: int | None = None,
+    size: int = 256,
+    what: tuple[str, str] = ("RGB pictures", "the same pictures"),
+    example: "Callable[[Mapping[str, int], int], dict[str, np.ndarray]] | None" = None,
+) -> Servable:
+    """Pictures in, pictures of the same size out; uint8 on both sides.
+
+    Args:
+        network: whose variables `forward` reads.
+        forward: (N, H, W, 3) uint8 -> (N, H, W, 3), 0-255; heights and widths are multiples of `multiple`.
+        output: name of the output.
+        doc: one line for the model card.
+        multiple: other sizes are padded by reflection, and cut again.
+        side: the only height and width that the network takes; None for any.
+        size: height and width of LiteRT files with a fixed size.
+        what: what comes in and what goes out, for the specs.
+        example: (dims, seed) -> pictures; `example_images` if left out.
+    """
+
+    def call(image: tf.Tensor) -> dict[str, tf.Tensor]:
+        made = forward(image) if side is not None else on_multiples(image, multiple, forward)
+        return {output: tf.cast(tf.round(tf.clip_by_value(made, 0.0, 255.0)), tf.uint8)}
+
+    shape = ("batch", *(("height", "width") if side is None else (side, side)), 3)
+    sizes: tuple[dict[str, int], ...] = (
+        {"height": size, "width": size},
+        {"height": 49, "width": 66},
+        {"height": 64, "width": 40},
+    )
+    if side is not None:
+        sizes = ({}, {}, {})
+    given = f"{what[0]}, 0-255, of any size" if side is None else f"{what[0]}, 0-255"
+    return Servable(
+        call=call,
+        model=network,
+        inputs=(TensorSpec("image", shape, "uint8", given, "image"),),
+        outputs=(TensorSpec(output, shape, "uint8", f"{what[1]}, RGB 0-255", "image", atol=1),),
+        example=example or (lambda dims, seed: example_images({"height": side, "width": side, **dims}, seed)),
+        dims={"batch": 1, **sizes[0]},
+        check_dims=({"batch": 1, **sizes[1]}, {"batch": 2, **sizes[2]}),
+        doc=doc,
+    )
+
+
+def example_images(dims: Mapping[str, Any], seed: int) -> dict[str, np.ndarray]:
+    """Pictures with the look of photos, as "image": smooth regions, edges and a little grain."""
+    random = np.random.default_rng(seed)
+    n, h, w = dims["batch"], dims["height"], dims["width"]
+    y, x = np.mgrid[0:h, 0:w] / max(h, w)
+    pictures = []
+    for _ in range(n):
+        top, bottom = random.uniform(0, 255, (2, 3))
+        picture = top + (bottom - top) * y[..., None]
+        for _ in range(12):
+            cx, cy, radius = random.uniform(0, 1), random.uniform(0, 1), random.uniform(0.03, 0.3)
+            inside = (x - cx) ** 2 + (y - cy) ** 2 < radius**2
+            shade = 1 + random.uniform(-0.5, 0.5) * (x - cx)[..., None] / radius
+            picture = np.where(inside[..., None], random.uniform(0, 255, 3) * shade, picture)
+        picture = picture + random.normal(0, 4, picture.shape)
+        pictures.append(np.clip(picture, 0, 255).astype("uint8"))
+    return {"image": np.stack(pictures)}

@@ -1,0 +1,142 @@
+"""Files: written whole or not at all, and read without running anything that lies in them.
+
+Trained weights are plain .npz files: one array per model variable, keyed by variable path.
+"""
+
+import hashlib
+import json
+import os
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from kerasmodels.errors import WeightsError, storage_error
+
+if TYPE_CHECKING:
+    import keras
+    import numpy as np
+
+
+def write_atomic(path: str | Path, write: Callable[[IO[bytes]], object]) -> Path:
+    """Call `write(file)` on a temporary file beside `path`, then rename it over `path`.
+
+    Whatever goes wrong, `path` is either its old self or the whole new file.
+
+    Raises:
+        StorageError: it cannot be written there.
+    """
+    path = Path(path)
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+            temporary = Path(file.name)
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        # NamedTemporaryFile is private to its owner; the result should be as readable as any new file.
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)
+        temporary.replace(path)
+    except OSError as error:
+        raise storage_error(path, error) from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+    return path
+
+
+def write_text(path: str | Path, text: str) -> Path:
+    """Write `text` as UTF-8, atomically."""
+    return write_atomic(path, lambda file: file.write(text.encode()))
+
+
+def write_json(path: str | Path, value: Any) -> Path:
+    """Write `value` as indented JSON, atomically."""
+    return write_text(path, json.dumps(value, indent=2, default=str) + "\n")
+
+
+def sha256(path: str | Path) -> str:
+    """Hex digest of the file's bytes."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def save_npz(path: str | Path, arrays: "Mapping[str, np.ndarray]") -> Path:
+    """Write arrays as .npz, uncompressed (trained weights hardly shrink), atomically. Equal arrays give equal bytes."""
+    import numpy as np
+
+    def write(file: IO[bytes]) -> None:
+        with zipfile.ZipFile(file, "w") as archive:
+            for key, value in arrays.items():
+                # A fixed date, so that the digest of a file depends on its content only.
+                with archive.open(zipfile.ZipInfo(f"{key}.npy", (1980, 1, 1, 0, 0, 0)), "w", force_zip64=True) as entry:
+                    np.lib.format.write_array(entry, np.asarray(value), allow_pickle=False)
+
+    return write_atomic(path, write)
+
+
+def load_npz(path: str | Path) -> "dict[str, np.ndarray]":
+    """Read a .npz of plain arrays.
+
+    Raises:
+        WeightsError: it is not there, or not a whole .npz file.
+    """
+    import numpy as np
+
+    try:
+        # Opened here, because np.load leaves a file that is no .zip open.
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
+            if not isinstance(archive, np.lib.npyio.NpzFile):
+                raise ValueError("a single array, not an archive")
+            return {key: archive[key] for key in archive.files}
+    except FileNotFoundError:
+        raise WeightsError(f"no weights file at {path}.") from None
+    except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+        raise WeightsError(f"{path} is not a readable .npz weights file ({error}).") from error
+
+
+def model_arrays(model: "keras.Model", dtype: str | None = None) -> "dict[str, np.ndarray]":
+    """Every weight of the model by variable path; floating ones as `dtype` if given."""
+    import numpy as np
+
+    arrays = {v.path: np.asarray(v.value) for v in model.weights}
+    if len(arrays) != len(model.weights):
+        raise ValueError("two variables of the model share one path: give its layers distinct names")
+    if dtype is None:
+        return arrays
+    return {k: a.astype(dtype) if np.issubdtype(a.dtype, np.floating) else a for k, a in arrays.items()}
+
+
+def assign_arrays(model: "keras.Model", arrays: "Mapping[str, np.ndarray]", source: str | Path) -> None:
+    """Set every weight of the model from `arrays`, all or nothing.
+
+    Raises:
+        WeightsError: a variable is missing, left over, of another shape, or not finite.
+    """
+    import numpy as np
+
+    variables = {v.path: v for v in model.weights}
+    missing, extra = sorted(variables.keys() - arrays.keys()), sorted(arrays.keys() - variables.keys())
+    wrong = [
+        f"{k}: expected {tuple(v.shape)}, received {arrays[k].shape}"
+        for k, v in variables.items()
+        if k in arrays and tuple(v.shape) != arrays[k].shape
+    ]
+    if missing or extra or wrong:
+        found = [*(f"missing {k}" for k in missing), *(f"unexpected {k}" for k in extra), *wrong]
+        more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+        raise WeightsError(
+            f"the weights in {source} belong to another network than {model.name!r} "
+            f"({len(arrays)} arrays for {len(variables)} variables): {'; '.join(found[:3])}{more}. "
+            "Use the config they were trained with (it lies beside them)."
+        )
+    for key, array in arrays.items():
+        if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
+            raise WeightsError(f"the weights in {source} are damaged: {key} holds NaN or infinite values.")
+    for key, variable in variables.items():
+        variable.assign(arrays[key].astype(np.dtype(variable.dtype) if variable.dtype != "bfloat16" else np.float32))

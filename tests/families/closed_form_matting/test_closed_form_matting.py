@@ -1,0 +1,313 @@
+"""Closed-form matting: the solver against direct ones, the paper's claims, the command on files."""
+
+import functools
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.sparse
+import scipy.sparse.linalg
+import tensorflow as tf
+from PIL import Image
+
+from kerasmodels.data import read_image, write_image
+from kerasmodels.errors import DataError, StorageError, UsageError
+from kerasmodels.losses import MattingLaplacian, matting_laplacian_matrix
+from kerasmodels.models import closed_form_matting as matting
+from kerasmodels.models.closed_form_matting import (
+    ClosedFormMatting,
+    Config,
+    RunOptions,
+    estimate_foreground,
+    matte,
+    scribbled,
+    solver,
+    trimap_of,
+)
+from tests.cases import photo
+
+run = matting.FAMILY.run
+
+
+def direct(image, known, values, softness):
+    """Alpha by SciPy's direct solver on the explicit matrix."""
+    matrix, known, values = matting_laplacian_matrix(image), known.ravel(), values.ravel()
+    if softness is not None:
+        penalty = softness * known
+        return scipy.sparse.linalg.spsolve((matrix + scipy.sparse.diags_array(penalty)).tocsc(), penalty * values)
+    alpha, unknown = values * known, ~known
+    right = -(matrix[unknown][:, known] @ values[known])
+    alpha[unknown] = scipy.sparse.linalg.spsolve(matrix[unknown][:, unknown].tocsc(), right)
+    return alpha
+
+
+# --- the solver -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("softness", [None, 100.0], ids=["exact", "soft"])
+@pytest.mark.parametrize("shape", [(33, 46), (20, 7)])
+def test_equals_a_direct_solver(softness, shape):
+    image = photo(3, *shape) / 255
+    known, values = np.zeros(shape, bool), np.zeros(shape)
+    known[:, :2] = known[-3:, -3:] = True
+    values[:, :2] = 1
+    alpha, solution = matte(image, known, values, Config(softness=softness, tolerance=1e-10))
+    expected = direct(image, known, values, softness)
+    assert float(solution.residual[0]) <= 1e-10
+    np.testing.assert_allclose(alpha.ravel(), np.clip(expected, 0, 1), atol=1e-5)
+
+
+def test_coarse_operators_are_the_galerkin_products():
+    """Each grid's operator is P^T L P with P made column by column."""
+    images = np.stack([photo(i, 64, 128) for i in (1, 2)]) / 255
+    laplacian = MattingLaplacian(images)
+    random = np.random.default_rng(0)
+    basis = tf.constant(random.normal(size=(2, 64, 128, 4)), tf.float32)
+    levels = solver._levels(tf.cast(laplacian.neighbours(), tf.float32), basis)
+    assert len(levels) == solver.LEVELS
+    for number, level in enumerate(levels):
+        side = solver.TILE * 2**number
+        x = tf.constant(random.normal(size=(2, 64 // side, 128 // side, 4)), tf.float32)
+        spread = tf.reduce_sum(basis * tf.repeat(tf.repeat(x, side, axis=1), side, axis=2), axis=-1, keepdims=True)
+        given = (basis * tf.cast(laplacian(spread), tf.float32)).numpy()
+        expected = given.reshape(2, 64 // side, side, 128 // side, side, 4).sum((2, 4))
+        np.testing.assert_allclose(level.product(x), expected, atol=2e-5 * np.abs(expected).max())
+        # And the blocks that are inverted are those of a tile with itself.
+        _, h, w, _ = x.shape
+        own = level.matrix.numpy()[..., 4::9].reshape(2, h, w, 4, 4)
+        inverse = level.inverse.numpy().reshape(2, h, w, 4, 4) / solver._BLOCK_DAMPING
+        np.testing.assert_allclose(inverse @ own, np.broadcast_to(np.eye(4), own.shape), atol=5e-3)
+
+
+def test_inverse_of_blocks():
+    factor = np.random.default_rng(0).normal(size=(15, 4, 4))
+    blocks = (factor @ factor.swapaxes(-1, -2) + np.eye(4)).astype("float32")
+    for scale in (1, 1e-6, 1e6):
+        found = solver._inverse(tf.constant(scale * blocks)).numpy()
+        np.testing.assert_allclose(found @ (scale * blocks), np.broadcast_to(np.eye(4), blocks.shape), atol=1e-3)
+    assert np.isfinite(solver._inverse(tf.zeros((2, 4, 4)))).all()
+
+
+@pytest.mark.parametrize("softness", [None, 100.0], ids=["exact", "soft"])
+def test_product_of_few_operations(softness):
+    """What exported graphs multiply with is the operator."""
+    image = photo(1, 21, 17)[None] / 255
+    laplacian = MattingLaplacian(image)
+    p = tf.constant(np.random.default_rng(0).normal(size=(1, 21, 17, 1)))
+    expected = laplacian(p)
+    found = solver._product(tf.cast(laplacian.neighbours(), tf.float32))(tf.cast(p, tf.float32))
+    np.testing.assert_allclose(found, expected, atol=2e-6 * np.abs(expected).max())
+    known = tf.cast(p > 0.5, tf.float64)
+    system = solver._system(laplacian, known, softness)(p)
+    wanted = (1 - known) * expected if softness is None else expected + softness * known * p
+    np.testing.assert_allclose(system, wanted)
+
+
+def test_colour_models_save_iterations():
+    """The claim of `solver`: far fewer iterations than with Jacobi alone."""
+    image, truth, strokes = matting._composite(60, 80)
+    _, solution = matte(image, strokes, truth, Config(softness=None))
+    matrix, unknown = matting_laplacian_matrix(image), ~strokes.ravel()
+    system, right = matrix[unknown][:, unknown], -(matrix[unknown][:, ~unknown] @ truth.ravel()[~unknown])
+    count = 0
+
+    def counted(_):
+        nonlocal count
+        count += 1
+
+    jacobi = scipy.sparse.diags_array(1 / system.diagonal())
+    scipy.sparse.linalg.cg(system, right, rtol=1e-7, M=jacobi, callback=counted, maxiter=5000)
+    assert int(solution.iterations) * 5 < count
+
+
+def test_each_picture_of_a_batch_is_its_own():
+    images = np.stack([photo(i, 24, 20) for i in (1, 2)]) / 255
+    known = np.zeros((2, 24, 20, 1))
+    known[:, :3] = known[:, -3:] = 1
+    values = np.zeros_like(known)
+    values[:, :3] = 1
+    solve = tf.function(functools.partial(matting.solve_alpha, tolerance=1e-11), autograph=False)
+    both = solve(*map(tf.constant, (images, known, values))).alpha
+    for i in (0, 1):
+        one = solve(*(tf.constant(x[i : i + 1]) for x in (images, known, values))).alpha
+        np.testing.assert_allclose(both[i], one[0], atol=1e-7)
+
+
+def test_compiled_is_the_same():
+    image, truth, strokes = matting._composite(60, 80)
+    plain, _ = matte(image, strokes, truth, Config(softness=None, tolerance=1e-10))
+    compiled, _ = matte(image, strokes, truth, Config(softness=None, tolerance=1e-10), compiled=True)
+    np.testing.assert_allclose(compiled, plain, atol=1e-6)
+
+
+# --- the paper --------------------------------------------------------------------------------------------------------
+
+
+def test_composite_of_smooth_colours():
+    """Alpha from strokes on 5 to 10 % of the pixels, against the truth and pymatting; and the colours."""
+    image, truth, strokes = matting._composite(120, 160)
+    assert 0.05 <= strokes.mean() <= 0.1
+    assert ((truth > 0.01) & (truth < 0.99)).mean() > 0.1
+    alpha, _ = matte(image, strokes, truth, Config(softness=None))
+    assert np.abs(alpha - truth).mean() <= 0.01
+    theirs = np.load(Path(__file__).with_name("pymatting_alpha.npz"))["alpha"] / 65535
+    assert np.abs(alpha - theirs).max() <= 1e-3
+    front, back = estimate_foreground(image, alpha)
+    assert np.abs(image - alpha[..., None] * front - (1 - alpha)[..., None] * back).mean() <= 0.01
+
+
+def test_authors_own_example(shared_data: Path):
+    rows = matting.FAMILY.experiments["levin"].measure(shared_data / "matting", Path(), True)
+    assert rows[0].ours <= 1
+    assert all(row.passed for row in rows)
+
+
+def test_foreground_has_no_halo():
+    """Under a soft edge between red and blue, the foreground stays red."""
+    alpha = np.clip((np.arange(40) - 12) / 16, 0, 1)[None].repeat(24, 0)
+    red, blue = np.array([0.9, 0.1, 0.1]), np.array([0.1, 0.1, 0.9])
+    image = alpha[..., None] * red + (1 - alpha)[..., None] * blue
+    front, back = estimate_foreground(image, alpha)
+    assert np.abs(front - red)[alpha > 0.1].max() < 0.1
+    assert np.abs(back - blue)[alpha < 0.9].max() < 0.1
+    assert np.abs(front - red)[alpha == 1].max() < 1e-3
+
+
+def test_model_takes_batches_and_unknown_sizes():
+    model = ClosedFormMatting(Config(served_iterations=40, softness=None))
+    given = matting._example({"batch": 2, "height": 30, "width": 25}, 0)
+    alpha = tf.function(model.call)(given).numpy()
+    assert alpha.shape == (2, 30, 25, 1)
+    for i in (0, 1):
+        known, values = trimap_of(given["trimap"][i])
+        expected, _ = matte(given["image"][i], known, values, Config(softness=None))
+        assert np.abs(alpha[i, ..., 0] - expected).max() < 0.01
+        assert np.all(alpha[i, ..., 0][known] == values[known])
+
+
+# --- the command ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> dict[str, Path]:
+    given = matting._example({"batch": 1, "height": 40, "width": 50}, 0)
+    picture, trimap = given["image"][0], given["trimap"][0].repeat(3, -1)
+    strokes = picture.copy()
+    strokes[18:22, 20:30], strokes[:2], strokes[-2:] = 255, 0, 0
+    found = {"photo": picture, "trimap": trimap, "scribbles": strokes, "new": photo(5, 30, 80)}
+    return {name: write_image(tmp_path / f"{name}.png", value) for name, value in found.items()}
+
+
+def test_cut_out_and_new_background(files, tmp_path: Path):
+    report = run(
+        RunOptions(
+            photo=files["photo"],
+            trimap=files["trimap"],
+            out=tmp_path / "out" / "cut.png",
+            alpha=tmp_path / "alpha.png",
+            foreground=tmp_path / "front.png",
+        )
+    )
+    assert report.outputs == (tmp_path / "out" / "cut.png", tmp_path / "alpha.png", tmp_path / "front.png")
+    assert report.facts["residual"] <= 1e-7
+    cut, alpha = (np.asarray(Image.open(path)) for path in report.outputs[:2])
+    assert cut.shape == (40, 50, 4)
+    assert alpha.shape == (40, 50)
+    np.testing.assert_array_equal(cut[..., 3], alpha)
+    known, values = trimap_of(read_image(files["trimap"]))
+    np.testing.assert_array_equal(alpha[known], 255 * values[known])
+    assert ((alpha > 20) & (alpha < 235)).any()
+    run(RunOptions(photo=files["photo"], trimap=files["trimap"], out=tmp_path / "new.jpg", background=files["new"]))
+    new = read_image(tmp_path / "new.jpg").astype(float)
+    assert np.abs(new - read_image(files["photo"]))[values == 1].mean() < 8
+
+
+def test_scribbles(files, tmp_path: Path):
+    run(RunOptions(photo=files["photo"], scribbles=files["scribbles"], out=tmp_path / "cut.png", softness=100.0))
+    alpha = np.asarray(Image.open(tmp_path / "cut.png"))[..., 3]
+    assert alpha[18:22, 20:30].min() > 250
+    assert alpha[:2].max() < 5
+
+
+def test_kinds_of_pictures(files, tmp_path: Path):
+    """16 bits, grey and transparent pictures are read as what they show."""
+    trimap = read_image(files["trimap"])[..., 0]
+    Image.fromarray(trimap.astype("uint16") * 257).save(tmp_path / "deep.png")
+    Image.fromarray(trimap).save(tmp_path / "grey.png")
+    Image.open(files["photo"]).convert("RGBA").save(tmp_path / "rgba.png")
+    alphas = []
+    for picture, mask in (("photo", "trimap"), ("rgba", "deep"), ("photo", "grey")):
+        out = tmp_path / f"{picture}-{mask}-cut.png"
+        run(RunOptions(photo=tmp_path / f"{picture}.png", trimap=tmp_path / f"{mask}.png", out=out))
+        alphas.append(np.asarray(Image.open(out)))
+    np.testing.assert_array_equal(alphas[0], alphas[1])
+    np.testing.assert_array_equal(alphas[0], alphas[2])
+
+
+def test_a_picture_of_one_colour_is_smooth_between_the_marks():
+    known, values = np.zeros((12, 16), bool), np.zeros((12, 16))
+    known[:, [0, -1]] = True
+    values[:, -1] = 1
+    alpha, _ = matte(np.full((12, 16, 3), 0.4), known, values, Config(softness=None))
+    assert np.isfinite(alpha).all()
+    assert np.all(np.diff(alpha.mean(0)) > 0)
+
+
+def test_nothing_unknown():
+    known, values = np.ones((6, 6), bool), np.eye(6)
+    np.testing.assert_array_equal(matte(photo(0, 6, 6), known, values, Config(softness=None))[0], values)
+
+
+def test_smallest_picture():
+    known, values = np.zeros((3, 3), bool), np.zeros((3, 3))
+    known[0] = known[2] = True
+    values[0] = 1
+    alpha, _ = matte(photo(0, 3, 3), known, values, Config(softness=None))
+    assert np.isfinite(alpha).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"trimap": None}, UsageError, "one of --trimap PICTURE and --scribbles PICTURE"),
+        ({"scribbles": "scribbles"}, UsageError, "one of --trimap PICTURE and --scribbles"),
+        ({"trimap": "new"}, DataError, "the photo's size, 50 x 40 pixels. Received: 80 x 30"),
+        ({"trimap": None, "scribbles": "new"}, DataError, "the photo's size, 50 x 40"),
+        ({"trimap": None, "scribbles": "photo"}, DataError, "without any foreground"),
+        ({"trimap": "white"}, DataError, r"without any background \(black\)"),
+        ({"trimap": "grey"}, DataError, r"without any foreground \(white\)"),
+        ({"trimap": "missing"}, DataError, "no picture at"),
+        ({"photo": "tiny", "trimap": "tiny"}, DataError, "at least 3 x 3 pixels"),
+        ({"out": "cut.jpg"}, UsageError, "a name ending in .png"),
+        ({"out": "photo.png"}, UsageError, "no input is overwritten"),
+        ({"alpha": "cut.png"}, UsageError, "a name of its own"),
+        ({"out": "photo.png/cut.png"}, StorageError, "cannot write"),
+        ({"softness": -1.0}, UsageError, "softness > 0"),
+    ],
+)
+def test_mistakes(files, tmp_path: Path, change, error, message):
+    write_image(tmp_path / "white.png", np.full((40, 50, 3), 255, "uint8"))
+    write_image(tmp_path / "grey.png", np.full((40, 50, 3), 128, "uint8"))
+    write_image(tmp_path / "tiny.png", np.zeros((2, 9, 3), "uint8"))
+    given = {"photo": "photo", "trimap": "trimap", "out": "cut.png", **change}
+    inputs = ("photo", "trimap", "scribbles")
+    options = {
+        key: value if not isinstance(value, str) else tmp_path / (f"{value}.png" if key in inputs else value)
+        for key, value in given.items()
+    }
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(error, match=message):
+        run(RunOptions(**options))
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_scribbles_saved_with_loss_are_refused():
+    picture = photo(0, 20, 20)
+    with pytest.raises(DataError, match="Save it as PNG"):
+        scribbled(picture, picture ^ 1)
+
+
+@pytest.mark.parametrize("values", [{"epsilon": 0}, {"softness": 0}, {"tolerance": 0}, {"iterations": 0}])
+def test_config_out_of_range(values):
+    with pytest.raises(UsageError, match="Received"):
+        matting.FAMILY.config_from_dict(values)

@@ -1,0 +1,195 @@
+"""CycleGAN: the paper's networks, what a step minimises, the schedule, the command on files."""
+
+import dataclasses
+import pickle
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from kerasmodels.data import read_image, write_image
+from kerasmodels.errors import DataError, UsageError, WeightsError
+from kerasmodels.models import cyclegan
+from kerasmodels.models.cyclegan import Config, CycleGAN, experiments
+from kerasmodels.training import train
+from tests.cases import case_of, photo
+
+SMALL = Config(filters=4, blocks=1, judge_filters=4, size=32, upsampling="resize", batch=1)
+
+
+@pytest.mark.parametrize(("config", "generator"), [(Config(), 11_378_179), (Config(blocks=6), 7_837_699)])
+@pytest.mark.parametrize("upsampling", ["transposed", "resize"])
+def test_parameters_are_the_paper_s(config, generator, upsampling):
+    model = CycleGAN(dataclasses.replace(config, upsampling=upsampling))
+    assert model.a_to_b.count_params() == model.b_to_a.count_params() == generator
+    assert model.judge_a.count_params() == model.judge_b.count_params() == 2_764_737
+
+
+def test_the_judge_sees_70_pixels_and_scores_30_by_30_windows():
+    judge = CycleGAN(Config(filters=4, blocks=0, judge_filters=4)).judge_a
+    assert tuple(judge.compute_output_shape((1, 256, 256, 3))) == (1, 30, 30, 1)
+    # Instance normalisation sees all of a picture, so the windows are those of the convolutions alone.
+    plain = keras.models.clone_model(
+        judge, clone_function=lambda layer: keras.layers.Identity() if "norm" in layer.name else layer
+    )
+    picture = tf.random.stateless_normal((1, 256, 256, 3), (0, 1))
+    with tf.GradientTape() as tape:
+        tape.watch(picture)
+        score = plain(picture)[0, 15, 15, 0]
+    seen = np.abs(tape.gradient(score, picture)[0]).sum(-1) > 0
+    assert seen.any(0).sum() == seen.any(1).sum() == 70
+
+
+def test_sizes_and_range():
+    model = CycleGAN(dataclasses.replace(SMALL, upsampling="transposed"))
+    made = model(np.random.default_rng(0).uniform(0, 255, (2, 36, 44, 3)))
+    assert tuple(made.shape) == (2, 36, 44, 3)
+    assert float(np.min(made)) >= 0
+    assert float(np.max(made)) <= 255
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    tiny = case_of("cyclegan")
+    return dataclasses.replace(tiny.config, **tiny.data(tmp_path))
+
+
+def test_terms_are_the_paper_s():
+    """One step of a model whose networks are replaced by known ones."""
+    model = CycleGAN(dataclasses.replace(SMALL, cycle_weight=10.0, identity_weight=0.5, pool=0))
+
+    class Affine(keras.layers.Layer):
+        def __init__(self, shift, mean=False):
+            super().__init__()
+            self.shift, self.mean = self.add_weight(shape=(), initializer=keras.initializers.Constant(shift)), mean
+
+        def call(self, x, training=None):
+            x = keras.ops.mean(x, axis=(1, 2, 3), keepdims=True) if self.mean else x
+            return x + self.shift
+
+    model.a_to_b, model.b_to_a = Affine(0.25), Affine(-0.125)
+    model.judge_a, model.judge_b = Affine(0.0, mean=True), Affine(0.5, mean=True)
+    model.compile("sgd", "sgd")
+    a, b = np.full((1, 32, 32, 3), 127.5), np.full((1, 32, 32, 3), 255.0)  # 0 and 1
+    terms = {k: float(v) for k, v in model.train_step((a, b)).items()}
+    # a -> .25, b -> .875; back .125 and 1.125; judges say .75 of b's imitation, .875 of a's.
+    assert terms["adversarial"] == pytest.approx((0.75 - 1) ** 2 + (0.875 - 1) ** 2, abs=1e-6)
+    assert terms["cycle"] == pytest.approx(0.125 + 0.125, abs=1e-6)
+    assert terms["identity"] == pytest.approx(0.25 + 0.125, abs=1e-6)
+    assert terms["loss"] == pytest.approx(terms["adversarial"] + 10 * 0.25 + 5 * 0.375, abs=1e-5)
+    assert terms["judge_a"] == pytest.approx(0.5 * ((0 - 1) ** 2 + 0.875**2), abs=1e-6)
+    assert terms["judge_b"] == pytest.approx(0.5 * ((1.5 - 1) ** 2 + 0.75**2), abs=1e-6)
+
+
+def test_rate_falls_over_the_second_half(config):
+    model = cyclegan.FAMILY.build(dataclasses.replace(config, steps=200, learning_rate=2e-4))
+    rate = model.optimizer._learning_rate
+    assert [round(float(rate(step)) / 2e-4, 6) for step in (0, 99, 100, 150, 199, 200)] == [1, 1, 1, 0.5, 0.01, 0]
+    again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(rate))
+    assert float(again(150)) == pytest.approx(1e-4)
+
+
+def test_kinds_do_not_come_in_step(config):
+    for number in range(3):
+        write_image(config.b / f"{number}.png", read_image(config.a / f"{number}.png"))
+    a, b = next(iter(cyclegan.FAMILY.datasets(config, 0).train))
+    assert a.shape == b.shape == (config.batch, 32, 32, 3)
+    assert (a.numpy() != b.numpy()).any()
+
+
+def test_folders_and_directions(config, tmp_path: Path):
+    train(cyclegan.FAMILY, dataclasses.replace(config, steps=1), tmp_path / "run", preview_every=0, progress=False)
+    options = cyclegan.RunOptions(inputs=(config.a,), out=tmp_path / "out", run=tmp_path / "run")
+    report = cyclegan.FAMILY.run(options)
+    assert [p.name for p in report.outputs] == ["0.png", "1.png", "2.png"]
+    picture = write_image(tmp_path / "odd.png", photo(1, 35, 50))
+    ways = [
+        read_image(
+            cyclegan.FAMILY.run(
+                dataclasses.replace(options, inputs=(picture,), out=tmp_path / f"{way}.png", direction=way)
+            ).outputs[0]
+        )
+        for way in cyclegan.DIRECTIONS
+    ]
+    assert ways[0].shape == ways[1].shape == (35, 50, 3)
+    assert (ways[0] != ways[1]).any()
+    with pytest.raises(UsageError, match="no input is overwritten"):
+        cyclegan.FAMILY.run(dataclasses.replace(options, inputs=(picture,), out=picture))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"size": 34}, "multiple of 4"), ({"filters": 0}, "filters > 0"), ({"pool": -1}, "pool >= 0"),
+     ({"upsampling": "cubic"}, "upsampling in"), ({"cycle_weight": -1.0}, "cycle_weight >= 0")],
+)  # fmt: skip
+def test_config_out_of_range(change, message):
+    with pytest.raises(UsageError, match=message):
+        dataclasses.replace(Config(), **change).validate()
+
+
+def test_kinds_that_cannot_be_learnt(tmp_path: Path):
+    with pytest.raises(UsageError, match="--a DIR --b DIR"):
+        cyclegan.FAMILY.build(Config(a=tmp_path))
+    (tmp_path / "empty").mkdir()
+    write_image(tmp_path / "one" / "a.png", photo(0, 40, 40))
+    with pytest.raises(DataError, match="no pictures in"):
+        cyclegan.FAMILY.build(Config(a=tmp_path / "empty", b=tmp_path / "one"))
+    with pytest.raises(DataError, match="at least 2 pictures of each kind"):
+        cyclegan.FAMILY.build(Config(a=tmp_path / "one", b=tmp_path / "one"))
+
+
+def test_the_known_map_changes_colour_and_brightness():
+    picture = experiments.shapes(32, 32, np.random.default_rng(0))
+    other = experiments.striped(picture)
+    hue, hue_other = (np.asarray(Image.fromarray(p).convert("HSV"))[..., 0].astype(int) for p in (picture, other))
+    coloured = picture.max(-1) > picture.min(-1)
+    assert coloured.mean() > 0.2
+    np.testing.assert_allclose((hue + hue_other)[coloured], 213, atol=5)
+    dark = np.add.outer(np.arange(32), np.arange(32)) // 3 % 2 == 0
+    assert other[dark].max() < picture[dark].max()
+    np.testing.assert_array_equal(other[~dark].max(-1), picture[~dark].max(-1))
+
+
+# --- weights of the authors' code -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def torch_file(tmp_path: Path):
+    kept = np.load(Path(__file__).with_name("cyclegan_torch.npz"))
+    for name in ("zip", "stream"):
+        (tmp_path / f"{name}.pth").write_bytes(kept[name].tobytes())
+    return tmp_path, kept["picture"], kept["answer"]
+
+
+@pytest.mark.parametrize("name", ["zip", "stream"])
+def test_answers_as_in_pytorch(torch_file, name):
+    folder, picture, answer = torch_file
+    model = cyclegan.from_torch(folder / f"{name}.pth")
+    assert (model.config.filters, model.config.blocks) == (3, 2)
+    found = model.a_to_b(picture.transpose(0, 2, 3, 1))
+    np.testing.assert_allclose(found, answer.transpose(0, 2, 3, 1), atol=1e-5)
+    both = cyclegan.from_torch(folder / "zip.pth", folder / "stream.pth")
+    np.testing.assert_array_equal(both.b_to_a(picture.transpose(0, 2, 3, 1)), found)
+
+
+def test_files_that_are_no_generators(torch_file, tmp_path: Path):
+    folder, _, _ = torch_file
+    whole = (folder / "zip.pth").read_bytes()
+    harmful = pickle.dumps(Path("/etc/passwd"))
+    other = pickle.dumps(0x1950A86A20F9469CFC6C, 2) + pickle.dumps(1001, 2) + pickle.dumps({}, 2) + pickle.dumps([1], 2)
+    for content in (b"", b"no weights", whole[: len(whole) // 2], harmful, other):
+        (tmp_path / "bad.pth").write_bytes(content)
+        with pytest.raises(WeightsError, match=r"expected a state dict that PyTorch saved.*bad\.pth"):
+            cyclegan.from_torch(tmp_path / "bad.pth")
+    with pytest.raises(WeightsError, match="cannot read"):
+        cyclegan.from_torch(tmp_path / "missing.pth")
+    stream = (folder / "stream.pth").read_bytes()
+    (tmp_path / "renamed.pth").write_bytes(stream.replace(b"model.1.weight", b"model.1.wright"))
+    with pytest.raises(WeightsError, match="expected a generator of CycleGAN"):
+        cyclegan.from_torch(tmp_path / "renamed.pth")
+    (tmp_path / "renamed.pth").write_bytes(stream.replace(b"model.4.weight", b"model.4.wright"))
+    with pytest.raises(WeightsError, match=r"expected model\.4\.weight"):
+        cyclegan.from_torch(tmp_path / "renamed.pth")

@@ -1,0 +1,34 @@
+"""The family in miniature, for the conformance battery."""
+
+from pathlib import Path
+
+from kerasmodels.data import write_image
+from kerasmodels.models import deeplab
+from tests.cases import case_of_LABELS, Case, labelled_photos, photo
+
+
+def _deeplab_task(folder: Path, run: Path | None, out: Path) -> deeplab.RunOptions:
+    picture = write_image(folder / "holiday.jpg", photo(7, 45, 62))
+    results = {name: out / f"{name}.png" for name in ("overlay", "legend")}
+    return deeplab.RunOptions(picture, out / "mask.png", run=run, **results, crf=True)
+
+
+CASE = Case(
+    config=deeplab.Config(
+        classes=3,
+        blocks=(1, 1, 1, 1),
+        width=1 / 16,
+        rates=(1, 2),
+        pyramid=(0.5,),
+        crop=65,
+        steps=4,
+        batch=2,
+        learning_rate=1e-2,
+        batch_norm="trained",
+        clip=1.0,
+        **TINY_LABELS,
+    ),
+    data=labelled_photos,
+    dims={"batch": 1, "height": 21, "width": 30},
+    task=_deeplab_task,
+)
