@@ -1,4 +1,4 @@
-"""What leaves the building, by kind: factories of servables, with their example inputs; `served` calls one."""
+"""What leaves the building, by kind: factories of `Servable`s with their example inputs; `served` calls one."""
 
 import weakref
 from collections.abc import Callable
