@@ -53,7 +53,8 @@ def _generator(arrays: Mapping[str, np.ndarray], path: str | Path) -> dict[str, 
     if len(beginnings) == 1:
         start = beginnings[0]
         found = {name.removeprefix(start): value for name, value in arrays.items() if name.startswith(start)}
-        if found[_FIRST].size and found[_FIRST].shape[1:] == (3, 7, 7) and np.shape(found.get("model.1.bias")) == found[_FIRST].shape[:1]:
+        filters, *others = found[_FIRST].shape
+        if filters > 0 and others == [3, 7, 7] and np.shape(found.get("model.1.bias")) == (filters,):
             return found
     raise WeightsError(f"expected a generator of CycleGAN. Received: {path} with {[*arrays][:4]} ...")
 
