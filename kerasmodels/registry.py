@@ -94,13 +94,13 @@ ROWS = (
         "cyclegan",
         "kerasmodels.models.cyclegan",
         "Zhu, Park, Isola, Efros: Unpaired Image-to-Image Translation, ICCV 2017",
-        "make pictures of one kind from pictures of another, learnt from two folders without pairs",
+        "translate pictures between two domains, learned from two folders without pairs",
     ),
     Row(
         "discogan",
         "kerasmodels.models.discogan",
         "Kim, Cha, Kim, Lee, Kim: Learning to Discover Cross-Domain Relations with GANs, ICML 2017",
-        "find what two folders of pictures have in common, and make pictures of one kind from the other",
+        "discover what two folders of pictures have in common, and translate between them",
     ),
     Row(
         "wgan",
@@ -112,7 +112,7 @@ ROWS = (
         "ebgan",
         "kerasmodels.models.ebgan",
         "Zhao, Mathieu, LeCun: Energy-based Generative Adversarial Network, ICLR 2017",
-        "make new pictures like those of a folder, and tell which pictures are unlike them, and where",
+        "generate pictures like those of a folder, and tell which pictures are unlike them, and where",
     ),
 )
 
