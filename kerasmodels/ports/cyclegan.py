@@ -54,7 +54,7 @@ def _generator(arrays: Mapping[str, np.ndarray], path: str | Path) -> dict[str, 
         start = beginnings[0]
         found = {name.removeprefix(start): value for name, value in arrays.items() if name.startswith(start)}
         filters, *others = found[_FIRST].shape
-        if filters > 0 and others == [3, 7, 7] and np.shape(found.get("model.1.bias")) == (filters,):
+        if filters > 0 and others == [3, 7, 7] and found.get("model.1.bias", np.zeros(0)).shape == (filters,):
             return found
     raise WeightsError(f"expected a generator of CycleGAN. Received: {path} with {[*arrays][:4]} ...")
 

@@ -165,6 +165,7 @@ def test_pools_keep_pictures_of_one_size():
 
     with pytest.raises(DataError, match="pictures of one size"):
         model.fit(batches(None, None, 3), verbose=0)
+    model.compile()
     model.fit(batches(32, 32, 3), verbose=0)
     without = CycleGAN(dataclasses.replace(SMALL, pool=0))
     without.compile()
