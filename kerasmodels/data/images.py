@@ -98,6 +98,8 @@ def _opened(path: str | Path) -> Iterator[Image.Image]:
         with warnings.catch_warnings():
             # Pillow warns from half its limit on; a large photo is nothing to warn of.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            # Nor is EXIF that makes no sense, see `_orientation`.
+            warnings.simplefilter("ignore", UserWarning)
             image = Image.open(path)
         with image:
             yield image
