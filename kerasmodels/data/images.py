@@ -63,7 +63,7 @@ def read_drawing(path: str | Path) -> np.ndarray:
             clear = np.asarray(picture.getchannel("A")) < 255
             if clear.any():
                 raise DataError(
-                    f"expected a colour for every pixel of {path}. Received: {100 * clear.mean():.2g} % of it "
+                    f"expected a colour for every pixel of {path}. Received: {100 * clear.mean():.3g} % of it "
                     "transparent, which could mean anything. Fill it with the colour that is meant, and save without "
                     "transparency."
                 )

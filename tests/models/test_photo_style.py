@@ -255,8 +255,10 @@ def test_photos_of_0_to_1_are_refused():
 def test_masks_with_palettes_in_another_order_are_told_apart_by_colour(files, tmp_path):
     """Or the two regions would take their style from each other's."""
     colours = ("red", "blue"), ("blue", "red")
-    masks = [painted(tmp_path, f"{i}.png", order, (46, 36)) for i, order in enumerate(colours)]
-    config = dataclasses.replace(SMALL, **files, mask=masks[0], reference_mask=masks[0])
+    masks = [painted(tmp_path, f"{i}.png", order, (66, 92)) for i, order in enumerate(colours)]
+    config = dataclasses.replace(
+        SMALL, photo=files["photo"], reference=files["photo"], mask=masks[0], reference_mask=masks[0]
+    )
     wanted = read_pair(config)
     for order, path in zip(colours, masks, strict=True):
         with Image.open(path) as image:
