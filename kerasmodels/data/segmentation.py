@@ -1,5 +1,6 @@
 """Label maps on disk: palette pictures, colour-coded annotations, overlays and legends, and streams for training."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,12 +65,12 @@ def read_label_map(path: str | Path) -> np.ndarray:
 def _numbers(path: str | Path) -> tuple[np.ndarray, np.ndarray | None]:
     """`read_label_map`, and the colours of its palette (K, 3), if it has one."""
     with _opened(path) as image:
-        bits = {str(tile.args[0] if isinstance(tile.args, tuple) else tile.args) for tile in image.tile}
+        stored = str([tile.args for tile in getattr(image, "tile", ())])
         kind = f"whose mode is {image.mode}"
         if image.format in ("JPEG", "MPO"):
             kind = "a JPEG, which changes numbers"
-        elif image.mode == "L" and bits & {"L;2", "L;4"}:
-            kind = "whose grey levels have 2 or 4 bits, which are numbers to some programs and shades to others"
+        elif image.mode == "L" and re.search("'L;[24I]", stored):
+            kind = "whose grey levels have 2 or 4 bits or 0 for white: numbers to some programs and shades to others"
         elif image.mode in ("P", "L", "1"):
             picture = _upright(image)
             colours = picture.getpalette("RGB") if picture.mode == "P" else None
@@ -118,10 +119,10 @@ def read_annotation(path: str | Path, black: bool = False) -> tuple[np.ndarray, 
         if image.mode == "P":
             ignored = np.asarray(_upright(image)) == IGNORE
     if (ignored & (picture != voc_palette()[IGNORE]).any(-1) & (picture != 0).any(-1)).any():
-        found = tuple(picture[ignored][0].tolist())
+        strange = tuple(picture[ignored][0].tolist())
         raise DataError(
             f"expected index 255 of the palette of {path} to be PASCAL VOC's colour of unknown pixels, "
-            f"{tuple(voc_palette()[IGNORE].tolist())}. Received: RGB {found}, which may be a label, too. Save it "
+            f"{tuple(voc_palette()[IGNORE].tolist())}. Received: RGB {strange}, which may be a label, too. Save it "
             "without a palette, as RGB, with black where nothing is known."
         )
     codes = picture @ np.array([1, 256, 65536])
@@ -273,8 +274,9 @@ def count_labels(pairs: Sequence[Pair], classes: int, ignore: Sequence[int] = (I
         mask, palette = _numbers(pair.mask)
         counts = np.bincount(_checked(pair, mask, classes, ignore).ravel(), minlength=256)
         total += counts
-        for label in [] if palette is None else np.flatnonzero(counts[: len(palette)]).tolist():
-            colour = tuple(palette[label].tolist())
+        colours = [] if palette is None else palette.tolist()
+        for label in np.flatnonzero(counts[: len(colours)]).tolist():
+            colour = tuple(colours[label])
             first, where = painted.setdefault(label, (colour, pair.mask))
             if first != colour:
                 raise DataError(

@@ -89,6 +89,9 @@ def test_label_maps_in_doubt(tmp_path):
         grey.convert(mode).save(tmp_path / "b.png")
         with pytest.raises(DataError, match=f"mode is {mode}.*write_label_map"):
             segmentation.read_label_map(tmp_path / "b.png")
+    grey.save(tmp_path / "b.tif", tiffinfo={262: 0})
+    with pytest.raises(DataError, match="0 for white"):
+        segmentation.read_label_map(tmp_path / "b.tif")
     # A grey PNG of 4 bits: Pillow writes none, but its palette PNG of 4 bits differs in one byte of the header.
     paletted = grey.copy()
     paletted.putpalette([0, 0, 0] * 16)
