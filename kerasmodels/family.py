@@ -7,6 +7,7 @@ This module imports neither Keras nor TensorFlow.
 
 import dataclasses
 import json
+import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -186,13 +187,21 @@ class Family:
         """The config with these values, missing fields at their defaults (the inverse of `config_to_dict`).
 
         Raises:
-            UsageError: an unknown field, or a value out of range.
+            UsageError: an unknown field, or a value of another type or out of range.
         """
-        fields = {f.name: f for f in dataclasses.fields(self.config)}
-        for key in values:
-            if key not in fields:
-                raise unknown_name(f"field of {self.name}'s config", key, fields)
-        config = self.config(**{key: _from_json(value, fields[key].type) for key, value in values.items()})
+        if not isinstance(values, Mapping):
+            raise UsageError(f"expected a table of {self.name}'s config. Received: {type(values).__name__}.")
+        declared = {f.name: f.type for f in dataclasses.fields(self.config)}
+        given = {}
+        for key, value in values.items():
+            if key not in declared:
+                raise unknown_name(f"field of {self.name}'s config", key, declared)
+            given[key] = _from_json(value, declared[key])
+            if not _fits(given[key], declared[key]):
+                kind = declared[key]
+                words = kind.__name__ if isinstance(kind, type) else str(kind)
+                raise UsageError(f"expected {key} of {self.name}'s config as {words}. Received: {value!r}.")
+        config = self.config(**given)
         config.validate()
         return config
 
@@ -213,6 +222,24 @@ def _from_json(value: Any, declared: Any) -> Any:
     if isinstance(value, str) and (declared is Path or Path in typing.get_args(declared)):
         return Path(value)
     return value
+
+
+def _fits(value: Any, declared: Any) -> bool:
+    """Whether the value is of the declared type; types that configs do not use are not looked at."""
+    kind, parts = typing.get_origin(declared), typing.get_args(declared)
+    if kind is typing.Annotated:
+        return _fits(value, parts[0])
+    if kind in (typing.Union, types.UnionType):
+        return any(_fits(value, part) for part in parts)
+    if kind is typing.Literal:
+        return any(type(value) is type(part) and value == part for part in parts)
+    if kind is tuple:
+        if not isinstance(value, tuple) or (parts[-1] is not ... and len(value) != len(parts)):
+            return False
+        return all(_fits(v, parts[0] if parts[-1] is ... else parts[i]) for i, v in enumerate(value))
+    if declared in (int, float):
+        return isinstance(value, int if declared is int else int | float) and not isinstance(value, bool)
+    return not isinstance(declared, type) or isinstance(value, kind or declared)
 
 
 def config_to_dict(config: Any) -> dict[str, Any]:
