@@ -192,17 +192,22 @@ class Family:
         if not isinstance(values, Mapping):
             raise UsageError(f"expected a table of {self.name}'s config. Received: {type(values).__name__}.")
         declared = {f.name: f.type for f in dataclasses.fields(self.config)}
-        given = {}
-        for key, value in values.items():
-            if key not in declared:
-                raise unknown_name(f"field of {self.name}'s config", key, declared)
-            given[key] = _from_json(value, declared[key])
-            if not _fits(given[key], declared[key]):
-                kind = declared[key]
-                words = kind.__name__ if isinstance(kind, type) else str(kind)
-                raise UsageError(f"expected {key} of {self.name}'s config as {words}. Received: {value!r}.")
+        unknown = [key for key in values if key not in declared]
+        if unknown:
+            raise unknown_name(f"field of {self.name}'s config", unknown[0], declared)
+        given = {key: _from_json(value, declared[key]) for key, value in values.items()}
+
+        def check_types(choices: bool) -> None:
+            for key, value in given.items():
+                if not _fits(value, declared[key], choices):
+                    words = getattr(declared[key], "__name__", "") or str(declared[key])
+                    raise UsageError(f"expected {key} of {self.name}'s config as {words}. Received: {value!r}.")
+
+        check_types(choices=False)
         config = self.config(**given)
+        # It knows best what to say of a wrong choice.
         config.validate()
+        check_types(choices=True)
         return config
 
 
@@ -224,19 +229,19 @@ def _from_json(value: Any, declared: Any) -> Any:
     return value
 
 
-def _fits(value: Any, declared: Any) -> bool:
-    """Whether the value is of the declared type; types that configs do not use are not looked at."""
+def _fits(value: Any, declared: Any, choices: bool) -> bool:
+    """Whether the value is of the declared type, and of a Literal's choices one; other types are not looked at."""
     kind, parts = typing.get_origin(declared), typing.get_args(declared)
     if kind is typing.Annotated:
-        return _fits(value, parts[0])
+        return _fits(value, parts[0], choices)
     if kind in (typing.Union, types.UnionType):
-        return any(_fits(value, part) for part in parts)
+        return any(_fits(value, part, choices) for part in parts)
     if kind is typing.Literal:
-        return any(type(value) is type(part) and value == part for part in parts)
+        return any(type(value) is type(part) and (value == part or not choices) for part in parts)
     if kind is tuple:
         if not isinstance(value, tuple) or (parts[-1] is not ... and len(value) != len(parts)):
             return False
-        return all(_fits(v, parts[0] if parts[-1] is ... else parts[i]) for i, v in enumerate(value))
+        return all(_fits(v, parts[0] if parts[-1] is ... else parts[i], choices) for i, v in enumerate(value))
     if declared in (int, float):
         return isinstance(value, int if declared is int else int | float) and not isinstance(value, bool)
     return not isinstance(declared, type) or isinstance(value, kind or declared)

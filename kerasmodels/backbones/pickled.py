@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import IO, Any
 
 ORDERED = "collections.OrderedDict"
-_OPERATIONS = 500_000
+_OPERATIONS = 300_000
 _DIGITS = 255
 _SMALL = 1 << 31
 
