@@ -317,8 +317,8 @@ class _Place:
         if not path.exists():
             return {}
         try:
-            models = reading.read_json(path).get("models")
             with reading.damaged():
+                models = reading.read_json(path)["models"]
                 model_card(models)
                 if not all(isinstance(a["path"], str) for model in models.values() for a in model["artifacts"]):
                     raise ValueError("a path is no text")

@@ -10,6 +10,7 @@ import io
 import json
 import math
 import os
+import struct
 import tarfile
 import tomllib
 import warnings
@@ -62,7 +63,7 @@ def damaged() -> Iterator[None]:
 
 
 @contextmanager
-def unpacked(path: Path) -> Iterator[tuple[IO[bytes], int]]:
+def unpacked(path: Path) -> Iterator[tuple[IO[bytes] | gzip.GzipFile, int]]:
     """A file opened to be read in pieces, through gzip if it is named .gz, and the most bytes that it may hold."""
     with open(path, "rb") as file, damaged():
         size = os.fstat(file.fileno()).st_size
@@ -73,7 +74,7 @@ def unpacked(path: Path) -> Iterator[tuple[IO[bytes], int]]:
             yield content, most_unpacked(size)
 
 
-def exactly(file: IO[bytes], count: int) -> bytearray:
+def exactly(file: IO[bytes] | gzip.GzipFile, count: int) -> bytearray:
     """The next `count` bytes, which take memory only as they come."""
     content = bytearray()
     while len(content) < count:
@@ -162,11 +163,19 @@ def _array(file: IO[bytes], size: int) -> "np.ndarray":
     version = np.lib.format.read_magic(file)
     if version not in ((1, 0), (2, 0)):
         raise ValueError(f"version {version} of NumPy's format")
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    read, form = {
+        (1, 0): (np.lib.format.read_array_header_1_0, "<H"),
+        (2, 0): (np.lib.format.read_array_header_2_0, "<I"),
+    }[version]
+    length = exactly(file, struct.calcsize(form))
+    (count,) = struct.unpack(form, length)
+    if count > _HEADER:
+        raise ValueError(f"a header of {count:,} bytes")
+    header = io.BytesIO(length + exactly(file, count))
     with warnings.catch_warnings():
         # NumPy warns of headers that Python 2 wrote, which it reads well.
         warnings.simplefilter("ignore")
-        shape, by_columns, dtype = read(file, max_header_size=_HEADER)
+        shape, by_columns, dtype = read(header, max_header_size=_HEADER)
     if dtype.kind not in "biufcSU" or dtype.fields or dtype.subdtype or not dtype.itemsize:
         raise ValueError(f"values of type {dtype}, which are neither numbers nor text")
     if any(n < 0 for n in shape):
