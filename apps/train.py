@@ -3,7 +3,6 @@
 import argparse
 import shlex
 import tempfile
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import tyro
 
-from kerasmodels import registry
+from kerasmodels import reading, registry
 from kerasmodels.apps.command import HelpRequest, Outcome, line, load_family, parse, table, take_family, with_group
 from kerasmodels.errors import UsageError
 from kerasmodels.family import config_to_dict, nothing_to_train
@@ -132,10 +131,10 @@ def _with_file(family: "Family", start: Any, path: Path) -> Any:
         UsageError: the file cannot be read, or a value does not fit.
     """
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        values = reading.read_toml(path)
     except OSError as error:
         raise UsageError(f"expected a TOML file at --config. Received: {str(path)!r} ({error.strerror}).") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise UsageError(f"{path} is not valid TOML: {error}.") from error
     return _with_values(family, start, values, path)
 

@@ -7,6 +7,7 @@ This module imports neither Keras nor TensorFlow.
 
 import dataclasses
 import json
+import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -186,14 +187,27 @@ class Family:
         """The config with these values, missing fields at their defaults (the inverse of `config_to_dict`).
 
         Raises:
-            UsageError: an unknown field, or a value out of range.
+            UsageError: an unknown field, or a value of another type or out of range.
         """
-        fields = {f.name: f for f in dataclasses.fields(self.config)}
-        for key in values:
-            if key not in fields:
-                raise unknown_name(f"field of {self.name}'s config", key, fields)
-        config = self.config(**{key: _from_json(value, fields[key].type) for key, value in values.items()})
+        if not isinstance(values, Mapping):
+            raise UsageError(f"expected a table of {self.name}'s config. Received: {type(values).__name__}.")
+        declared = {f.name: f.type for f in dataclasses.fields(self.config)}
+        unknown = [key for key in values if key not in declared]
+        if unknown:
+            raise unknown_name(f"field of {self.name}'s config", unknown[0], declared)
+        given = {key: _from_json(value, declared[key]) for key, value in values.items()}
+
+        def check_types(choices: bool) -> None:
+            for key, value in given.items():
+                if not _fits(value, declared[key], choices):
+                    words = getattr(declared[key], "__name__", "") or str(declared[key])
+                    raise UsageError(f"expected {key} of {self.name}'s config as {words}. Received: {value!r}.")
+
+        check_types(choices=False)
+        config = self.config(**given)
+        # It knows best what to say of a wrong choice.
         config.validate()
+        check_types(choices=True)
         return config
 
 
@@ -213,6 +227,24 @@ def _from_json(value: Any, declared: Any) -> Any:
     if isinstance(value, str) and (declared is Path or Path in typing.get_args(declared)):
         return Path(value)
     return value
+
+
+def _fits(value: Any, declared: Any, choices: bool) -> bool:
+    """Whether the value is of the declared type, and of a Literal's choices one; other types are not looked at."""
+    kind, parts = typing.get_origin(declared), typing.get_args(declared)
+    if kind is typing.Annotated:
+        return _fits(value, parts[0], choices)
+    if kind in (typing.Union, types.UnionType):
+        return any(_fits(value, part, choices) for part in parts)
+    if kind is typing.Literal:
+        return any(type(value) is type(part) and (value == part or not choices) for part in parts)
+    if kind is tuple:
+        if not isinstance(value, tuple) or (parts[-1] is not ... and len(value) != len(parts)):
+            return False
+        return all(_fits(v, parts[0] if parts[-1] is ... else parts[i], choices) for i, v in enumerate(value))
+    if declared in (int, float):
+        return isinstance(value, int if declared is int else int | float) and not isinstance(value, bool)
+    return not isinstance(declared, type) or isinstance(value, kind or declared)
 
 
 def config_to_dict(config: Any) -> dict[str, Any]:

@@ -9,13 +9,12 @@ import json
 import os
 import tempfile
 import zipfile
-import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from kerasmodels import registry
+from kerasmodels import reading, registry
 from kerasmodels.errors import UsageError, WeightsError, storage_error, unknown_name
 
 if TYPE_CHECKING:
@@ -87,19 +86,13 @@ def load_npz(path: str | Path) -> "dict[str, np.ndarray]":
     """Read a .npz of plain arrays.
 
     Raises:
-        WeightsError: it is not there, or not a whole .npz file.
+        WeightsError: it is not there, not a whole .npz file, or unpacks to much more than it has.
     """
-    import numpy as np
-
     try:
-        # Opened here, because np.load leaves a file that is no .zip open.
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise ValueError("a single array, not an archive")
-            return {key: archive[key] for key in archive.files}
+        return reading.read_npz(path)
     except FileNotFoundError:
         raise WeightsError(f"no weights file at {path}.") from None
-    except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+    except (OSError, ValueError) as error:
         raise WeightsError(f"{path} is not a readable .npz weights file ({error}).") from error
 
 
@@ -180,11 +173,49 @@ class Trained:
         assign(model, load_npz(self.path), self.path)
 
 
+TRAINED_CARD = {"family": str, "config": dict}
+"""The fields of every record of trained weights, and their types: run.json's and a preset's card's."""
+RUN_CARD = {
+    **TRAINED_CARD,
+    "command": (str, type(None)),
+    "seed": int,
+    "versions": dict,
+    "started": str,
+    "seconds": (int, float),
+    "steps": int,
+    "step": int,
+    "state": str,
+    "metrics": dict,
+}
+"""Those of run.json, as a training writes it."""
+
+
+def read_card(path: Path, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """A record with these fields.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is damaged, or a field is missing or of another type.
+    """
+    card = reading.read_json(path)
+    wrong = [name for name, kind in fields.items() if name not in card or not isinstance(card[name], kind)]
+    if wrong:
+        raise ValueError(f"without {', '.join(wrong)} of the right type")
+    return card
+
+
 def presets(family: str) -> dict[str, Trained]:
-    """The presets shipped for a family, by name."""
+    """The presets shipped for a family, by name.
+
+    Raises:
+        WeightsError: a card is damaged.
+    """
     found = {}
     for card_path in sorted((PRESETS / family).glob("*.json")):
-        card = json.loads(card_path.read_text())
+        try:
+            card = read_card(card_path, TRAINED_CARD)
+        except (OSError, ValueError) as error:
+            raise WeightsError(f"{card_path} is damaged ({error}). Install kerasmodels again.") from error
         name = card_path.stem
         found[name] = Trained(family, name, card["config"], card_path.with_suffix(".npz"), card)
     return found
@@ -207,7 +238,7 @@ def run(folder: str | Path) -> Trained:
 
     Raises:
         UsageError: the folder is not a run.
-        WeightsError: the training has not written its weights yet.
+        WeightsError: its run.json is damaged, or the training has not written its weights yet.
     """
     folder = Path(folder)
     card_path = folder / "run.json"
@@ -216,10 +247,10 @@ def run(folder: str | Path) -> Trained:
             f"expected a run folder made by `kerasmodels train` (it holds run.json). Received: {str(folder)!r}."
         )
     try:
-        card = json.loads(card_path.read_text())
-        trained = Trained(card["family"], folder.resolve().name, card["config"], folder / "weights.npz", card)
-    except (ValueError, KeyError, TypeError) as error:
-        raise WeightsError(f"{card_path} is damaged ({error!r}). Restore it, or train again.") from error
+        card = read_card(card_path, TRAINED_CARD)
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"{card_path} is damaged ({error}). Restore it, or train again.") from error
+    trained = Trained(card["family"], folder.resolve().name, card["config"], folder / "weights.npz", card)
     if not trained.path.is_file():
         raise WeightsError(
             f"{folder} has no weights.npz yet: its training stopped before the first checkpoint. "

@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from kerasmodels import family as contract
 from kerasmodels import weights
-from kerasmodels.errors import DataError, StorageError, TrainingError, UsageError
+from kerasmodels.errors import DataError, KerasModelsError, TrainingError, UsageError
 from kerasmodels.family import Family
 from kerasmodels.training import checkpoint
 from kerasmodels.training.callbacks import Gallery, Log, NaNStop, StepCallback, due
@@ -149,7 +149,7 @@ def train(
             "error": str(error) or type(error).__name__,
         }
         # What stopped the training matters more than a record of it that cannot be written.
-        with suppress(StorageError):
+        with suppress(KerasModelsError):
             folder.write(card)
             write_gallery(folder.path)
         raise

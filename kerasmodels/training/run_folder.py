@@ -93,12 +93,9 @@ class RunFolder:
                 f"expected a run folder made by `kerasmodels train` (it holds run.json). Received: {str(self.path)!r}."
             )
         try:
-            card = json.loads(self.card_path.read_text())
-            if not isinstance(card["config"], dict) or not isinstance(card["family"], str):
-                raise TypeError("family must be a string and config a table")
-        except (ValueError, KeyError, TypeError) as error:
-            raise TrainingError(f"{self.card_path} is damaged ({error!r}). Restore it, or train anew.") from error
-        return card
+            return weights.read_card(self.card_path, weights.RUN_CARD)
+        except (OSError, ValueError) as error:
+            raise TrainingError(f"{self.card_path} is damaged ({error}). Restore it, or train anew.") from error
 
     def write(self, card: Mapping[str, Any]) -> None:
         """Replace run.json."""
