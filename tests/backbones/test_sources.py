@@ -159,14 +159,14 @@ def torch_file(state, transposed=()):
         pickle.dump(header, file, protocol=2)
     storages = {name: _Storage(f"9423{i}", np.asarray(a, "<f4")) for i, (name, a) in enumerate(state.items())}
     tensors = collections.OrderedDict()
-    for name, storage in storages.items():
-        shape = storage.values.shape
-        stride = tuple(s // 4 for s in storage.values.strides)
-        tensors[name] = _TorchTensor(storage, shape, stride[::-1] if name in transposed else stride)
+    for name, stored in storages.items():
+        shape = stored.values.shape
+        stride = tuple(s // 4 for s in stored.values.strides)
+        tensors[name] = _TorchTensor(stored, shape, stride[::-1] if name in transposed else stride)
     _TorchPickler(file, protocol=2).dump(tensors)
     pickle.dump([s.key for s in storages.values()], file, protocol=2)
-    for storage in storages.values():
-        file.write(struct.pack("<q", storage.values.size) + storage.values.tobytes())
+    for stored in storages.values():
+        file.write(struct.pack("<q", stored.values.size) + stored.values.tobytes())
     return file.getvalue()
 
 
