@@ -98,11 +98,14 @@ def read_annotation(path: str | Path, black: bool = False) -> tuple[np.ndarray, 
     with _opened(path) as image:
         if image.mode == "P":
             ignored = np.asarray(image) == IGNORE
-            picture = np.asarray(image.convert("RGB"), "int32")
+            picture = np.asarray(image.convert("RGB"))
     if ignored is None:
-        picture = read_image(path).astype("int32")
+        picture = read_image(path)
         ignored = np.zeros(picture.shape[:2], bool)
-    codes = picture @ np.array([1, 256, 65536])
+    codes = picture[..., 2].astype("int32")
+    for channel in (1, 0):
+        codes *= 256
+        codes += picture[..., channel]
     unknown = ignored if black else ignored | (codes == 0)
     found = np.unique(codes[~unknown])
     if not len(found):
@@ -112,7 +115,10 @@ def read_annotation(path: str | Path, black: bool = False) -> tuple[np.ndarray, 
             f"expected one colour a label, at most {_MOST_COLOURS}, in {path}. Received: {len(found)} colours, as in a "
             "picture with blended edges or saved as JPEG. Paint without smoothing and save as PNG."
         )
-    labels = np.where(unknown, -1, np.searchsorted(found, codes)).astype("int32")
+    labels = np.empty(codes.shape, "int32")
+    for row, line in enumerate(codes):
+        labels[row] = np.searchsorted(found, line)
+    labels[unknown] = -1
     return labels, np.stack([found & 255, found >> 8 & 255, found >> 16], axis=1).astype("uint8")
 
 
