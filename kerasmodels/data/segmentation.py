@@ -116,8 +116,9 @@ def read_annotation(path: str | Path, black: bool = False) -> tuple[np.ndarray, 
             "picture with blended edges or saved as JPEG. Paint without smoothing and save as PNG."
         )
     labels = np.empty(codes.shape, "int32")
-    for row, line in enumerate(codes):
-        labels[row] = np.searchsorted(found, line)
+    # In pieces: the places that are found take twice the memory of the labels.
+    for at in range(0, codes.size, 1 << 20):
+        labels.reshape(-1)[at : at + (1 << 20)] = np.searchsorted(found, codes.reshape(-1)[at : at + (1 << 20)])
     labels[unknown] = -1
     return labels, np.stack([found & 255, found >> 8 & 255, found >> 16], axis=1).astype("uint8")
 
