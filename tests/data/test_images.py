@@ -375,6 +375,9 @@ def test_few_bytes_for_many_pixels(tmp_path):
     # A flat label map is no bomb.
     Image.new("P", (7000, 7000)).save(tmp_path / "b.png")
     assert read_label_map(tmp_path / "b.png").shape == (7000, 7000)
+    labels, _ = read_annotation(tmp_path / "b.png", black=True)
+    assert labels.shape == (7000, 7000)
+    assert not labels.any()
 
 
 @pytest.mark.parametrize("kind", ["EPS", "DDS", "ICO", "PPM", "TGA", "PCX", "SGI", "JPEG2000", "PDF"])
