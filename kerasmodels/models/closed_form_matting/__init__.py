@@ -250,6 +250,12 @@ def _as_graph(config: Config) -> Callable[..., Solution]:
 # --- servables --------------------------------------------------------------------------------------------------------
 
 
+_UNDETERMINED = (
+    "blocks of one color without a known pixel have no alpha of their own but what epsilon, 1e-7, ties them to their "
+    "neighbors by, so float32's rounding, which every runtime does in its own order, moves theirs by some hundredths."
+)
+
+
 def _servables(model: ClosedFormMatting, config: Config) -> dict[str, Servable]:
     def alpha_of(image: tf.Tensor, trimap: tf.Tensor) -> dict[str, tf.Tensor]:
         return {"alpha": model({"image": image, "trimap": trimap})}
@@ -276,6 +282,7 @@ def _servables(model: ClosedFormMatting, config: Config) -> dict[str, Servable]:
             outputs=(alpha,),
             example=_example,
             doc=f"alpha of photos with trimaps, by {config.served_iterations} iterations in float32",
+            unequal={"flat": _UNDETERMINED},
             **shared,
         ),
         "energy": Servable(
