@@ -24,11 +24,11 @@ BOND = 1e-5
 """In float32, what neighbours pay for another alpha. Flat blocks of different colours are held together by nothing but
 epsilon, which is below float32's rounding of the weights: without it the system has negative eigenvalues there."""
 _NOISE = 1e-6
-"""What the grids of tiles take to be rounding, as a part of the diagonal: where blocks are flat, a tile's own block is a
-small difference of large sums, of either sign."""
+"""What the grids of tiles take to be rounding, as a part of the diagonal: where blocks are flat, a tile's own block is
+a small difference of large sums, of either sign."""
 
-# Damping of Jacobi, for pixels and for the tiles' 4x4 blocks. The largest eigenvalue met for pixels is 1.9; that of tiles
-# is at most 4, as a window lies in no more of them.
+# Damping of Jacobi, for pixels and for the tiles' 4x4 blocks. The largest eigenvalue met for pixels is 1.9; that of
+# tiles is at most 4, as a window lies in no more of them.
 _PIXEL_DAMPING, _BLOCK_DAMPING = 0.75, 0.5
 _CORRECTION = 1.5
 """Corrections from tiles are too short, as tiles cannot bend: a known weakness of aggregation, and its cure."""
