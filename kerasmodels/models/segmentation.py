@@ -178,8 +178,8 @@ def labelled_crops(config: SegmentationConfig, start: int, margin: int = 0) -> t
 
 
 _UNDECIDED = (
-    "where two labels are equally likely and the picture says nothing, each iteration of the CRF multiplies the network's "
-    "rounding, to about a thousandfold in all, and a probability may differ by some thousandths."
+    "where two labels are equally likely and the picture says nothing, each iteration of the CRF multiplies the "
+    "network's rounding, to about a thousandfold in all, and a probability may differ by some thousandths."
 )
 
 
