@@ -178,6 +178,12 @@ def labelled_crops(config: SegmentationConfig, start: int, margin: int = 0) -> t
 # --- servables --------------------------------------------------------------------------------------------------------
 
 
+_UNDECIDED = (
+    "where two labels are equally likely and the picture says nothing, each iteration of the CRF multiplies the "
+    "network's rounding, to about a thousandfold in all, and a probability may differ by some thousandths."
+)
+
+
 def segmentation_servables(
     model: keras.Model, config: SegmentationConfig, probabilities: Callable[[Any], Any]
 ) -> dict[str, Servable]:
@@ -223,6 +229,7 @@ def segmentation_servables(
         "segment_crf": Servable(
             call=segment_crf,
             doc=f"what each pixel shows, moved onto the picture's edges by a CRF in a window of {reach} pixels",
+            unequal=dict.fromkeys(("flat", "noise", "two-valued"), _UNDECIDED),
             **shared,
         ),
     }
