@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import kerasmodels
-from kerasmodels import presets, registry, storage
+from kerasmodels import presets, reading, registry, storage
 from kerasmodels.errors import KerasModelsError, UsageError, VerificationError, storage_error, unknown_name
 from kerasmodels.export import formats as table
 from kerasmodels.export.formats import Format
@@ -268,10 +268,13 @@ def _make(form: Format, order: Order, cases: "Cases", file_name: str, say: Progr
     facts = form.module.make(order, path)
     if form.name == "saved_model":
         compared = [*compared, *cases.files()]
+    compared = [*compared, *cases.hostile()]
     made = digest(path)
     executed = not (form.name == "litert" and form.module.needs_flex(path))
     if executed:
-        say(f"{form.name} {order.precision}: executing in {form.runtime} on {len(compared)} cases")
+        friendly = sum(not case.hostile for case in compared)
+        also = f" and {len(compared) - friendly} hostile ones" if friendly < len(compared) else ""
+        say(f"{form.name} {order.precision}: executing in {form.runtime} on {friendly} cases{also}")
         free = tuple(order.free)
         verdict = verify.verify(path, form.runtime, order.servable, compared, free, order.precision, order.work)
     else:
@@ -297,6 +300,7 @@ def _make(form: Format, order: Order, cases: "Cases", file_name: str, say: Progr
         opset=facts.get("opset"),
         versions={"kerasmodels": kerasmodels.__version__, **facts["versions"], **verdict.versions},
         seconds=round(time.perf_counter() - began, 1),
+        hostile=verdict.hostile,
     )
     return _Made(path, artifact)
 
@@ -317,13 +321,15 @@ class _Place:
         if not path.exists():
             return {}
         try:
-            models = json.loads(path.read_text())["models"]
-            model_card(models)
+            with reading.damaged():
+                models = reading.read_json(path)["models"]
+                model_card(models)
+                if not all(isinstance(a["path"], str) for model in models.values() for a in model["artifacts"]):
+                    raise ValueError("a path is no text")
             return models
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError) as error:
             raise UsageError(
-                f"expected {path} to be written by an earlier export ({type(error).__name__}: {error}). "
-                "Move it away, or choose another folder."
+                f"expected {path} to be written by an earlier export ({error}). Move it away, or choose another folder."
             ) from error
 
     def staging(self) -> "_Staging":

@@ -1,7 +1,7 @@
 """What every family in the registry must do, tested through the contract alone.
 
 Tests marked `trains` are for the families that have something to train. A new family adds a case and golden outputs
-(`python -m tests.golden`) in tests/families/<name>/; one whose config makes models of several kinds has a case for each.
+(`python -m tests.golden`) in tests/families/<name>/; one whose config makes models of several kinds, a case for each.
 """
 
 import dataclasses
@@ -31,7 +31,9 @@ from tests.cases import Case, family_of
 pytestmark = pytest.mark.usefixtures("forks")
 NAMES = registry.names()
 PRESETS = [f"{name}/{preset}" for name in NAMES for preset in presets.presets(name)]
-trains = pytest.mark.parametrize("world", [k for k in cases.names() if registry.row(family_of(k)).trains], indirect=True)
+trains = pytest.mark.parametrize(
+    "world", [k for k in cases.names() if registry.row(family_of(k)).trains], indirect=True
+)
 """Only the families that are trained."""
 EVERY_ARTIFACT = [(form.name, precision) for form in table.FORMATS for precision in form.precisions]
 TRAIN: dict[str, Any] = {"save_every": 2, "preview_every": 2, "log_every": 4, "progress": False}

@@ -4,6 +4,7 @@ import doctest
 import importlib
 import json
 import re
+import runpy
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from kerasmodels import registry
+from kerasmodels import claims, registry
 from kerasmodels.apps import cli
 from kerasmodels.apps.command import HelpRequest
 
@@ -120,11 +121,11 @@ def test_quoted_numbers_are_the_measured_ones() -> None:
 def test_results_were_written_by_the_command() -> None:
     for file in (ROOT / "results").glob("*.json"):
         result = json.loads(file.read_text())
-        if "rows" in result:
-            assert {row["experiment"] for row in result["rows"]} == result["measured"].keys()
+        if "claims" in result:
+            assert {claim["experiment"] for claim in result["claims"].values()} == result["measured"].keys()
             assert all(m["command"].startswith("kerasmodels reproduce ") for m in result["measured"].values())
             assert not re.search(r"[ =]/", " ".join(m["command"] for m in result["measured"].values())), file
-            experiments = registry.family(result["family"]).experiments
+            experiments = claims.experiments(result["family"])
             for name, measured in result["measured"].items():
                 there = {figure for figure in measured["figures"] if (file.parent / figure).is_file()}
                 assert experiments[name].private or there == set(measured["figures"])
@@ -137,11 +138,12 @@ def test_links_lead_somewhere(page: Path) -> None:
     assert [link for link in links if not (page.parent / link).exists()] == []
 
 
-@pytest.mark.parametrize("row", registry.ROWS, ids=lambda row: row.name)
-def test_family_is_in_the_docs(row: registry.Row) -> None:
-    assert f"docs/{row.name}.md" in (ROOT / "README.md").read_text()
-    assert f"{row.name}.md" in (ROOT / "docs" / "index.md").read_text()
-    assert (ROOT / "docs" / f"{row.name}.md").is_file()
+def test_the_tables_of_families_are_the_registry_s() -> None:
+    tables = runpy.run_path(str(ROOT / "docs" / "tables.py"))
+    for name, made in tables["PLACES"].items():
+        text = (ROOT / name).read_text()
+        assert made in text, "run: python docs/tables.py"
+    assert all((ROOT / "docs" / f"{row.name}.md").is_file() for row in registry.ROWS)
 
 
 @pytest.mark.parametrize("verb", cli.VERBS)

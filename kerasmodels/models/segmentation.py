@@ -42,7 +42,7 @@ class SegmentationConfig:
     photos: Path | None = None
     """A folder of pictures."""
     masks: Path | None = None
-    """A folder of label maps (palette or grey PNG) named like their pictures; pixels of 255 do not count."""
+    """A folder of label maps (palette or grey PNG) named like their pictures, sub-folders included; see `ignore`."""
     ignore: tuple[int, ...] = (255,)
     """Labels of pixels that do not count; CamVid has 11, too."""
     start_from: str | None = None
@@ -119,6 +119,7 @@ class SegmentationConfig:
     def validate(self) -> None:
         """Raise UsageError unless every field is in range."""
         check(2 <= self.classes <= 255, "2 to 255 classes", self.classes)
+        check(all(0 <= label <= 255 for label in self.ignore), "labels to ignore of 0 to 255", self.ignore)
         check(len(self.names) in (0, self.classes), f"{self.classes} names, or none", self.names)
         for name, known in (
             ("trunk", self.trunks),
@@ -177,6 +178,12 @@ def labelled_crops(config: SegmentationConfig, start: int, margin: int = 0) -> t
 # --- servables --------------------------------------------------------------------------------------------------------
 
 
+_UNDECIDED = (
+    "where two labels are equally likely and the picture says nothing, each iteration of the CRF multiplies the "
+    "network's rounding, to about a thousandfold in all, and a probability may differ by some thousandths."
+)
+
+
 def segmentation_servables(
     model: keras.Model, config: SegmentationConfig, probabilities: Callable[[Any], Any]
 ) -> dict[str, Servable]:
@@ -222,6 +229,7 @@ def segmentation_servables(
         "segment_crf": Servable(
             call=segment_crf,
             doc=f"what each pixel shows, moved onto the picture's edges by a CRF in a window of {reach} pixels",
+            unequal=dict.fromkeys(("flat", "noise", "two-valued"), _UNDECIDED),
             **shared,
         ),
     }

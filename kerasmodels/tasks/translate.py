@@ -6,6 +6,7 @@ import numpy as np
 
 from kerasmodels.config import check
 from kerasmodels.data import list_images, read_image
+from kerasmodels.data.images import check_photo
 from kerasmodels.data.stacks import fitted
 from kerasmodels.data.unpaired import domains
 from kerasmodels.family import RunReport, Task
@@ -25,7 +26,7 @@ def translate(model: Any, picture: np.ndarray, direction: str = "a_to_b") -> np.
 
     Args:
         model: a trained one of two generators, such as `CycleGAN`.
-        picture: (H, W, 3) uint8, RGB 0-255, of any size; for a model that takes one size only it is cut to that shape
+        picture: (H, W, 3) RGB, uint8 or floats of 0-255, of any size; for a model that takes one size only it is cut to that shape
             in the middle and resized.
         direction: "a_to_b" or "b_to_a".
 
@@ -34,8 +35,10 @@ def translate(model: Any, picture: np.ndarray, direction: str = "a_to_b") -> np.
 
     Raises:
         UsageError: another direction.
+        DataError: no such picture, or floats of 0-1.
     """
     check(direction in DIRECTIONS, f"direction in {DIRECTIONS}", direction)
+    picture = np.clip(np.rint(check_photo(picture, name="a picture")), 0, 255).astype("uint8")
     _, height, width, channels = getattr(model, direction).input_shape
     if height is not None:
         picture = fitted(picture, height, width, channels)
