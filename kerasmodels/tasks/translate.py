@@ -26,8 +26,8 @@ def translate(model: Any, picture: np.ndarray, direction: str = "a_to_b") -> np.
 
     Args:
         model: a trained one of two generators, such as `CycleGAN`.
-        picture: (H, W, 3) RGB, uint8 or floats of 0-255, of any size; for a model that takes one size only it is cut to that shape
-            in the middle and resized.
+        picture: (H, W, 3) RGB, uint8 or floats of 0-255, of any size; for a model that takes one size only it is cut
+            to that shape in the middle and resized.
         direction: "a_to_b" or "b_to_a".
 
     Returns:
