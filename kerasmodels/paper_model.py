@@ -44,7 +44,7 @@ class PaperModel(keras.Model):
         self, config: Any = None, *, dtype: Any = None, name: str | None = None, **networks: keras.Model
     ) -> None:
         super().__init__(name=name or self.family_name, dtype=dtype)
-        self.config = config if isinstance(config, self.Config) else self.Config.from_dict(config or {})
+        self.config: Any = config if isinstance(config, self.Config) else self.Config.from_dict(config or {})
         for given in networks:
             if given not in self.networks:
                 raise unknown_name(f"network of {type(self).__name__}", given, self.networks)
@@ -102,6 +102,12 @@ class PaperModel(keras.Model):
         self.optimizers = {group: made[group] for group in groups}
         for group, variables in groups.items():
             self.optimizers[group].build(variables)
+
+    def fit(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """As `keras.Model.fit`. A `tf.data.Dataset` is taken in its own order, of which Keras would warn."""
+        if isinstance(x, tf.data.Dataset) and len(args) < 8:
+            kwargs.setdefault("shuffle", False)
+        return super().fit(x, *args, **kwargs)
 
     def minimize(self, group: str, loss: Any, tape: tf.GradientTape) -> None:
         """One update of a group's variables, down the gradient of a loss that `tape` has seen."""
