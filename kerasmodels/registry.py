@@ -43,7 +43,7 @@ ROWS = (
         "neural_style",
         "kerasmodels.models.neural_style",
         "Gatys, Ecker, Bethge: Image Style Transfer Using Convolutional Neural Networks, CVPR 2016",
-        "paint a photo in the style of one or several paintings, by optimising its pixels",
+        "paint a photo in the style of one or several paintings, by optimizing its pixels",
     ),
     Row(
         "photo_style",
