@@ -314,13 +314,17 @@ def test_same_seed_same_losses(world: World, two_steps: Record, trained: tuple[P
 
 @trains
 def test_mixed_precision(world: World) -> None:
-    record = fitted(world, dataclasses.replace(world.config, precision="mixed_bfloat16"), 1)
+    config = dataclasses.replace(world.config, precision="mixed_bfloat16")
+    record = fitted(world, config, 1)
     assert "bfloat16" in {layer.compute_dtype for layer in record.model._flatten_layers()}
     assert {variable.dtype for variable in record.model.trainable_variables} == {"float32"}
     assert np.isfinite(record.losses).all()
     before, after = record.weights
     assert all(np.isfinite(value).all() for value in after.values())
     assert any(np.any(value != before[path]) for path, value in after.items())
+    # What leaves the building is float32, however it was trained.
+    for name, servable in world.servables(world.family.model(config)).items():
+        assert {layer.compute_dtype for layer in servable.model._flatten_layers()} == {"float32"}, name
 
 
 @trains

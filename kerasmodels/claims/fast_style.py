@@ -3,6 +3,7 @@
 import dataclasses
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ def one_pass(data: Path | None, figures: Path, quick: bool) -> Sequence[Claim]:
             best.append(curve[-1])
             reached.append(next((i for i, value in enumerate(curve) if value <= values[1]), iterations))
             seconds_iteration.append(seconds)
-            seconds_pass.append(_seconds(lambda net=model, picture=photo: stylize(net, picture)))
+            seconds_pass.append(_seconds(partial(stylize, model, photo)))
             strip.append(np.concatenate([photo, painted, optimum], axis=0))
         write_image(figures / f"objective_{name}.jpg", np.concatenate(strip, axis=1))
         ratio = float(np.mean(np.divide(ours, own)))

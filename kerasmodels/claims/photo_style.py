@@ -17,10 +17,11 @@ import tensorflow as tf
 from kerasmodels.data import write_image
 from kerasmodels.errors import DataError
 from kerasmodels.family import Claim, Experiment
+from kerasmodels.losses import PhotorealisticObjective
 from kerasmodels.models.photo_style import (
     Config,
-    PhotorealisticObjective,
     at_size,
+    objective,
     read_pair,
     readable,
     stages,
@@ -45,7 +46,7 @@ def on_pair(number: int) -> Experiment:
         config = Config(height=height, width=width, reference_size=size, steps=1, plain_steps=0)
         config = dataclasses.replace(config, **files)
         pair = read_pair(config)
-        objective = PhotorealisticObjective(config, pair)
+        compared = objective(config, pair)
         begin = time.perf_counter()
         plain, first = descend(stages(dataclasses.replace(config, steps=iterations, plain_steps=iterations), pair)[0])
         after = stages(dataclasses.replace(config, steps=iterations, plain_steps=0), pair)[0]
@@ -59,8 +60,8 @@ def on_pair(number: int) -> Experiment:
         ]
         strip = [pair.photo, to_uint8(plain), to_uint8(affine), result, *theirs]
         write_image(figures / f"photo_style_pair{number}.jpg", np.concatenate(strip, axis=1))
-        own, one, two, their_one, their_two = (terms_of(objective, p) for p in (pair.photo, plain, affine, *theirs))
-        last = terms_of(objective, result)
+        own, one, two, their_one, their_two = (terms_of(compared, p) for p in (pair.photo, plain, affine, *theirs))
+        last = terms_of(compared, result)
         kept, their_kept = structure(pair.photo, result), structure(pair.photo, theirs[1])
         name = f"pair {number} ({width} x {height}, {iterations} + {iterations} iterations)"
         shares = (
@@ -142,8 +143,8 @@ def descend(stage: Stage, start: np.ndarray | None = None) -> tuple[np.ndarray, 
         return last[0], done.evaluations
 
 
-def terms_of(objective: PhotorealisticObjective, picture: np.ndarray) -> dict[str, float]:
-    terms = objective.terms(tf.constant(picture[None].astype("float32")))
+def terms_of(compared: PhotorealisticObjective, picture: np.ndarray) -> dict[str, float]:
+    terms = compared.terms(tf.constant(picture[None].astype("float32")))
     return {name: float(value[0]) for name, value in terms.items()}
 
 

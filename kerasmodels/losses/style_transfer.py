@@ -29,7 +29,7 @@ class StyleTransfer:
             differences; the style term is E_l in both. "relative": both terms as parts of their targets' own size.
         shares: how much each painting counts, divided by their sum; none for all the same.
         masks: one (H, W), 0-1, for each painting: where it is used; or none at all.
-        style_masks: one (h, w), 0-1, for each painting: what of it is learnt; or none at all.
+        style_masks: one (h, w), 0-1, for each painting: what of it is learned; or none at all.
 
     Reference:
         Gatys et al. 2016, equations 1 to 7.

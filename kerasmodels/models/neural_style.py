@@ -13,7 +13,7 @@ Reproduced: the objective and its optimization by L-BFGS from white noise. The p
 | `train` uses Adam (rate 10, as the neural-style code); `run` uses L-BFGS, as the paper | `fit` is first-order |
 | a total variation term of small weight; 0 is the paper's | less grain from noise |
 | large pictures are made coarse to fine (`levels`) | strokes keep their size relative to the picture, in less time |
-| served: gradient descent with momentum on the normalised gradient | see `_moved` |
+| served: gradient descent with momentum on the normalized gradient | see `_moved` |
 """
 
 import dataclasses
@@ -58,7 +58,7 @@ class Look(base.Config):
     masks: tuple[Path, ...] = ()
     """One picture a painting, of the content's shape: white where that painting is to be used."""
     style_masks: tuple[Path, ...] = ()
-    """One picture a painting, of the painting's shape: white where its style is to be learnt from."""
+    """One picture a painting, of the painting's shape: white where its style is to be learned from."""
 
     size: PositiveInt = 512
     """The longer side of the result, pixels."""
@@ -73,7 +73,7 @@ class Look(base.Config):
     network: Literal["vgg19", "vgg16"] = "vgg19"
     """The network that looks (paper: VGG19)."""
     vgg: str = "auto"
-    """Its weights: auto (vgg19: the normalised ones, as in the paper), a source of `kerasmodels weights`, a file, or
+    """Its weights: auto (vgg19: the normalized ones, as in the paper), a source of `kerasmodels weights`, a file, or
     random."""
     pooling: Literal["avg", "max"] = "avg"
     """The network's poolings (paper: average)."""
@@ -89,7 +89,7 @@ class Look(base.Config):
     style_layer_weights: tuple[NonNegative, ...] = ()
     """Weights of these layers; left out, 1 / their number (paper: 1/5)."""
     content_weight: NonNegative = 1.0
-    """Weight of the content term (alpha). The course's 10 and 40 belong to a network that is not normalised."""
+    """Weight of the content term (alpha). The course's 10 and 40 belong to a network that is not normalized."""
     style_weight: NonNegative = 50.0
     """Weight of the style term (beta)."""
     tv_weight: NonNegative = 1e-4
@@ -485,7 +485,7 @@ _LARGEST_START = 256
 
 def _run(options: RunOptions) -> RunReport:
     image_size(options.content)  # Wrong files are told at once.
-    look = {field.name: getattr(options, field.name) for field in dataclasses.fields(Look)}  # type: ignore[arg-type]
+    look = {field.name: getattr(options, field.name) for field in dataclasses.fields(Look)}
     configs = [
         Config(
             **{**look, "size": size},

@@ -44,14 +44,14 @@ from kerasmodels.data.color import match_colors_by_region
 from kerasmodels.errors import DataError, UsageError
 from kerasmodels.family import Family, RunReport, Servable, Task, TensorSpec, without_examples
 from kerasmodels.layers import LocalAffineSmoothing, Picture
-from kerasmodels.losses import AugmentedStyle, MattingLaplacian, content_distance, total_variation
+from kerasmodels.losses.photorealistic import PhotorealisticObjective
 from kerasmodels.servables import example_images, image_to_image
 from kerasmodels.tasks.optimize import OptimizeOptions, optimize
 from kerasmodels.tasks.pictures import check_targets
 from kerasmodels.tasks.recolor import recolored, to_levels
 from kerasmodels.training.picture import PictureModel, Stage, to_uint8
 
-__all__ = ["Config", "Pair", "PhotoStyle", "PhotorealisticObjective", "RunOptions", "read_pair", "stages"]
+__all__ = ["Config", "Pair", "PhotoStyle", "RunOptions", "objective", "read_pair", "stages"]
 
 
 class Config(TrainingConfig):
@@ -234,64 +234,21 @@ report; in the rescaled network it is about 1. It puts content and style on the 
 """
 
 
-class PhotorealisticObjective:
-    """The weighted terms of the loss of a picture: content, style, total_variation and affine.
-
-    Args:
-        config: weights of the terms and layers of the network.
-        pair: what the picture is compared with.
-        affine: whether the affine term is there at all; stage 1 goes without.
-        vgg: the network with all taps the config names, if there is one already.
-    """
-
-    def __init__(self, config: Config, pair: Pair, affine: bool = True, vgg: keras.Model | None = None):
-        self.config = config
-        self.vgg = vgg if vgg is not None else loss_network(config)
-        photo = pair.photo[None].astype("float32")
-        self._content = ops.stop_gradient(self.vgg(photo)[config.content_layer])
-        self._style = AugmentedStyle(
-            self.vgg,
-            pair.reference,
-            pair.reference_masks,
-            pair.masks,
-            dict.fromkeys(config.style_layers, config.style_weight * _FEATURE_SCALE**4),
-        )
-        self._affine = affine_energy(pair.photo) if affine and config.affine_weight else None
-
-    def terms(self, picture: Any) -> dict[str, Any]:
-        """(1, H, W, 3) RGB 0-255 -> name -> (1,)."""
-        features = self.vgg(picture)
-        content = content_distance(features[self.config.content_layer], self._content)
-        found = {
-            "content": self.config.content_weight * _FEATURE_SCALE**2 * content,
-            "style": self._style.from_features(features),
-            "total_variation": self.config.tv_weight * total_variation(picture),
-        }
-        if self._affine is not None:
-            found["affine"] = self.config.affine_weight * self._affine(picture)
-        return found
-
-
-def affine_energy(photo: np.ndarray) -> Any:
-    """picture (1, H, W, 3) RGB 0-255 -> (1,), its energy under the photo's matting Laplacian, both taken to 0-1.
-
-    Compiled by itself: a hundred small passes over the picture become a few.
-    """
-    laplacian = MattingLaplacian(photo[None].astype("float32") / 255)
-
-    @tf.function(jit_compile=True, autograph=False)
-    def evaluated(picture: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return laplacian.energy(picture / 255), laplacian(picture / 255) * (2 / 255)
-
-    # Traced at once: TensorFlow warns of many functions made at one line, of which each has its own photo.
-    traced = evaluated.get_concrete_function(tf.TensorSpec((1, *photo.shape), tf.float32))
-
-    @tf.custom_gradient
-    def energy(picture: tf.Tensor) -> Any:
-        value, slope = traced(picture)
-        return value, lambda upstream: tf.reshape(upstream, (-1, 1, 1, 1)) * slope
-
-    return energy
+def objective(
+    config: Config, pair: Pair, affine: bool = True, vgg: keras.Model | None = None
+) -> PhotorealisticObjective:
+    """What is minimized for a pair; stage 1 goes without the affine term. `vgg`: `loss_network(config)`, if at hand."""
+    return PhotorealisticObjective(
+        loss_network(config) if vgg is None else vgg,
+        pair.photo,
+        pair.reference,
+        pair.masks,
+        pair.reference_masks,
+        content_weights={config.content_layer: config.content_weight * _FEATURE_SCALE**2},
+        style_weights=dict.fromkeys(config.style_layers, config.style_weight * _FEATURE_SCALE**4),
+        total_variation_weight=config.tv_weight,
+        affine_weight=config.affine_weight if affine else 0.0,
+    )
 
 
 # --- model ------------------------------------------------------------------------------------------------------------
@@ -351,7 +308,7 @@ class PhotoStyle(PictureModel):
             self.picture.show(pair.photo)
 
     def default_objective(self) -> PhotorealisticObjective:
-        return PhotorealisticObjective(self.config, self.pair, vgg=loss_network(self.config, dtype=self.compute_dtype))
+        return objective(self.config, self.pair, vgg=loss_network(self.config, dtype=self.compute_dtype))
 
     def weighted_terms(self, picture: Any) -> dict[str, Any]:
         """The objective's terms; the affine term counts from step `plain_steps` of the optimizer on."""
@@ -371,7 +328,7 @@ def stages(config: Config, pair: Pair) -> list[Stage]:
             made.begin(pair)
             if pixels is not None:
                 made.picture.show(pixels)
-            made.compile(objective=PhotorealisticObjective(config, pair, affine, vgg))
+            made.compile(objective=objective(config, pair, affine, vgg))
             return made
 
         return Stage(steps, model)

@@ -12,14 +12,14 @@ from kerasmodels.data.color import match_colors_by_region
 from kerasmodels.data.regions import COLOURS
 from kerasmodels.errors import DataError, DivergedError, UsageError
 from kerasmodels.losses import GramStyle, MattingEnergy
+from kerasmodels.losses.photorealistic import affine_energy
 from kerasmodels.models.photo_style import (
     FAMILY,
     Config,
     Pair,
-    PhotorealisticObjective,
     PhotoStyle,
     RunOptions,
-    affine_energy,
+    objective,
     read_pair,
     stages,
 )
@@ -97,25 +97,25 @@ def test_affine_value_and_gradient_belong_together():
 
 
 def test_terms_are_those_of_the_losses():
-    objective = PhotorealisticObjective(SMALL, PAIR)
+    compared = objective(SMALL, PAIR)
     picture = photo(5, 33, 46)[None].astype("float32")
-    terms = {name: float(value[0]) for name, value in objective.terms(picture).items()}
+    terms = {name: float(value[0]) for name, value in compared.terms(picture).items()}
     assert list(terms) == ["content", "style", "total_variation", "affine"]
-    plain = GramStyle(objective.vgg, PAIR.reference, dict.fromkeys(SMALL.style_layers, 1.0))(picture, picture)
+    plain = GramStyle(compared.vgg, PAIR.reference, dict.fromkeys(SMALL.style_layers, 1.0))(picture, picture)
     assert terms["style"] == pytest.approx(2 * 340.0**4 * float(plain), rel=1e-5)
     assert terms["affine"] == pytest.approx(
         1e4 * float(MattingEnergy()(PAIR.photo[None] / np.float32(255), picture / 255)), rel=1e-4
     )
-    assert "affine" not in PhotorealisticObjective(SMALL, PAIR, affine=False).terms(picture)
-    own = PhotorealisticObjective(SMALL, PAIR).terms(PAIR.photo[None].astype("float32"))
+    assert "affine" not in objective(SMALL, PAIR, affine=False).terms(picture)
+    own = objective(SMALL, PAIR).terms(PAIR.photo[None].astype("float32"))
     assert float(own["content"][0]) == 0
     assert float(own["affine"][0]) < 1e-4 * terms["affine"]
 
 
 def test_the_affine_term_begins_with_stage_2():
     model = PhotoStyle(SMALL)
-    objective = PhotorealisticObjective(SMALL, PAIR)
-    model.compile("adam", objective)
+    compared = objective(SMALL, PAIR)
+    model.compile("adam", compared)
     picture = photo(5, 33, 46)[None].astype("float32")
     losses = []
     for step in (0, 2, 3):
@@ -123,22 +123,22 @@ def test_the_affine_term_begins_with_stage_2():
         losses.append(float(model.compute_loss(y_pred=picture)))
     first, last, second = losses
     assert first == last
-    assert second - first == pytest.approx(float(objective.terms(picture)["affine"][0]), rel=1e-3)
+    assert second - first == pytest.approx(float(compared.terms(picture)["affine"][0]), rel=1e-3)
 
 
 def test_stage_2_keeps_a_tenth_of_the_affine_energy(tmp_path):
     """The property the paper is about, with a network that was never trained."""
     config = dataclasses.replace(SMALL, steps=80, plain_steps=40, start="photo", style_weight=5.0)
     energies, styles = [], []
-    objective = PhotorealisticObjective(config, PAIR)
+    compared = objective(config, PAIR)
     pixels = None
     for stage in stages(config, PAIR):
         pixels, _ = claims.descend(stage, pixels)
-        terms = claims.terms_of(objective, pixels)
+        terms = claims.terms_of(compared, pixels)
         energies.append(terms["affine"])
         styles.append(terms["style"])
     assert energies[1] <= 0.1 * energies[0]
-    assert styles[1] < claims.terms_of(objective, PAIR.photo)["style"]
+    assert styles[1] < claims.terms_of(compared, PAIR.photo)["style"]
 
 
 # --- where it begins, how it is measured
