@@ -1,7 +1,16 @@
 """Pictures and texts on disk as arrays and `tf.data` streams."""
 
 from kerasmodels.data.grids import grid
-from kerasmodels.data.images import image_size, list_images, photo_crops, read_image, read_mask, resized, write_image
+from kerasmodels.data.images import (
+    image_size,
+    list_images,
+    photo_crops,
+    read_drawing,
+    read_image,
+    read_mask,
+    resized,
+    write_image,
+)
 from kerasmodels.data.regions import merge_orphans, read_labels, region_masks
 from kerasmodels.data.stacks import picture_stack, read_idx
 from kerasmodels.data.unpaired import unpaired
@@ -13,6 +22,7 @@ __all__ = [
     "merge_orphans",
     "photo_crops",
     "picture_stack",
+    "read_drawing",
     "read_idx",
     "read_image",
     "read_labels",

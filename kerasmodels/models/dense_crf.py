@@ -31,8 +31,9 @@ import numpy as np
 import tensorflow as tf
 import tyro
 
+from kerasmodels import reading
 from kerasmodels.data import read_image, write_image
-from kerasmodels.data.images import SUFFIXES
+from kerasmodels.data.images import SUFFIXES, check_photo
 from kerasmodels.data.segmentation import overlay, read_annotation, voc_palette
 from kerasmodels.errors import DataError, UsageError
 from kerasmodels.family import Experiment, Family, Row, RunReport, Servable, TensorSpec, check, config_to_dict
@@ -242,7 +243,7 @@ def refine(
     """The probabilities of a photo's labels after inference.
 
     Args:
-        photo: (H, W, 3) uint8.
+        photo: (H, W, 3) RGB, uint8 or floats of 0-255.
         probabilities: (H, W, L), 0-1.
         config: of the CRF, pydensecrf's by default.
         method: lattice, window or exact.
@@ -253,7 +254,7 @@ def refine(
 
     Raises:
         DataError: the sizes differ, a size is 0, there is one label only, or there are values that are no
-            probabilities.
+            probabilities; or the photo is of 0-1, or another kind of numbers.
 
     Example:
         >>> import numpy as np
@@ -265,6 +266,7 @@ def refine(
     """
     config = config or Config()
     config.validate()
+    photo = check_photo(photo)
     if probabilities.ndim != 3 or photo.shape[:2] != probabilities.shape[:2]:
         raise DataError(
             f"expected probabilities (H, W, labels) of the photo's size, {photo.shape[1]} x {photo.shape[0]}. "
@@ -379,12 +381,12 @@ def _check_size(name: str, values: np.ndarray, photo: np.ndarray) -> None:
 
 def _read_probabilities(path: Path, photo: np.ndarray) -> np.ndarray:
     try:
-        values = np.load(path, allow_pickle=False)
+        values = reading.read_npy(path)
     except (OSError, ValueError) as error:
         raise DataError(f"expected a NumPy file (.npy) at {path}. Received: {error}.") from error
-    if not isinstance(values, np.ndarray) or values.ndim != 3:
+    if values.ndim != 3 or values.dtype.kind not in "biuf":
         raise DataError(
-            f"expected one array (H, W, labels) in {path}. Received: {getattr(values, 'shape', 'several')}."
+            f"expected one array (H, W, labels) of numbers in {path}. Received: {values.dtype} of shape {values.shape}."
         )
     if values.shape[:2] != photo.shape[:2] and values.shape[1:] == photo.shape[:2]:
         values = np.moveaxis(values, 0, -1)

@@ -3,6 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
+from kerasmodels.data.images import check_photo
 from kerasmodels.layers import LocalAffineSmoothing
 
 
@@ -13,7 +14,12 @@ def recolored(photo: np.ndarray, small: np.ndarray, stylized: np.ndarray) -> np.
         photo: (H, W, 3), RGB 0-255.
         small: (h, w, 3), the photo at the size of `stylized`.
         stylized: (h, w, 3), RGB 0-255.
+
+    Raises:
+        DataError: see `check_photo`.
     """
+    for picture, name in ((photo, "a photo"), (small, "a small photo"), (stylized, "a stylized photo")):
+        check_photo(picture, name=name)
     maps = _maps(*(tf.constant(p[None].astype("float32") / 255) for p in (small, stylized)))
     height, width = photo.shape[:2]
     # As `tf.image.resize` places rows, half a pixel from the edge.
