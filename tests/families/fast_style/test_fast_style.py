@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kerasmodels import presets, storage
+from kerasmodels import presets, runs, storage
 from kerasmodels.claims import experiments
 from kerasmodels.data import read_image, write_image
 from kerasmodels.errors import DataError, UsageError, WeightsError
@@ -26,7 +26,7 @@ def _run(tmp_path, config=SMALL):
     folder = tmp_path / "run"
     model = FastStyle(config)
     storage.save_npz(folder / "weights.npz", storage.model_arrays(model))
-    storage.write_json(folder / "run.json", {"family": "fast_style", "config": config.to_dict(), "state": "done"})
+    storage.write_json(folder / "run.json", runs.new_card("fast_style", config, None))
     return folder
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kerasmodels import storage
+from kerasmodels import runs, storage
 from kerasmodels.data import read_image, write_image
 from kerasmodels.data.color import to_yuv
 from kerasmodels.errors import DataError, DivergedError, StorageError, UsageError
@@ -253,7 +253,7 @@ def test_it_goes_on_from_a_run_folder(pictures, tmp_path):
     model = FAMILY.model(made)
     model.picture.show(np.full((*made.shape, 3), 77.0))
     storage.save_npz(tmp_path / "run" / "weights.npz", storage.model_arrays(model))
-    card = {"family": "neural_style", "config": made.to_dict(), "state": "done"}
+    card = runs.new_card("neural_style", made, None)
     storage.write_json(tmp_path / "run" / "run.json", card)
     run(options(pictures, tmp_path / "out.png", start_from=tmp_path / "run", steps=1, method="adam", learning_rate=1.0))
     assert np.abs(read_image(tmp_path / "out.png").astype(int) - 77).max() <= 2

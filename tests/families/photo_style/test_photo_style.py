@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from kerasmodels import storage
+from kerasmodels import runs, storage
 from kerasmodels.claims import photo_style as claims
 from kerasmodels.data import read_image, write_image
 from kerasmodels.data.color import match_colors_by_region
@@ -54,7 +54,7 @@ def _run_folder(folder):
     model.photo.show(PAIR.photo)
     model.picture.show(PAIR.photo[..., ::-1] * 0.5)
     storage.save_npz(folder / "weights.npz", storage.model_arrays(model))
-    storage.write_json(folder / "run.json", {"family": "photo_style", "config": SMALL.to_dict(), "state": "done"})
+    storage.write_json(folder / "run.json", runs.new_card("photo_style", SMALL, None))
     return folder
 
 
