@@ -37,11 +37,11 @@ class PaperModel(keras.Model):
 
     Config: ClassVar[type[Config]]
     family_name: ClassVar[str]
-    networks: ClassVar[Mapping[str, Callable[[Any], keras.Model]]]
-    """Attribute's name -> (config) -> network."""
+    networks: ClassVar[Mapping[str, Callable[[Any], keras.Layer]]]
+    """Attribute's name -> (config) -> network, or a layer."""
 
     def __init__(
-        self, config: Any = None, *, dtype: Any = None, name: str | None = None, **networks: keras.Model
+        self, config: Any = None, *, dtype: Any = None, name: str | None = None, **networks: keras.Layer
     ) -> None:
         super().__init__(name=name or self.family_name, dtype=dtype)
         self.config: Any = config if isinstance(config, self.Config) else self.Config.from_dict(config or {})
@@ -136,6 +136,11 @@ class PaperModel(keras.Model):
         """Put `training_state()` back."""
 
     # --- weights ---
+
+    def initialize(self) -> None:
+        """Take over the weights that a training begins with: those of `config.start_from`, if it names any."""
+        if self.config.start_from is not None:
+            self.start_from(self.config.start_from)
 
     def start_from(self, source: str) -> None:
         """Take over the weights of a run folder or a preset, given as in `Config.start_from`.

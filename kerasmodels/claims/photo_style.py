@@ -1,4 +1,4 @@
-"""The authors' pairs, measured beside the pictures that they published."""
+"""The claims of `photo_style`: the authors' pairs, measured beside the pictures that they published."""
 
 import dataclasses
 import json
@@ -16,11 +16,17 @@ import tensorflow as tf
 
 from kerasmodels.data import write_image
 from kerasmodels.errors import DataError
-from kerasmodels.family import Experiment, Row
-from kerasmodels.models.photo_style.config import Config
-from kerasmodels.models.photo_style.model import recoloured, stages
-from kerasmodels.models.photo_style.objective import PhotorealisticObjective
-from kerasmodels.models.photo_style.pair import read_pair, readable, resized
+from kerasmodels.family import Claim, Experiment
+from kerasmodels.losses import PhotorealisticObjective
+from kerasmodels.models.photo_style import (
+    Config,
+    at_size,
+    objective,
+    read_pair,
+    readable,
+    stages,
+)
+from kerasmodels.tasks.recolor import recolored
 from kerasmodels.training.picture import Stage, optimize_picture, to_uint8
 
 PAIRS = (1, 2, 7, 30, 58)
@@ -33,72 +39,76 @@ def on_pair(number: int) -> Experiment:
     Paper: figures 1 and 4; the authors' pictures are tmp_results (stage 1) and final_results of the released code.
     """
 
-    def measure(data: Path | None, figures: Path, quick: bool) -> Sequence[Row]:
+    def measure(data: Path | None, figures: Path, quick: bool) -> Sequence[Claim]:
         size, iterations = (128, 25) if quick else (256, 100)
         photo, files = files_of_pair(data, number)
         height, width = (round(side * size / max(photo.shape[:2])) for side in photo.shape[:2])
         config = Config(height=height, width=width, reference_size=size, steps=1, plain_steps=0)
         config = dataclasses.replace(config, **files)
         pair = read_pair(config)
-        objective = PhotorealisticObjective(config, pair)
+        compared = objective(config, pair)
         begin = time.perf_counter()
         plain, first = descend(stages(dataclasses.replace(config, steps=iterations, plain_steps=iterations), pair)[0])
         after = stages(dataclasses.replace(config, steps=iterations, plain_steps=0), pair)[0]
         affine, second = descend(after, plain)
         seconds = time.perf_counter() - begin
-        result = recoloured(pair.photo, pair.photo, np.clip(affine, 0, 255))
+        result = recolored(pair.photo, pair.photo, np.clip(affine, 0, 255))
         folder = config.photo.parents[1] if config.photo else Path()
         theirs = [
-            resized(readable(folder / name), height, width)
+            at_size(readable(folder / name), height, width)
             for name in (f"tmp_results/out{number}_t_1000.png", f"final_results/best{number}_t_1000.png")
         ]
         strip = [pair.photo, to_uint8(plain), to_uint8(affine), result, *theirs]
         write_image(figures / f"photo_style_pair{number}.jpg", np.concatenate(strip, axis=1))
-        own, one, two, their_one, their_two = (terms_of(objective, p) for p in (pair.photo, plain, affine, *theirs))
-        last = terms_of(objective, result)
+        own, one, two, their_one, their_two = (terms_of(compared, p) for p in (pair.photo, plain, affine, *theirs))
+        last = terms_of(compared, result)
         kept, their_kept = structure(pair.photo, result), structure(pair.photo, theirs[1])
         name = f"pair {number} ({width} x {height}, {iterations} + {iterations} iterations)"
-        return [
-            _row(
-                f"{name}: affine energy after stage 2, as a part of stage 1's",
+        shares = (
+            (
+                "affine",
+                "affine energy after stage 2, as a part of stage 1's",
                 f"{their_two['affine'] / their_one['affine']:.3f} (the authors' pictures)",
                 two["affine"] / one["affine"],
                 0.1,
             ),
-            _row(
-                f"{name}: style loss after stage 2, as a part of stage 1's",
+            (
+                "style",
+                "style loss after stage 2, as a part of stage 1's",
                 f"{their_two['style'] / their_one['style']:.2f} (the authors' pictures)",
                 two["style"] / one["style"],
                 2.0,
             ),
-            _row(
-                f"{name}: style loss of the smoothed result, as a part of the photo's own",
+            (
+                "result_style",
+                "style loss of the smoothed result, as a part of the photo's own",
                 f"{their_two['style'] / own['style']:.4f} (the authors' picture)",
                 last["style"] / own["style"],
                 0.1,
             ),
-            Row(
+        )
+        return [
+            *(
+                Claim(f"pair{number}_{key}", f"{name}: {text}", paper, round(ours, 4), at_most=most)
+                for key, text, paper, ours, most in shares
+            ),
+            Claim(
+                f"pair{number}_structure",
                 f"{name}: edge structure that the result shares with the photo",
                 f"{their_kept:.3f} (the authors' picture)",
                 round(kept, 4),
-                f">= {their_kept:.3f}",
-                kept >= round(their_kept, 3),
+                at_least=round(their_kept, 3),
             ),
-            Row(
+            Claim(
+                f"pair{number}_seconds",
                 f"{name}: seconds for an evaluation of the loss and its gradient, on a machine with other work",
                 "not given; 3 to 5 minutes in all on its GPU",
                 round(seconds / (first + second), 2),
-                "for information",
-                True,
             ),
         ]
 
     line = f"the authors' pair {number}: what the affine term does, beside their pictures"
     return Experiment(line, measure, private=True)
-
-
-def _row(claim: str, paper: str, ours: float, most: float) -> Row:
-    return Row(claim, paper, round(ours, 4), f"<= {most:g}", ours <= most)
 
 
 def files_of_pair(data: Path | None, number: int) -> tuple[np.ndarray, dict[str, Any]]:
@@ -133,13 +143,13 @@ def descend(stage: Stage, start: np.ndarray | None = None) -> tuple[np.ndarray, 
         return last[0], done.evaluations
 
 
-def terms_of(objective: PhotorealisticObjective, picture: np.ndarray) -> dict[str, float]:
-    terms = objective.terms(tf.constant(picture[None].astype("float32")))
+def terms_of(compared: PhotorealisticObjective, picture: np.ndarray) -> dict[str, float]:
+    terms = compared.terms(tf.constant(picture[None].astype("float32")))
     return {name: float(value[0]) for name, value in terms.items()}
 
 
 def structure(photo: np.ndarray, picture: np.ndarray) -> float:
-    """How much of the photo's edges and texture a picture of other colours shows, 0-1.
+    """How much of the photo's edges and texture a picture of other colors shows, 0-1.
 
     The mean, over windows of 7 x 7 pixels, of the absolute correlation of luminance (the third factor of SSIM, without
     its sign, because light may turn dark). Windows where the photo is flat, with a deviation under 2 levels, do not
@@ -160,7 +170,7 @@ def structure(photo: np.ndarray, picture: np.ndarray) -> float:
     return float(np.minimum(shared, 1)[counted].mean()) if counted.any() else 1.0
 
 
-def memory(data: Path | None, figures: Path, quick: bool) -> Sequence[Row]:
+def memory(data: Path | None, figures: Path, quick: bool) -> Sequence[Claim]:
     """What a run at the paper's size needs, in a process of its own."""
     size = 256 if quick else 700
     _, files = files_of_pair(data, 30)
@@ -174,12 +184,17 @@ def memory(data: Path | None, figures: Path, quick: bool) -> Sequence[Row]:
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6
     name = f"pair 30 at {facts['size']}, {facts['regions']} regions"
     return [
-        Row(f"{name}: peak memory of a run, GB", "a 12 GB GPU", round(peak, 2), "<= 12", peak <= 12),
-        Row(
+        Claim("memory", f"{name}: peak memory of a run, GB", "a 12 GB GPU", round(peak, 2), at_most=12),
+        Claim(
+            "seconds",
             f"{name}: seconds of a run of 3 + 3 iterations, start to end, for each of its evaluations",
             "not given",
             round(facts["seconds"] / facts["evaluations"], 2),
-            "for information",
-            True,
         ),
     ]
+
+
+EXPERIMENTS = {
+    **{f"pair{number}": on_pair(number) for number in PAIRS},
+    "memory": Experiment("peak memory and time at the paper's size", memory),
+}

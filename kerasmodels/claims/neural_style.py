@@ -1,27 +1,25 @@
-"""What `kerasmodels reproduce neural_style` measures."""
+"""The claims of `neural_style`: the papers have no table, so these are of what the procedure is for."""
 
 import dataclasses
 import tempfile
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw
 
 from kerasmodels.data import read_image, write_image
-from kerasmodels.data.colour import to_yuv, with_colours_of
+from kerasmodels.data.color import to_yuv, with_colors_of
 from kerasmodels.data.images import SUFFIXES
 from kerasmodels.errors import DataError
-from kerasmodels.family import Row
-from kerasmodels.models.neural_style.config import Config
-from kerasmodels.models.neural_style.objective import content_at, read_pictures
-from kerasmodels.models.neural_style.run import RunOptions, run
-from kerasmodels.models.neural_style.trainer import build, finish
+from kerasmodels.family import Claim, Experiment
+from kerasmodels.models.neural_style import FAMILY, Config, RunOptions, content_at, finished, read_pictures
 from kerasmodels.training.picture import Painted, Stage, optimize_picture, to_uint8
 
 
-def objective(data: Path | None, figures: Path, quick: bool) -> Sequence[Row]:
-    """The objective at a small size: what L-BFGS reaches from white noise, beside Adam, and what becomes of colours.
+def objective(data: Path | None, figures: Path, quick: bool) -> Sequence[Claim]:
+    """The objective at a small size: what L-BFGS reaches from white noise, beside Adam, and what becomes of colors.
 
     The paper has no table; its claim is that the procedure works. Photos are scikit-image's.
     """
@@ -32,14 +30,14 @@ def objective(data: Path | None, figures: Path, quick: bool) -> Sequence[Row]:
         config = Config(content=photo, style=(painting,), size=size)
 
         def optimized(config: Config, method: str, steps: int) -> tuple[dict[str, float], Painted, np.ndarray]:
-            model = build(config)
+            model = FAMILY.build(config)
             before = model.terms()
             out = Path(folder, f"{method}.png")
             done = optimize_picture(
                 [Stage(steps, lambda _: model)],
                 out,
                 method=method,
-                finish=finish(config),
+                finish=partial(finished, config),
                 preview_every=0,
                 progress=False,
             )
@@ -47,11 +45,11 @@ def objective(data: Path | None, figures: Path, quick: bool) -> Sequence[Row]:
 
         before, lbfgs, _ = optimized(config, "lbfgs", steps)
         _, adam, _ = optimized(config, "adam", lbfgs.evaluations)
-        grey = dataclasses.replace(config, start="content", colours="luminance")
-        _, kept, pixels = optimized(grey, "lbfgs", steps // 5)
+        luminance = dataclasses.replace(config, start="content", colors="luminance")
+        _, kept, pixels = optimized(luminance, "lbfgs", steps // 5)
         content = content_at(config, *config.shape)
-        uv = np.abs(to_yuv(with_colours_of(pixels, content)) - to_yuv(content))[..., 1:].max() / 255
-        matched = read_pictures(dataclasses.replace(config, colours="match")).styles[0].reshape(-1, 3)
+        uv = np.abs(to_yuv(with_colors_of(pixels, content)) - to_yuv(content))[..., 1:].max() / 255
+        matched = read_pictures(dataclasses.replace(config, colors="match")).styles[0].reshape(-1, 3)
         wanted = content.reshape(-1, 3)
         moments = max(
             float(np.abs(matched.mean(0) - wanted.mean(0)).max() / 255),
@@ -64,62 +62,62 @@ def objective(data: Path | None, figures: Path, quick: bool) -> Sequence[Row]:
     ratio = lbfgs.loss / adam.loss
     evaluations = lbfgs.evaluations
     return [
-        Row(
+        Claim(
+            "noise_style_drop",
             f"style term of white noise over that after {steps} L-BFGS iterations ({size} px)",
             "not given",
             round(drop, 1),
-            ">= 100",
-            drop >= 100,
+            at_least=100,
         ),
-        Row(
+        Claim(
+            "lbfgs_over_adam",
             f"objective after {evaluations} evaluations: L-BFGS's over Adam's, both from noise",
             "L-BFGS works best",
             round(ratio, 4),
-            "< 1",
-            ratio < 1,
+            at_most=1,
         ),
-        Row(
+        Claim(
+            "luminance_keeps_colors",
             "luminance only: largest change of U and V before clipping, of 1",
-            "colours are kept (CVPR 2017)",
+            "colors are kept (CVPR 2017)",
             float(f"{uv:.3g}"),
-            "<= 1/255",
-            bool(uv <= 1 / 255),
+            at_most=1 / 255,
         ),
-        Row(
-            "colour matching: mean and covariance of the painting against the photo's, of 1",
+        Claim(
+            "match_moments",
+            "color matching: mean and covariance of the painting against the photo's, of 1",
             "equal (CVPR 2017)",
             float(f"{moments:.3g}"),
-            "<= 1e-4",
-            moments <= 1e-4,
+            at_most=1e-4,
         ),
     ]
 
 
-def paintings(data: Path | None, figures: Path, quick: bool) -> Sequence[Row]:
+def paintings(data: Path | None, figures: Path, quick: bool) -> Sequence[Claim]:
     """Two photos of scikit-image in the styles of two paintings, as `kerasmodels run` makes them."""
     size, steps = (96, 30) if quick else (512, 150)
-    rows: list[Row] = []
+    claims: list[Claim] = []
     with tempfile.TemporaryDirectory(prefix="kerasmodels-") as folder:
         for name, style in (("chelsea", "starry_night"), ("coffee", "the_scream")):
             photo, out = _photo(name, Path(folder)), figures / f"neural_style_{name}_{style}.jpg"
             options = RunOptions(content=photo, style=(_painting(data, style),), out=out, size=size, steps=steps)
             config = Config(content=photo, style=options.style, size=size, start="content")
-            before = build(config).terms()
-            report = run(dataclasses.replace(options, preview_every=0))
+            before = FAMILY.build(config).terms()
+            report = FAMILY.task.run(dataclasses.replace(options, preview_every=0))
             drop = before["style"] / float(report.facts["style"])
-            rows.append(
-                Row(
+            claims.append(
+                Claim(
+                    f"{name}_style_drop",
                     f"{name} in the style of {style}, {size} px: style term of the photo over that of the result",
                     "not given",
                     round(drop, 1),
-                    ">= 30",
-                    drop >= 30,
+                    at_least=30,
                 )
             )
             result = read_image(out)
             content = to_uint8(content_at(config, *result.shape[:2]))
             write_image(out, np.concatenate([content, result], axis=1))
-    return rows
+    return claims
 
 
 def _photo(name: str, folder: Path) -> Path:
@@ -153,11 +151,17 @@ def _curves(histories: Mapping[str, Sequence[float]]) -> np.ndarray:
     for value in (low, high):
         draw.text((6, 354 - 340 * (value - low) / (high - low)), f"{10**value:.3g}", "black")
     for i, (name, history) in enumerate(histories.items()):
-        colour = ("#b4532a", "#2a6fb4", "#3a8f4d")[i % 3]
+        color = ("#b4532a", "#2a6fb4", "#3a8f4d")[i % 3]
         points = [
             (60 + 560 * np.log10(step) / longest, 360 - 340 * (np.log10(loss) - low) / (high - low))
             for step, loss in enumerate(history, 1)
         ]
-        draw.line(points, fill=colour, width=2)
-        draw.text((480, 40 + 16 * i), name, colour)
+        draw.line(points, fill=color, width=2)
+        draw.text((480, 40 + 16 * i), name, color)
     return np.asarray(image)
+
+
+EXPERIMENTS = {
+    "objective": Experiment("L-BFGS from white noise, beside Adam; what becomes of colors", objective),
+    "paintings": Experiment("two photos in the styles of two paintings, at 512 pixels", paintings),
+}
