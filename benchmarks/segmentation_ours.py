@@ -33,7 +33,7 @@ def prepare(job: Job) -> Prepared:
         import segmentation
         import tensorflow as tf
 
-        from kerasmodels import weights
+        from kerasmodels import storage
 
         tf.config.threading.set_intra_op_parallelism_threads(job["threads"])
         tf.config.threading.set_inter_op_parallelism_threads(1)

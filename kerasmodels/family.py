@@ -230,8 +230,7 @@ class Family:
     def build(self, config: Any) -> "keras.Model":
         """The model as `train` begins with it: compiled, with the config's dtype policy and first weights."""
         model: Any = self.model(config, dtype=config.precision)
-        if config.start_from is not None:
-            model.start_from(config.start_from)
+        model.initialize()
         model.compile()
         return model
 

@@ -19,7 +19,8 @@ class PaperModel(keras.Model):
     """The networks of a paper, the config they were made with, and what their training needs besides the algorithm.
 
     A subclass names its `Config`, its `family_name` and its `networks`, and has a `train_step`; where several networks
-    learn by optimizers of their own, also `optimizer_groups`, and the paper's optimizers as `default_optimizer`.
+    learn by optimizers of their own, also `optimizer_groups`, and the paper's optimizers as `default_optimizer`. One
+    that Keras' own `train_step` trains has a `default_loss` or `compute_loss` instead, and `loss_terms` without "loss".
 
     Args:
         config: the class's `Config`, its values as a dict, or None for the paper's.
@@ -37,8 +38,8 @@ class PaperModel(keras.Model):
 
     Config: ClassVar[type[Config]]
     family_name: ClassVar[str]
-    networks: ClassVar[Mapping[str, Callable[[Any], keras.Model]]]
-    """Attribute's name -> (config) -> network."""
+    networks: ClassVar[Mapping[str, Callable[[Any], keras.Model | None]]]
+    """Attribute's name -> (config) -> network; None where the config has no such network."""
 
     def __init__(
         self, config: Any = None, *, dtype: Any = None, name: str | None = None, **networks: keras.Model
@@ -60,7 +61,7 @@ class PaperModel(keras.Model):
     # --- what a subclass says ---
 
     def loss_terms(self) -> Sequence[str]:
-        """Names of what `fit` reports, "loss" first."""
+        """Names of what `fit` reports, "loss" first; without "loss", which Keras' own `train_step` reports by itself."""
         return ("loss",)
 
     def optimizer_groups(self) -> dict[str, list[keras.Variable]]:
@@ -71,14 +72,19 @@ class PaperModel(keras.Model):
         """The paper's optimizer of a group."""
         return keras.optimizers.Adam(self.config.learning_rate)
 
+    def default_loss(self) -> Any:
+        """The paper's loss of (truth, prediction), for Keras' own `train_step`; None where the step computes it."""
+        return None
+
     # --- training ---
 
-    def compile(self, optimizer: Any = None, **kwargs: Any) -> None:
-        """Compile with the paper's optimizers, or others.
+    def compile(self, optimizer: Any = None, loss: Any = None, **kwargs: Any) -> None:
+        """Compile with the paper's optimizers and loss, or others.
 
         Args:
             optimizer: None for the paper's; one of Keras' names or a config of one, made anew for each group; or a dict
                 with an optimizer for each group of `optimizer_groups()`.
+            loss: None for the paper's; else as Keras takes it, for models that Keras' own `train_step` trains.
             **kwargs: see `keras.Model.compile`. XLA makes convolutions slower on CPUs, so `jit_compile` is False.
 
         Raises:
@@ -98,7 +104,8 @@ class PaperModel(keras.Model):
                 f"expected an optimizer for each of {', '.join(groups)}, in a dict, or the name of one. "
                 f"Received: {optimizer!r}."
             )
-        super().compile(optimizer=next(iter(made.values())), **{"jit_compile": False, **kwargs})
+        loss = self.default_loss() if loss is None else loss
+        super().compile(optimizer=next(iter(made.values())), loss=loss, **{"jit_compile": False, **kwargs})
         self.optimizers = {group: made[group] for group in groups}
         for group, variables in groups.items():
             self.optimizers[group].build(variables)
@@ -120,7 +127,7 @@ class PaperModel(keras.Model):
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
-        return list(self._terms.values())
+        return list(self._terms.values()) if "loss" in self._terms else super().metrics
 
     def training_state(self) -> dict[str, np.ndarray]:
         """What decides the next step besides variables, optimizers and random states, such as a pool of pictures."""
@@ -130,6 +137,16 @@ class PaperModel(keras.Model):
         """Put `training_state()` back."""
 
     # --- weights ---
+
+    def initialize(self) -> None:
+        """Take over the weights that the config names for a training to begin with; without any, keep the random ones.
+
+        Raises:
+            UsageError: no such thing.
+            WeightsError: they are of another network, or cannot be had.
+        """
+        if self.config.start_from is not None:
+            self.start_from(self.config.start_from)
 
     def start_from(self, source: str) -> None:
         """Take over the weights of a run folder or a preset, given as in `Config.start_from`.

@@ -1,4 +1,4 @@
-"""One file per paper; `segmentation` is what those that label each pixel share."""
+"""One file per paper."""
 
 import importlib
 from typing import TYPE_CHECKING, Any
@@ -7,7 +7,8 @@ if TYPE_CHECKING:
     from kerasmodels.models.closed_form_matting import ClosedFormMatting
     from kerasmodels.models.cyclegan import CycleGAN
     from kerasmodels.models.deeplab import DeepLab
-    from kerasmodels.models.deformable_net import DeformableDetector, DeformableNet
+    from kerasmodels.models.deformable_detector import DeformableDetector
+    from kerasmodels.models.deformable_net import DeformableNet
     from kerasmodels.models.dense_crf import FullyConnectedCRF
     from kerasmodels.models.dilated_net import DilatedNet
     from kerasmodels.models.discogan import DiscoGAN
@@ -39,7 +40,7 @@ _MODULES = {
     "ClosedFormMatting": "closed_form_matting",
     "CycleGAN": "cyclegan",
     "DeepLab": "deeplab",
-    "DeformableDetector": "deformable_net",
+    "DeformableDetector": "deformable_detector",
     "DeformableNet": "deformable_net",
     "DilatedNet": "dilated_net",
     "DiscoGAN": "discogan",

@@ -11,8 +11,9 @@ from kerasmodels import registry
 from kerasmodels.errors import unknown_name
 from kerasmodels.servables.generate import generate
 from kerasmodels.servables.images import example_images, image_to_image
+from kerasmodels.servables.labels import image_to_labels
 
-__all__ = ["example_images", "generate", "image_to_image", "served"]
+__all__ = ["example_images", "generate", "image_to_image", "image_to_labels", "served"]
 
 _compiled: "weakref.WeakKeyDictionary[Any, dict[str, Any]]" = weakref.WeakKeyDictionary()
 
