@@ -22,8 +22,16 @@ from kerasmodels.errors import DataError
 from kerasmodels.family import Claim, Experiment
 from kerasmodels.layers import DeformableConv2D, Resize2D
 from kerasmodels.metrics import MeanAveragePrecision
-from kerasmodels.models.deformable_detector import DeformableDetector
-from kerasmodels.models.deformable_net import CLASSES, FAMILY, VARIANTS, Config, DeformableNet, TrainedPart, trunk
+from kerasmodels.models.deformable_detector import CLASSES
+from kerasmodels.models.deformable_net import (
+    FAMILY,
+    VARIANTS,
+    Config,
+    DeformableDetector,
+    DeformableNet,
+    TrainedPart,
+    trunk,
+)
 from kerasmodels.tasks.digits import center_of, certain, draw_boxes, draw_samples
 
 Measure = Callable[[Path | None, Path, bool], Sequence[Claim]]

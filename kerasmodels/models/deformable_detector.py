@@ -1,11 +1,11 @@
-"""A detector of digits after R-FCN: proposals, and position-sensitive RoI pooling whose bins move.
+"""A detector after R-FCN: proposals, and position-sensitive RoI pooling whose bins move; `deformable_net` has its config.
 
-In the order of what happens: `_network` makes maps of the picture, `propose` boxes that may hold something,
+In the order of what happens: `maps_network` makes maps of the picture, `propose` boxes that may hold something,
 `classify_regions` says what each of them holds and how its edges are off, and `detect` keeps the best. `compute_loss`
 trains all of it. Departures from the paper: see `deformable_net`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
@@ -18,13 +18,13 @@ from kerasmodels.data.digits import read_digits
 from kerasmodels.data.scenes import GroundTruth, ground_truth, pasted, read_photos, split
 from kerasmodels.family import Servable, TensorSpec
 from kerasmodels.layers import DeformablePSRoIPooling, PSRoIPooling
-from kerasmodels.models.deformable_net import CLASSES, Config, adam, trunk
 from kerasmodels.ops import box_iou, clip_boxes, decode_boxes, encode_boxes, non_max_suppression
 from kerasmodels.ops.bilinear import shape_of
 from kerasmodels.ops.boxes import rows_of
 from kerasmodels.paper_model import PaperModel
 from kerasmodels.tasks.digits import certain, draw_boxes
 
+CLASSES = 10
 SPREAD = (0.1, 0.1, 0.2, 0.2)
 """Unit of a box's four offsets, so that what is learnt is about 1 (Fast R-CNN's code)."""
 SAMPLES = 2
@@ -41,11 +41,15 @@ _NOWHERE = -1e9
 # --- network ----------------------------------------------------------------------------------------------------------
 
 
-def _network(config: Config) -> keras.Model:
+def maps_network(config: Any, trunk: Callable[[Any, Any], Any]) -> keras.Model:
     """(N, H, W, 3) RGB 0-255 -> maps (N, ceil(H / stride), ceil(W / stride), ...), float32, by name.
 
     objectness (A) and anchor_offsets (4 A) of the A anchors at each place; scores (11) and box_offsets (4) for each
     bin; and, if the bins move, by how much: score_moves and box_moves (2 for each bin).
+
+    Args:
+        config: a `DeformableDetector.Config`.
+        trunk: (config, (N, H, W, 3) -1 to 1) -> (N, ceil(H / stride), ceil(W / stride), C).
     """
     inputs = keras.Input((None, None, 3), name="image")
     x = trunk(config, layers.Rescaling(1 / 127.5, -1, name="scale")(inputs))
@@ -70,7 +74,7 @@ def _network(config: Config) -> keras.Model:
     return keras.Model(inputs, maps, name="network")
 
 
-def anchor_boxes(config: Config, height: Any, width: Any) -> Any:
+def anchor_boxes(config: Any, height: Any, width: Any) -> Any:
     """(1, height width A, 4): squares of each size around the middle of each place of maps of that size."""
     stride = float(config.stride)
     half = ops.convert_to_tensor(np.array(config.anchors, "float32").reshape(1, 1, -1) / 2)
@@ -83,32 +87,13 @@ def anchor_boxes(config: Config, height: Any, width: Any) -> Any:
 # --- model ------------------------------------------------------------------------------------------------------------
 
 
-@keras.saving.register_keras_serializable("kerasmodels")
-class DeformableDetector(PaperModel):
-    """The detector of digits.
+class RegionDetector(PaperModel):
+    """What a `DeformableDetector` is besides its trunk: boxes, losses, data, and what leaves the building.
 
-    Args:
-        config: a `DeformableDetector.Config` with task "detect", or its values as a dict.
-        **kwargs: see `PaperModel`; the network is `network`.
-
-    Shapes:
-        (N, H, W, 3), RGB 0-255 -> maps, by name; `detect` makes boxes of them. `fit` takes scenes and their
-        `GroundTruth`.
-
-    Example:
-        >>> import numpy as np, kerasmodels as km
-        >>> config = km.registry.family("deformable_net").variant("detector")
-        >>> found = km.models.DeformableDetector(config).detect(np.zeros((2, 96, 128, 3), "float32"))
-        >>> {name: tuple(value.shape) for name, value in found.items()}
-        {'boxes': (2, 20, 4), 'labels': (2, 20), 'scores': (2, 20)}
-
-    Reference:
-        Dai, Li, He, Sun: R-FCN, NeurIPS 2016; Ren, He, Girshick, Sun: Faster R-CNN, NeurIPS 2015, for the proposals.
+    Attributes:
+        network: of `maps_network`.
+        pools: the layers that pool scores and edges.
     """
-
-    Config = Config
-    family_name = "deformable_net"
-    networks = {"network": _network}  # noqa: RUF012
 
     def __init__(self, config: Any = None, **kwargs: Any) -> None:
         super().__init__(config, **kwargs)
@@ -261,11 +246,8 @@ class DeformableDetector(PaperModel):
     def loss_terms(self) -> tuple[str, ...]:
         return ("objectness", "anchor", "class", "box")
 
-    def default_optimizer(self, group: str) -> keras.optimizers.Optimizer:
-        return adam(self.config)
-
     @staticmethod
-    def batches(config: Config, start: int) -> tf.data.Dataset:
+    def batches(config: Any, start: int) -> tf.data.Dataset:
         """Scenes, and the boxes on them, for `fit`.
 
         Raises:
@@ -281,7 +263,7 @@ class DeformableDetector(PaperModel):
         return numbers.map(batch, num_parallel_calls=2, deterministic=True).prefetch(2)
 
     @staticmethod
-    def held_out(config: Config, batches: int) -> tf.data.Dataset:
+    def held_out(config: Any, batches: int) -> tf.data.Dataset:
         """So many batches of 16 scenes with digits and photos that are never trained on."""
         photos, (pictures, labels) = split(read_photos(config.photos))[1], read_digits(config.digits, "test")
 
@@ -351,7 +333,7 @@ def _smooth(x: Any) -> Any:
 
 
 def _scenes(
-    config: Config, photos: np.ndarray, pictures: np.ndarray, labels: np.ndarray, count: int, seed: tf.Tensor
+    config: Any, photos: np.ndarray, pictures: np.ndarray, labels: np.ndarray, count: int, seed: tf.Tensor
 ) -> tuple[tf.Tensor, GroundTruth]:
     scene, digits = pasted(photos, pictures, labels, count, seed, config.scene, config.objects, vary=True)
     return scene, ground_truth(digits)

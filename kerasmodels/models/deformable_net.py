@@ -37,12 +37,12 @@ from kerasmodels.config import NonNegative, NonNegativeInt, Positive, PositiveIn
 from kerasmodels.data.digits import SIDE, Warp, read_digits, warped
 from kerasmodels.family import Family, Servable, Task, TensorSpec, stream
 from kerasmodels.layers import DeformableConv2D
+from kerasmodels.models.deformable_detector import CLASSES, RegionDetector, maps_network
 from kerasmodels.paper_model import PaperModel
 from kerasmodels.tasks.digits import DigitOptions, center_of, draw_samples, run_on_digits
 
-__all__ = ["Config", "DeformableNet"]
+__all__ = ["Config", "DeformableDetector", "DeformableNet"]
 
-CLASSES = 10
 TrainedPart = Literal["all", "offsets", "normalization", "offsets and normalization"]
 
 
@@ -310,14 +310,45 @@ def _example_digits(dims: Mapping[str, int], seed: int) -> dict[str, np.ndarray]
     return {"digits": found}
 
 
+# --- detector ---------------------------------------------------------------------------------------------------------
+
+
+@keras.saving.register_keras_serializable("kerasmodels")
+class DeformableDetector(RegionDetector):
+    """The detector of digits.
+
+    Args:
+        config: a `DeformableDetector.Config` with task "detect", or its values as a dict.
+        **kwargs: see `PaperModel`; the network is `network`.
+
+    Shapes:
+        (N, H, W, 3), RGB 0-255 -> maps, by name; `detect` makes boxes of them. `fit` takes scenes and their
+        `data.scenes.GroundTruth`.
+
+    Example:
+        >>> import numpy as np, kerasmodels as km
+        >>> config = km.registry.family("deformable_net").variant("detector")
+        >>> found = km.models.DeformableDetector(config).detect(np.zeros((2, 96, 128, 3), "float32"))
+        >>> {name: tuple(value.shape) for name, value in found.items()}
+        {'boxes': (2, 20, 4), 'labels': (2, 20), 'scores': (2, 20)}
+
+    Reference:
+        Dai, Li, He, Sun: R-FCN, NeurIPS 2016; Ren, He, Girshick, Sun: Faster R-CNN, NeurIPS 2015, for the proposals.
+    """
+
+    Config = Config
+    family_name = "deformable_net"
+    networks = {"network": lambda config: maps_network(config, trunk)}  # noqa: RUF012
+
+    def default_optimizer(self, group: str) -> keras.optimizers.Optimizer:
+        return adam(self.config)
+
+
 # --- family -----------------------------------------------------------------------------------------------------------
 
 
 def _kind(config: Config) -> Any:
     """The class of the models of a config's task."""
-    # Made of this module's config and trunk.
-    from kerasmodels.models.deformable_detector import DeformableDetector
-
     return DeformableDetector if config.task == "detect" else DeformableNet
 
 

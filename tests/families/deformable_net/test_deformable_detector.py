@@ -14,8 +14,7 @@ from kerasmodels.data.scenes import GroundTruth
 from kerasmodels.errors import UsageError
 from kerasmodels.metrics.detection import overlaps
 from kerasmodels.models import deformable_detector as detector
-from kerasmodels.models.deformable_detector import DeformableDetector
-from kerasmodels.models.deformable_net import FAMILY
+from kerasmodels.models.deformable_net import FAMILY, DeformableDetector
 from kerasmodels.ops import encode_boxes
 from kerasmodels.training import train
 from tests.cases import case_of, photo
