@@ -77,6 +77,12 @@ class Config:
         return cls(**values) if start is None else dataclasses.replace(start, **values)  # type: ignore[type-var]
 
     @classmethod
+    def part_of(cls, options: "Config") -> Self:
+        """The config whose fields `options` has among others, under the same names; the rest are the defaults."""
+        names = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
+        return cls(**{name: getattr(options, name) for name in names if hasattr(options, name)})
+
+    @classmethod
     def from_toml(cls, path: str | Path, start: "Self | None" = None) -> Self:
         """The config with the values of a TOML file; all others are those of `start`, or the defaults.
 
