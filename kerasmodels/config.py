@@ -27,6 +27,7 @@ PositiveInt = Annotated[int, Gt(0)]
 NonNegativeInt = Annotated[int, Ge(0)]
 Positive = Annotated[float, Gt(0), pydantic.AllowInfNan(False)]
 NonNegative = Annotated[float, Ge(0), pydantic.AllowInfNan(False)]
+Finite = Annotated[float, pydantic.AllowInfNan(False)]
 Fraction = Annotated[float, Interval(ge=0, le=1)]
 """From 0 to 1."""
 
