@@ -109,7 +109,7 @@ def problem(width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
 def main() -> None:
     """Measure, print the table, write the JSON file."""
     # Not at the top: the peers' environment has neither us nor TensorFlow.
-    from kerasmodels import weights
+    from kerasmodels import storage
     from kerasmodels.apps import provenance
 
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])

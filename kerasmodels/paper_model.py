@@ -1,4 +1,4 @@
-"""`PaperModel`: what every model that is trained here is besides its algorithm."""
+"""`PaperModel`: what every model here is besides its algorithm."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -10,8 +10,9 @@ import numpy as np
 import tensorflow as tf
 
 from kerasmodels import presets, runs
-from kerasmodels.config import Config
+from kerasmodels.config import Config, TrainingConfig
 from kerasmodels.errors import UsageError, unknown_name
+from kerasmodels.family import nothing_to_train
 from kerasmodels.metrics import TermMean
 
 
@@ -21,6 +22,8 @@ class PaperModel(keras.Model):
     A subclass names its `Config`, its `family_name` and its `networks`, and has a `train_step`; where several networks
     learn by optimizers of their own, also `optimizer_groups`, and the paper's optimizers as `default_optimizer`. One
     that Keras' own `train_step` trains has a `default_loss` or `compute_loss` instead, and `loss_terms` without "loss".
+    Where there is nothing to train (its `Config` is no `TrainingConfig`), `call` is all it has, and `networks` may be
+    empty.
 
     Args:
         config: the class's `Config`, its values as a dict, or None for the paper's.
@@ -38,7 +41,7 @@ class PaperModel(keras.Model):
 
     Config: ClassVar[type[Config]]
     family_name: ClassVar[str]
-    networks: ClassVar[Mapping[str, Callable[[Any], keras.Model | None]]]
+    networks: ClassVar[Mapping[str, Callable[[Any], keras.Model | None]]] = {}
     """Attribute's name -> (config) -> network; None where the config has no such network."""
 
     def __init__(
@@ -53,8 +56,10 @@ class PaperModel(keras.Model):
         with dtype_policy(self.dtype_policy):
             for label, build in self.networks.items():
                 setattr(self, label, networks[label] if label in networks else build(self.config))
-        self.seed_generator = keras.random.SeedGenerator(getattr(self.config, "seed", 0), name="seed_generator")
-        self._terms = {term: TermMean(name=term) for term in self.loss_terms()}
+        self._terms: dict[str, TermMean] = {}
+        if isinstance(self.config, TrainingConfig):
+            self.seed_generator = keras.random.SeedGenerator(self.config.seed, name="seed_generator")
+            self._terms = {term: TermMean(name=term) for term in self.loss_terms()}
         self.optimizers: dict[str, keras.optimizers.Optimizer] = {}
         self.built = True
 
@@ -88,8 +93,10 @@ class PaperModel(keras.Model):
             **kwargs: see `keras.Model.compile`. XLA makes convolutions slower on CPUs, so `jit_compile` is False.
 
         Raises:
-            UsageError: one optimizer object for several groups, or other groups than the model's.
+            UsageError: one optimizer object for several groups, other groups than the model's, or nothing to train.
         """
+        if not isinstance(self.config, TrainingConfig):
+            raise nothing_to_train(self.family_name)
         groups = self.optimizer_groups()
         if isinstance(optimizer, Mapping) and not {"class_name", "config"} <= optimizer.keys():
             made = {group: keras.optimizers.get(entry) for group, entry in optimizer.items()}

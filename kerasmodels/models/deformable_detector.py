@@ -1,4 +1,4 @@
-"""A detector after R-FCN: proposals, and position-sensitive RoI pooling whose bins move; `deformable_net` has its config.
+"""A detector after R-FCN: proposals, and position-sensitive RoI pooling whose bins move. Its config: `deformable_net`.
 
 In the order of what happens: `maps_network` makes maps of the picture, `propose` boxes that may hold something,
 `classify_regions` says what each of them holds and how its edges are off, and `detect` keeps the best. `compute_loss`
