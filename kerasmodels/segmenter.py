@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import keras
-import pydantic
 import tensorflow as tf
 from annotated_types import Interval
 
 from kerasmodels import presets
-from kerasmodels.config import NonNegative, NonNegativeInt, Positive, PositiveInt, TrainingConfig, check
+from kerasmodels.config import Finite, NonNegative, NonNegativeInt, Positive, PositiveInt, TrainingConfig, check
 from kerasmodels.data.segmentation import IGNORE, count_labels, label_pairs, segmentation_crops
 from kerasmodels.errors import UsageError
 from kerasmodels.layers import ReflectionPadding2D
@@ -22,7 +21,6 @@ from kerasmodels.optimizers.layerwise_sgd import caffe_rate
 from kerasmodels.paper_model import PaperModel
 
 BelowOne = Annotated[float, Interval(ge=0, lt=1)]
-Finite = Annotated[float, pydantic.AllowInfNan(False)]
 
 
 class SegmenterConfig(TrainingConfig):

@@ -36,6 +36,7 @@ from kerasmodels.errors import UsageError
 from kerasmodels.family import Family, Servable, stream
 from kerasmodels.layers import AtrousConvolution2D, AtrousSpatialPyramidPooling
 from kerasmodels.layers.resize import resize_corners
+from kerasmodels.models.dense_crf import refine
 from kerasmodels.ports.deeplab_torch import load_port
 from kerasmodels.ports.trunks import assign, imagenet
 from kerasmodels.segmenter import Segmenter, SegmenterConfig, labeled_crops
@@ -374,6 +375,6 @@ FAMILY = Family(
     variants=VARIANTS,
     model=DeepLab,
     servables=_servables,
-    task=label_task("deeplab"),
+    task=label_task("deeplab", refine),
     source=stream(labeled_crops),
 )

@@ -33,6 +33,7 @@ from kerasmodels.errors import UsageError, WeightsError
 from kerasmodels.family import Family, Servable, stream
 from kerasmodels.layers import AtrousConvolution2D
 from kerasmodels.layers.dropout import NamedDropout
+from kerasmodels.models.dense_crf import refine
 from kerasmodels.ports.caffe import load_caffemodel
 from kerasmodels.ports.trunks import assign, imagenet
 from kerasmodels.segmenter import BelowOne, Segmenter, SegmenterConfig, labeled_crops
@@ -475,6 +476,6 @@ FAMILY = Family(
     variants=VARIANTS,
     model=DilatedNet,
     servables=_servables,
-    task=label_task("dilated_net"),
+    task=label_task("dilated_net", refine),
     source=stream(labeled_crops),
 )

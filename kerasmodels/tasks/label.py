@@ -1,6 +1,7 @@
 """Labeling each pixel of a photo."""
 
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,12 +15,13 @@ from kerasmodels.data.images import SUFFIXES
 from kerasmodels.data.segmentation import legend, overlay, voc_palette, write_label_map
 from kerasmodels.errors import DataError
 from kerasmodels.family import RunReport, Task
-from kerasmodels.models import dense_crf
 from kerasmodels.segmenter import Segmenter
 from kerasmodels.servables import served
 from kerasmodels.tasks import TrainedOptions
 from kerasmodels.tasks.pictures import check_targets
 
+Refine = Callable[[np.ndarray, np.ndarray, Mapping[str, Any]], np.ndarray]
+"""(photo, probabilities (H, W, classes), the values of a `dense_crf.Config`) -> probabilities: `dense_crf.refine`."""
 TILE = 1025
 """Largest side of what a network sees at once, pixels."""
 
@@ -49,7 +51,9 @@ class LabelOptions(TrainedOptions):
         check_targets(targets, [self.photo])
 
 
-def segment(model: Segmenter, photo: np.ndarray, tile: int = TILE, crf: bool = False) -> tuple[np.ndarray, np.ndarray]:
+def segment(
+    model: Segmenter, photo: np.ndarray, tile: int = TILE, refine: Refine | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Labels and probabilities of each pixel of a photo.
 
     Args:
@@ -58,7 +62,7 @@ def segment(model: Segmenter, photo: np.ndarray, tile: int = TILE, crf: bool = F
         tile: largest side of what the network sees at once, pixels, its margin included. Tiles of networks that pad
             nothing fit together without a seam, those of others overlap; what a context module does, it does to all
             positions at once.
-        crf: refine the probabilities by the config's fully connected CRF.
+        refine: what moves labels onto the photo's edges, with the kernels of the config: `models.dense_crf.refine`.
 
     Returns:
         labels (H, W) uint8, probabilities (H, W, classes) float32.
@@ -77,8 +81,8 @@ def segment(model: Segmenter, photo: np.ndarray, tile: int = TILE, crf: bool = F
         probabilities = served(model, "segment")(image=photo[None])["probabilities"][0]
     else:
         probabilities = _in_tiles(model, photo, cells)
-    if crf:
-        probabilities = dense_crf.refine(photo, probabilities, dense_crf.Config(labels=config.classes, **config.crf))
+    if refine is not None:
+        probabilities = refine(photo, probabilities, config.crf)
     return probabilities.argmax(-1).astype("uint8"), probabilities
 
 
@@ -108,13 +112,13 @@ def _in_tiles(model: Segmenter, photo: np.ndarray, cells: int) -> np.ndarray:
     return tf.nn.softmax(logits)[0, : photo.shape[0], : photo.shape[1]].numpy()
 
 
-def label_photo(options: LabelOptions, family: str) -> RunReport:
+def label_photo(options: LabelOptions, family: str, refine: Refine) -> RunReport:
     """Label a photo with a trained network, and write what the options ask for."""
     trained = options.trained(family)
     photo = read_image(options.photo)
     model = trained.load()
     begin, names = time.perf_counter(), model.config.label_names()
-    labels, _ = segment(model, photo, options.tile, options.crf)
+    labels, _ = segment(model, photo, options.tile, refine if options.crf else None)
     found, counts = np.unique(labels, return_counts=True)
     facts: dict[str, Any] = {
         "size": f"{photo.shape[1]} x {photo.shape[0]}",
@@ -129,6 +133,6 @@ def label_photo(options: LabelOptions, family: str) -> RunReport:
     return RunReport(tuple(written), facts)
 
 
-def label_task(family: str) -> Task:
-    """The task of a family of segmenters."""
-    return Task(LabelOptions, lambda options: label_photo(options, family))
+def label_task(family: str, refine: Refine) -> Task:
+    """The task of a family of segmenters; `refine` is for --crf."""
+    return Task(LabelOptions, lambda options: label_photo(options, family, refine))

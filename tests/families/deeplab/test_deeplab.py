@@ -18,6 +18,7 @@ from kerasmodels.layers.padding import on_multiples
 from kerasmodels.layers.resize import resize_corners
 from kerasmodels.models import deeplab
 from kerasmodels.models.deeplab import FAMILY, MEAN, DeepLab, _nearest, score_network
+from kerasmodels.models.dense_crf import refine
 from kerasmodels.ports import trunks as ports
 from kerasmodels.servables import served
 from kerasmodels.tasks.label import segment
@@ -422,7 +423,7 @@ def test_tiles(net, size):
 
 def test_the_crf_moves_labels(net):
     picture = photo(5, 40, 60)
-    plain, refined = segment(net, picture), segment(net, picture, crf=True)
+    plain, refined = segment(net, picture), segment(net, picture, refine=refine)
     assert np.abs(refined[1] - plain[1]).max() > 1e-3
     np.testing.assert_array_equal(refined[0], refined[1].argmax(-1))
 
@@ -431,7 +432,7 @@ def test_no_probabilities_from_a_broken_network(net):
     broken = DeepLab(net.config)
     broken.net.get_layer("aspp").branches[0][0].bias.assign([np.nan, 0, 0])
     with pytest.raises(DataError, match="of them NaN"):
-        segment(broken, photo(1, 30, 40), crf=True)
+        segment(broken, photo(1, 30, 40), refine=refine)
 
 
 def test_probabilities_sum_to_one(net):
