@@ -9,9 +9,10 @@ import re
 import shlex
 import sys
 import tempfile
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING, Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 from kerasmodels import registry
 from kerasmodels.errors import KerasModelsError, UsageError
@@ -88,51 +89,45 @@ def parse(options: type[T], argv: Sequence[str], prog: str, description: str, de
         UsageError: the arguments do not fit.
         HelpRequest: they contain --help.
     """
+    return _parsed(options, argv, prog, description, default, False)
+
+
+def first_look(options: type[T], argv: Sequence[str]) -> T:
+    """The dataclass `options` from the flags it knows; those it does not know, and --help, are for a later look.
+
+    Raises:
+        UsageError: the values of its own flags do not fit.
+    """
+    asked = [word for word in argv if word not in ("-h", "--help")]
+    return _parsed(options, asked, "", "", None, True)[0]
+
+
+def _parsed(
+    options: type, argv: Sequence[str], prog: str, description: str, default: Any, return_unknown_args: Any
+) -> Any:
     import tyro
 
+    for flag, count in Counter(word.partition("=")[0] for word in argv if word.startswith("--")).items():
+        if count > 1:
+            raise UsageError(f"expected {flag} once, followed by all its values. Received: it {count} times.")
     written, complaint = io.StringIO(), io.StringIO()
     try:
         with contextlib.redirect_stdout(written), contextlib.redirect_stderr(complaint):
             return tyro.cli(
                 options,
-                args=_gathered(argv, _list_flags(options)),
+                args=argv,
                 prog=prog,
                 description=f"{description}\n\n{EVERYWHERE}",
                 config=(tyro.conf.OmitArgPrefixes,),
                 default=tyro.MISSING_NONPROP if default is None else default,
+                return_unknown_args=return_unknown_args,
             )
     except SystemExit as end:
         if not end.code:
             raise HelpRequest(written.getvalue()) from None
-        raise UsageError(_unboxed(complaint.getvalue())) from None
-
-
-def _list_flags(options: Any) -> set[str]:
-    """The flags of a dataclass, and of those in it, that take any number of values."""
-    flags: set[str] = set()
-    for name, kind in get_type_hints(options).items():
-        if dataclasses.is_dataclass(kind):
-            flags |= _list_flags(kind)
-        elif get_origin(kind) is tuple and get_args(kind)[-1] is Ellipsis:
-            flags.add(f"--{name.replace('_', '-')}")
-    return flags
-
-
-def _gathered(argv: Sequence[str], lists: Collection[str]) -> list[str]:
-    """`--style a --style b` as `--style a b` for the flags in `lists`; of other flags given twice the last counts."""
-    groups: list[list[str]] = [[]]
-    for word in argv:
-        flag, equals, value = word.partition("=")
-        if flag not in lists:
-            if word.startswith("-") and not re.match(r"-[\d.]", word):
-                groups.append([])
-            groups[-1].append(word)
-            continue
-        earlier = next((group for group in groups if group[:1] == [flag]), [flag])
-        # What follows belongs to it: it moves to the end.
-        groups = [group for group in groups if group is not earlier]
-        groups.append([*earlier, *([value] if equals else [])])
-    return [word for group in groups for word in group]
+        # A config's own words, or the parser's.
+        refused = end.__context__ if isinstance(end.__context__, UsageError) else None
+        raise UsageError(str(refused) if refused else _unboxed(complaint.getvalue())) from None
 
 
 def _unboxed(text: str) -> str:

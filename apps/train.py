@@ -1,6 +1,5 @@
 """`kerasmodels train FAMILY ...`: the flags are the fields of the family's Config."""
 
-import argparse
 import shlex
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import tyro
 
 from kerasmodels import registry
-from kerasmodels.apps.command import Outcome, line, load_family, parse, table, take_family, with_group
+from kerasmodels.apps.command import Outcome, first_look, line, load_family, parse, table, take_family, with_group
 from kerasmodels.errors import UsageError
 from kerasmodels.family import nothing_to_train
 from kerasmodels.runs import RunFolder
@@ -47,14 +46,11 @@ def main(argv: Sequence[str]) -> Outcome:
     name, rest = take_family("train", argv)
     if not registry.row(name).trains:
         raise nothing_to_train(name)
-    first = _first_look(rest)
+    first = first_look(Options, rest)
     family = load_family(name)
     if first.resume is not None and first.out is not None:
         raise UsageError(f"expected --out or --resume, not both. Received: --out {first.out} --resume {first.resume}.")
-    if first.resume is not None:
-        start = _config_of_run(first.resume, family)
-    else:
-        start = family.variant(first.variant)
+    start = _config_of_run(first.resume, family) if first.resume is not None else family.variant(first.variant)
     if first.config is not None:
         start = type(start).from_toml(first.config, start)
 
@@ -95,18 +91,6 @@ def main(argv: Sequence[str]) -> Outcome:
         f"export it: kerasmodels export {place} --out served",
     ]
     return Outcome(result, shown)
-
-
-def _first_look(argv: Sequence[str]) -> argparse.Namespace:
-    """The flags that decide the defaults of all others."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    parser.add_argument("--variant", default="paper")
-    for flag in ("--config", "--resume", "--out"):
-        parser.add_argument(flag, type=Path)
-    try:
-        return parser.parse_known_args(list(argv))[0]
-    except (argparse.ArgumentError, SystemExit) as error:
-        raise UsageError(str(error)) from None
 
 
 def _config_of_run(folder: Path, family: "Family") -> Any:

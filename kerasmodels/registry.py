@@ -19,100 +19,106 @@ class Row:
 
     Args:
         name: registry name.
-        module: defines `FAMILY`.
+        models: names of its model classes in `kerasmodels.models`.
         paper: authors, title, where, year.
         line: what it does for the user, in one line.
-        trains: False if there is nothing to train: its `FAMILY.build` and `FAMILY.datasets` are None.
+        trains: False if there is nothing to train: its `FAMILY.source` is None.
+        module: defines `FAMILY`; kerasmodels.models.<name> if left out.
     """
 
     name: str
-    module: str
+    models: tuple[str, ...]
     paper: str
     line: str
     trains: bool = True
+    module: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.module:
+            object.__setattr__(self, "module", f"kerasmodels.models.{self.name}")
 
 
 ROWS = (
     Row(
         "fast_style",
-        "kerasmodels.models.fast_style",
+        ("FastStyle",),
         "Johnson, Alahi, Fei-Fei: Perceptual Losses for Real-Time Style Transfer and Super-Resolution, ECCV 2016",
         "repaint photos and videos in the style of a painting, in one forward pass",
     ),
     Row(
         "neural_style",
-        "kerasmodels.models.neural_style",
+        ("NeuralStyle",),
         "Gatys, Ecker, Bethge: Image Style Transfer Using Convolutional Neural Networks, CVPR 2016",
-        "paint a photo in the style of one or several paintings, by optimising its pixels",
+        "paint a photo in the style of one or several paintings, by optimizing its pixels",
     ),
     Row(
         "photo_style",
-        "kerasmodels.models.photo_style",
+        ("PhotoStyle",),
         "Luan, Paris, Shechtman, Bala: Deep Photo Style Transfer, CVPR 2017",
-        "give a photo the colours and the light of another photo, region by region, and keep it a photo",
+        "give a photo the colors and the light of another photo, region by region, and keep it a photo",
     ),
     Row(
         "closed_form_matting",
-        "kerasmodels.models.closed_form_matting",
+        ("ClosedFormMatting",),
         "Levin, Lischinski, Weiss: A Closed-Form Solution to Natural Image Matting, PAMI 2008",
         "cut hair and fur out of a photo with a trimap or a few strokes, or change its background",
         trains=False,
     ),
     Row(
         "feature_patches",
-        "kerasmodels.models.feature_patches",
+        ("FeaturePatches",),
         "Zeiler, Fergus: Visualizing and Understanding Convolutional Networks, ECCV 2014",
-        "see what a network has learnt: the patches of your photos that excite a unit most",
+        "see what a network has learned: the patches of your photos that excite a unit most",
         trains=False,
     ),
     Row(
         "dilated_net",
-        "kerasmodels.models.dilated_net",
+        ("DilatedNet",),
         "Yu, Koltun: Multi-Scale Context Aggregation by Dilated Convolutions, ICLR 2016",
         "label each pixel of a photo, with convolutions that see far at full resolution",
     ),
     Row(
         "deeplab",
-        "kerasmodels.models.deeplab",
+        ("DeepLab",),
         "Chen, Papandreou, Kokkinos, Murphy, Yuille: DeepLab (Atrous Convolution and Fully Connected CRFs), PAMI 2018",
         "label each pixel of a photo, with branches that see at several scales and edges that a CRF finds",
     ),
     Row(
         "dense_crf",
-        "kerasmodels.models.dense_crf",
+        ("FullyConnectedCRF",),
         "Kraehenbuehl, Koltun: Efficient Inference in Fully Connected CRFs with Gaussian Edge Potentials, NIPS 2011",
         "make rough labels, strokes or a network's, follow the edges of a photo",
         trains=False,
     ),
     Row(
         "deformable_net",
-        "kerasmodels.models.deformable_net",
+        ("DeformableNet", "DeformableDetector"),
         "Dai, Qi, Xiong, Li, Zhang, Hu, Wei: Deformable Convolutional Networks, ICCV 2017",
         "tell digits of any size and slant apart, find them on photos, and draw where the network looks",
     ),
     Row(
         "cyclegan",
-        "kerasmodels.models.cyclegan",
+        ("CycleGAN",),
         "Zhu, Park, Isola, Efros: Unpaired Image-to-Image Translation, ICCV 2017",
-        "make pictures of one kind from pictures of another, learnt from two folders without pairs",
+        "translate pictures of one domain into another, learned from two folders without pairs",
     ),
     Row(
         "discogan",
-        "kerasmodels.models.discogan",
+        ("DiscoGAN",),
         "Kim, Cha, Kim, Lee, Kim: Learning to Discover Cross-Domain Relations with GANs, ICML 2017",
-        "find what two folders of pictures have in common, and make pictures of one kind from the other",
+        "find what two domains of pictures have in common, and translate between them",
     ),
     Row(
         "wgan",
-        "kerasmodels.models.wgan",
+        ("WGAN",),
         "Arjovsky, Chintala, Bottou: Wasserstein GAN, ICML 2017",
-        "make new pictures like those of a folder, with a loss that tells how far they are off",
+        "generate pictures like those of a folder, with a loss that tells how far they are off",
     ),
     Row(
         "ebgan",
-        "kerasmodels.models.ebgan",
+        ("EBGAN",),
         "Zhao, Mathieu, LeCun: Energy-based Generative Adversarial Network, ICLR 2017",
-        "make new pictures like those of a folder, and tell which pictures are unlike them, and where",
+        "generate pictures like those of a folder, and find anomalies: which pictures are unlike them, and where",
     ),
 )
 

@@ -31,7 +31,9 @@ from tests.cases import Case, family_of
 pytestmark = pytest.mark.usefixtures("forks")
 NAMES = registry.names()
 PRESETS = [f"{name}/{preset}" for name in NAMES for preset in presets.presets(name)]
-trains = pytest.mark.parametrize("world", [k for k in cases.names() if registry.row(family_of(k)).trains], indirect=True)
+trains = pytest.mark.parametrize(
+    "world", [k for k in cases.names() if registry.row(family_of(k)).trains], indirect=True
+)
 """Only the families that are trained."""
 EVERY_ARTIFACT = [(form.name, precision) for form in table.FORMATS for precision in form.precisions]
 TRAIN: dict[str, Any] = {"save_every": 2, "preview_every": 2, "log_every": 4, "progress": False}

@@ -77,13 +77,13 @@ class NaNStop(StepCallback):
 
 
 class Gallery(StepCallback):
-    """Saves preview pictures while training and keeps folder/gallery.html up to date.
+    """Saves previews, pictures or texts, while training and keeps folder/gallery.html up to date.
 
     Args:
         folder: where samples/ and gallery.html go.
-        preview: model -> name -> uint8 (H, W, 3) picture. It must leave the model's variables as they are. Without it,
-            `model.preview()` is used if there is one; else the page has no pictures.
-        every: steps between pictures; 0 for none but those of `finish`.
+        preview: model -> name -> uint8 (H, W, 3) picture, or text. It must leave the model's variables as they are.
+            Without it, `model.preview()` is used if there is one; else the page has none.
+        every: steps between previews; 0 for none but those of `finish`.
         start: steps done before this `fit`.
         writer: a TensorBoard writer that also gets the pictures, as one grid.
 
@@ -94,7 +94,7 @@ class Gallery(StepCallback):
     def __init__(
         self,
         folder: str | Path,
-        preview: Callable[[keras.Model], Mapping[str, np.ndarray]] | None = None,
+        preview: Callable[[keras.Model], Mapping[str, np.ndarray | str]] | None = None,
         every: int = 200,
         start: int = 0,
         writer: "tf.summary.SummaryWriter | None" = None,
@@ -115,22 +115,29 @@ class Gallery(StepCallback):
         """Save this step's pictures, unless that was done, and rewrite the page."""
         if self.saved != self.step:
             self.saved = self.step
-            self._save_pictures(self._pictures())
+            self._save(self._previews())
         write_gallery(self.folder)
 
-    def _pictures(self) -> Mapping[str, np.ndarray]:
+    def _previews(self) -> Mapping[str, np.ndarray | str]:
         if self.preview is not None:
             return self.preview(self.model)
         return self.model.preview() if hasattr(self.model, "preview") else {}
 
-    def _save_pictures(self, pictures: Mapping[str, np.ndarray]) -> None:
-        for name, picture in pictures.items():
+    def _save(self, previews: Mapping[str, np.ndarray | str]) -> None:
+        pictures = []
+        for name, preview in previews.items():
             safe = re.sub(r"[^\w.-]+", "_", name)
-            path = self.folder / "samples" / f"step-{self.step:06d}-{safe}.png"
-            storage.write_atomic(path, partial(Image.fromarray(picture).save, format="PNG"))
+            path = self.folder / "samples" / f"step-{self.step:06d}-{safe}"
+            if isinstance(preview, str):
+                storage.write_text(path.with_name(f"{path.name}.txt"), preview)
+            else:
+                pictures.append(preview)
+                storage.write_atomic(
+                    path.with_name(f"{path.name}.png"), partial(Image.fromarray(preview).save, format="PNG")
+                )
         if pictures and self.writer is not None:
             with summaries(self.writer, self.folder):
-                tf.summary.image("previews", grid(list(pictures.values()))[None], self.step)
+                tf.summary.image("previews", grid(pictures)[None], self.step)
 
 
 def grid(pictures: Sequence[np.ndarray]) -> np.ndarray:
@@ -155,7 +162,7 @@ class Log(StepCallback):
         path: log.csv, appended to; None for no file.
         every: steps in an interval.
         last: the last step of the training, which ends an interval too.
-        batch: pictures in a step, for images/s.
+        batch: examples in a step, for examples/s.
         writer: of TensorBoard's events, beside log.csv; None for none.
         seconds: seconds the run took before this `fit`.
     """
@@ -210,7 +217,7 @@ class Log(StepCallback):
         row: dict[str, Any] = {"step": step, "seconds": f"{self.seconds:.3f}"}
         row |= {name: repr(value) for name, value in self.means.items()}
         row |= {"learning_rate": "" if rate is None else f"{rate:.6g}"}
-        row |= {"images/s": "" if math.isnan(speed) else f"{speed:.3f}"}
+        row |= {"examples/s": "" if math.isnan(speed) else f"{speed:.3f}"}
         if self.path is not None:
             self._append(self.path, row)
             self._summarise(self.path.parent, step, rate, speed)
@@ -226,7 +233,7 @@ class Log(StepCallback):
             if rate is not None:
                 tf.summary.scalar("learning_rate", rate, step)
             if not math.isnan(speed):
-                tf.summary.scalar("images_per_second", speed, step)
+                tf.summary.scalar("examples_per_second", speed, step)
 
     @staticmethod
     def _append(path: Path, row: Mapping[str, Any]) -> None:

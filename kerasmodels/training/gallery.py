@@ -23,7 +23,7 @@ PICTURES = 12
 PIXELS = 512
 POINTS = 300
 
-_NOT_CURVES = ("step", "seconds", "learning_rate", "images/s")
+_NOT_CURVES = ("step", "seconds", "learning_rate", "examples/s")
 
 
 def write_gallery(folder: str | Path) -> Path:
@@ -46,11 +46,11 @@ def write_gallery(folder: str | Path) -> Path:
 
 
 def samples(folder: Path) -> dict[str, list[tuple[int, Path]]]:
-    """Series name -> (step, picture file) in step order."""
+    """Series name -> (step, picture or text file) in step order."""
     series: dict[str, list[tuple[int, Path]]] = {}
-    for path in (folder / "samples").glob("step-*.png"):
+    for path in (folder / "samples").glob("step-*"):
         match = re.fullmatch(r"step-(\d+)-(.+)", path.stem)
-        if match:
+        if match and path.suffix in (".png", ".txt"):
             series.setdefault(match[2], []).append((int(match[1]), path))
     return {name: sorted(series[name]) for name in sorted(series)}
 
@@ -97,7 +97,7 @@ def _pictures(series: Mapping[str, Sequence[tuple[int, Path]]]) -> str:
         text.append("<section><h2>On the way</h2>")
         for name, steps in series.items():
             chosen = [steps[i] for i in _spread(len(steps), PICTURES)]
-            shown = f" · {len(chosen)} of {len(steps)} pictures" if len(chosen) < len(steps) else ""
+            shown = f" · {len(chosen)} of {len(steps)}" if len(chosen) < len(steps) else ""
             figures = "".join(_figure(path, f"step {step}", PIXELS // 2) for step, path in chosen)
             text.append(f'<h3>{html.escape(name)}{shown}</h3><div class="strip">{figures}</div>')
         text.append("</section>")
@@ -105,6 +105,9 @@ def _pictures(series: Mapping[str, Sequence[tuple[int, Path]]]) -> str:
 
 
 def _figure(path: Path, caption: str, pixels: int) -> str:
+    if path.suffix == ".txt":
+        text = html.escape(path.read_text(encoding="utf-8"))
+        return f"<figure><pre>{text}</pre><figcaption>{html.escape(caption)}</figcaption></figure>"
     with Image.open(path) as opened:
         picture = opened.convert("RGB")
     picture.thumbnail((pixels, pixels), Image.Resampling.LANCZOS)

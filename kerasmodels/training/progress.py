@@ -25,7 +25,7 @@ class Display(Protocol):
     def advance(self, step: int) -> None:
         """`step` steps are done."""
 
-    def report(self, step: int, values: Mapping[str, float], images_per_second: float) -> None:
+    def report(self, step: int, values: Mapping[str, float], examples_per_second: float) -> None:
         """The means of a log interval; the speed is NaN if the interval was too short to tell."""
 
     def say(self, message: str) -> None:
@@ -58,7 +58,7 @@ class _Silent:
     def advance(self, step: int) -> None:
         pass
 
-    def report(self, step: int, values: Mapping[str, float], images_per_second: float) -> None:
+    def report(self, step: int, values: Mapping[str, float], examples_per_second: float) -> None:
         pass
 
     def say(self, message: str) -> None:
@@ -71,13 +71,15 @@ class _Lines(_Silent):
         self.began = time.monotonic()
         self.printed = -SECONDS_BETWEEN_LINES
 
-    def report(self, step: int, values: Mapping[str, float], images_per_second: float) -> None:
+    def report(self, step: int, values: Mapping[str, float], examples_per_second: float) -> None:
         now = time.monotonic()
         if now - self.printed < SECONDS_BETWEEN_LINES and step < self.steps:
             return
         self.printed = now
         left = (now - self.began) / max(step - self.start, 1) * (self.steps - step)
-        self.say(f"step {step}/{self.steps}  {format_values(values)}{_speed(images_per_second)}  {_clock(left)} to go")
+        self.say(
+            f"step {step}/{self.steps}  {format_values(values)}{_speed(examples_per_second)}  {_clock(left)} to go"
+        )
 
 
 class _Bar(_Silent):
@@ -106,15 +108,15 @@ class _Bar(_Silent):
     def advance(self, step: int) -> None:
         self.bar.update(self.task, completed=step)
 
-    def report(self, step: int, values: Mapping[str, float], images_per_second: float) -> None:
-        self.bar.update(self.task, values=f"{format_values(values)}{_speed(images_per_second)}")
+    def report(self, step: int, values: Mapping[str, float], examples_per_second: float) -> None:
+        self.bar.update(self.task, values=f"{format_values(values)}{_speed(examples_per_second)}")
 
     def say(self, message: str) -> None:
         self.bar.console.print(message, markup=False, highlight=False)
 
 
-def _speed(images_per_second: float) -> str:
-    return "" if math.isnan(images_per_second) else f"  {images_per_second:.1f} images/s"
+def _speed(examples_per_second: float) -> str:
+    return "" if math.isnan(examples_per_second) else f"  {examples_per_second:.1f} examples/s"
 
 
 def _clock(seconds: float) -> str:

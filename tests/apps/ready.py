@@ -1,34 +1,29 @@
 """A whole family that has nothing to train."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from kerasmodels import registry
-from kerasmodels.family import Family, RunReport, Servable, TensorSpec, check
+from kerasmodels.config import Config as Base
+from kerasmodels.config import Positive
+from kerasmodels.family import Family, RunReport, Servable, Task, TensorSpec
 
 if TYPE_CHECKING:
     import keras
 
-ROW = registry.Row("ready", __name__, "Nobody: On Less, 2026", "double numbers", trains=False)
+ROW = registry.Row("ready", (), "Nobody: On Less, 2026", "double numbers", trains=False, module=__name__)
 
 
-@dataclass(frozen=True)
-class Config:
+class Config(Base):
     """A factor."""
 
-    factor: float = 2.0
+    factor: Positive = 2.0
     """Of the numbers (paper: 2)."""
 
-    def validate(self) -> None:
-        """Raise UsageError if a value is out of range."""
-        check(self.factor > 0, "factor > 0", self.factor)
 
-
-@dataclass(frozen=True)
-class RunOptions:
+class RunOptions(Base):
     """Double a number."""
 
     number: float = 1.0
@@ -44,7 +39,7 @@ def model(config: Config) -> "keras.Model":
     return net
 
 
-def servables(net: "keras.Model", config: Config) -> Mapping[str, Servable]:
+def servables(net: "keras.Model") -> Mapping[str, Servable]:
     def example(dims: Mapping[str, int], seed: int) -> dict[str, Any]:
         return {"numbers": np.random.default_rng(seed).random((dims["batch"], dims["count"]), "float32")}
 
@@ -67,10 +62,7 @@ FAMILY = Family(
     config=Config,
     variants={"paper": Config()},
     model=model,
-    build=None,
-    datasets=None,
     servables=servables,
-    run_options=RunOptions,
-    run=lambda options: RunReport((), {"doubled": 2 * options.number}),
-    experiments={},
+    task=Task(RunOptions, lambda options: RunReport((), {"doubled": 2 * options.number})),
 )
+EXPERIMENTS: dict = {}

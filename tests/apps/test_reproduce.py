@@ -15,17 +15,32 @@ def test_results_figures_and_provenance_are_written(command, tmp_path: Path) -> 
     assert code == 0
     written = json.loads((tmp_path / "results" / "tiny.json").read_text())
     assert {"path": "results/tiny.json", **written} == result
-    assert written["rows"] == [
-        {"experiment": "one", "claim": "one is one", "paper": "1", "ours": 1.5, "gate": "at least 1", "passed": True},
-        {
-            "experiment": "files",
-            "claim": "there are files",
-            "paper": "many",
-            "ours": 2.0,
-            "gate": "more than 1",
+    assert written["claims"] == {
+        "one": {
+            "experiment": "one",
+            "text": "one is one",
+            "paper": "1",
+            "ours": 1.5,
+            "gate": {"at_least": 1},
             "passed": True,
         },
-    ]
+        "two": {
+            "experiment": "one",
+            "text": "two is measured",
+            "paper": "2",
+            "ours": 2.0,
+            "gate": None,
+            "passed": None,
+        },
+        "files": {
+            "experiment": "files",
+            "text": "there are files",
+            "paper": "many",
+            "ours": 2.0,
+            "gate": {"at_least": 2},
+            "passed": True,
+        },
+    }
     measured = written["measured"]["one"]
     assert measured["command"] == "kerasmodels reproduce tiny --data data"
     assert measured["figures"] == ["figure.txt"]
@@ -48,16 +63,16 @@ def test_missed_gate_exits_1(command, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     code, result, _ = command("reproduce", "tiny", "--data", "empty", "--only", "files")
     assert code == 1
-    assert [row["passed"] for row in result["rows"]] == [False]
-    assert json.loads((tmp_path / "results" / "tiny.json").read_text())["rows"] == result["rows"]
+    assert {key: claim["passed"] for key, claim in result["claims"].items()} == {"files": False}
+    assert json.loads((tmp_path / "results" / "tiny.json").read_text())["claims"] == result["claims"]
 
 
-def test_one_experiment_leaves_the_rows_of_others(command, tmp_path: Path) -> None:
+def test_one_experiment_leaves_the_claims_of_others(command, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     command("reproduce", "tiny", "--data", "empty", "--only", "files")
     code, result, _ = command("reproduce", "tiny", "--only", "one")
     assert code == 0
-    assert [row["experiment"] for row in result["rows"]] == ["one", "files"]
+    assert list(result["claims"]) == ["one", "two", "files"]
     _, result, _ = command("reproduce", "tiny", "--data", "empty", "--only", "files", "one")
     assert all("--only files one" in part["command"] for part in result["measured"].values())
     assert result["measured"].keys() == {"one", "files"}
@@ -67,7 +82,7 @@ def test_experiments_before_a_failing_one_are_kept(command, tmp_path: Path) -> N
     code, result, _ = command("reproduce", "tiny")
     assert code == 1
     assert "expected a folder at --data" in result["error"]["message"]
-    assert [r["experiment"] for r in json.loads((tmp_path / "results" / "tiny.json").read_text())["rows"]] == ["one"]
+    assert list(json.loads((tmp_path / "results" / "tiny.json").read_text())["claims"]) == ["one", "two"]
 
 
 def test_quick_does_not_touch_the_full_results(command, tmp_path: Path) -> None:

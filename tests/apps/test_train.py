@@ -12,7 +12,6 @@ import pytest
 from kerasmodels import registry
 from kerasmodels.apps import train
 from kerasmodels.family import config_to_dict
-from kerasmodels.training import config_toml
 from tests.apps.conftest import ROOT
 
 
@@ -133,5 +132,5 @@ def test_config_comes_back_from_a_run_folder(family_name: str, tmp_path: Path) -
     for config in family.variants.values():
         stored = json.loads(json.dumps(config_to_dict(config)))
         assert train._with_values(family, family.config(), stored, tmp_path) == config
-        (tmp_path / "config.toml").write_text(config_toml(config))
+        (tmp_path / "config.toml").write_text(config.to_toml())
         assert train._with_file(family, config, tmp_path / "config.toml") == config

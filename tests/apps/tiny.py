@@ -2,46 +2,40 @@
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import tyro
 
 from kerasmodels import registry
+from kerasmodels.config import Config as Base
+from kerasmodels.config import PositiveInt, TrainingConfig
 from kerasmodels.errors import DataError
-from kerasmodels.family import Datasets, Experiment, Family, Row, RunReport, Servable, TensorSpec, check
+from kerasmodels.family import Claim, Experiment, Family, RunReport, Servable, Task, TensorSpec, stream
 
 if TYPE_CHECKING:
     import keras
+    import tensorflow as tf
 
-ROW = registry.Row("tiny", __name__, "Nobody: On Nothing, 2026", "learn to copy noise")
+ROW = registry.Row("tiny", (), "Nobody: On Nothing, 2026", "learn to copy noise", module=__name__)
 
 
-@dataclass(frozen=True)
-class Config:
+class Config(TrainingConfig):
     """One convolution."""
 
-    steps: int = 6
+    steps: PositiveInt = 6
     """Training steps."""
-    batch: int = 2
+    batch: PositiveInt = 2
     """Pictures per step."""
     learning_rate: float = 0.01
     """Of SGD (paper: 0.01)."""
-    seed: int = 0
-    """Of everything random."""
     layers: tuple[str, ...] = ("a", "b")
     """Names without effect."""
     bias: bool = True
     """Whether the convolution has one."""
 
-    def validate(self) -> None:
-        """Raise UsageError if a value is out of range."""
-        check(self.steps >= 1, "steps to be at least 1", self.steps)
 
-
-@dataclass(frozen=True)
-class RunOptions:
+class RunOptions(Base):
     """Count the bytes of a file."""
 
     file: tyro.conf.Positional[Path]
@@ -50,35 +44,31 @@ class RunOptions:
     """Where to write their number."""
 
 
-def model(config: Config) -> "keras.Model":
+def model(config: Config, dtype: str | None = None) -> "keras.Model":
     import keras
+
+    class Tiny(keras.Model):
+        def compile(self, optimizer: Any = None, loss: Any = "mse", **kwargs: Any) -> None:
+            super().compile(optimizer or keras.optimizers.SGD(config.learning_rate), loss, **kwargs)
 
     keras.utils.set_random_seed(config.seed)
     inputs = keras.Input((None, None, 3), name="image")
     # Named, because automatic names count up within a process, and weights are kept by name.
     outputs = keras.layers.Conv2D(3, 3, padding="same", use_bias=config.bias, name="copy")(inputs)
-    return keras.Model(inputs, outputs, name="tiny")
+    return Tiny(inputs, outputs, name="tiny")
 
 
-def build(config: Config) -> "keras.Model":
-    import keras
-
-    built = model(config)
-    built.compile(keras.optimizers.SGD(config.learning_rate), "mse")
-    return built
-
-
-def datasets(config: Config, start: int = 0) -> Datasets:
+def batches(config: Config, start: int = 0) -> "tf.data.Dataset":
     import tensorflow as tf
 
     def batch(index: Any) -> tuple[Any, Any]:
         noise = tf.random.stateless_uniform((config.batch, 8, 8, 3), seed=(config.seed, index))
         return noise, noise
 
-    return Datasets(tf.data.Dataset.counter(start, dtype=tf.int32).map(batch))
+    return tf.data.Dataset.counter(start, dtype=tf.int32).map(batch)
 
 
-def servables(net: "keras.Model", config: Config) -> Mapping[str, Servable]:
+def servables(net: "keras.Model") -> Mapping[str, Servable]:
     import numpy as np
 
     shape = ("batch", "height", "width", 3)
@@ -114,19 +104,20 @@ def run(options: RunOptions) -> RunReport:
     return RunReport((options.out,), {"bytes": size})
 
 
-def _passes(data: Path | None, figures: Path, quick: bool) -> Sequence[Row]:
+def _passes(data: Path | None, figures: Path, quick: bool) -> Sequence[Claim]:
     import numpy as np
 
     (figures / "figure.txt").write_text("quick" if quick else "full")
-    return [Row("one is one", "1", np.float32(1.5), "at least 1", np.bool_(True))]
+    return [
+        Claim("one", "one is one", "1", np.float32(1.5), at_least=1),
+        Claim("two", "two is measured", "2", 2.0),
+    ]
 
 
-def _needs_data(data: Path | None, figures: Path, quick: bool) -> Sequence[Row]:
+def _needs_data(data: Path | None, figures: Path, quick: bool) -> Sequence[Claim]:
     if data is None:
         raise DataError("expected a folder at --data. Received: none.")
-    return [
-        Row("there are files", "many", float(len(list(data.iterdir()))), "more than 1", len(list(data.iterdir())) > 1)
-    ]
+    return [Claim("files", "there are files", "many", float(len(list(data.iterdir()))), at_least=2)]
 
 
 FAMILY = Family(
@@ -134,21 +125,19 @@ FAMILY = Family(
     config=Config,
     variants={"paper": Config(), "quick": Config(steps=2, layers=("q",)), "blunt": Config(bias=False)},
     model=model,
-    build=build,
-    datasets=datasets,
     servables=servables,
-    run_options=RunOptions,
-    run=run,
-    experiments={
-        "one": Experiment("that one is one", _passes),
-        "files": Experiment("that there are files", _needs_data),
-    },
+    task=Task(RunOptions, run),
+    source=stream(batches),
 )
+EXPERIMENTS = {
+    "one": Experiment("that one is one", _passes),
+    "files": Experiment("that there are files", _needs_data),
+}
 
 if __name__ == "__main__":
     from kerasmodels.apps.cli import main
 
     # As a script this module is __main__, and the registry finds families by the name of their module.
     sys.path.insert(0, str(Path(__file__).parent))
-    registry.ROWS = (registry.Row("tiny", "tiny", ROW.paper, ROW.line),)
+    registry.ROWS = (registry.Row("tiny", (), ROW.paper, ROW.line, module="tiny"),)
     sys.exit(main())

@@ -1,24 +1,25 @@
 """A real family, small enough for tests: a convolutional autoencoder with dropout and two named loss terms."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from kerasmodels.family import Datasets, Family, Servable, TensorSpec, check
+from kerasmodels.config import Config as Options
+from kerasmodels.config import PositiveInt, TrainingConfig
+from kerasmodels.family import Family, Servable, Task, TensorSpec, stream
 
 SIZE = 16
 
 
-@dataclass(frozen=True)
-class Config:
+class Config(TrainingConfig):
     """`poison` is the step whose pictures hold a NaN; 0 for none. `note` stands for any text a user may give."""
 
-    steps: int = 12
-    batch: int = 2
+    steps: PositiveInt = 12
+    batch: PositiveInt = 2
     learning_rate: float = 1e-2
     seed: int = 5
     poison: int = 0
@@ -26,18 +27,20 @@ class Config:
     widths: tuple[int, ...] = (4, 8)
     schedule: Mapping[str, float] = field(default_factory=dict)
 
-    def validate(self) -> None:
-        check(self.steps >= 1, "steps >= 1", self.steps)
-
 
 @keras.saving.register_keras_serializable("kerasmodels_tests")
 class Autoencoder(keras.Model):
     """Two named terms, and a state beside the variables: the running mean brightness of what it saw."""
 
+    learning_rate = 1e-2
+
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.terms = {name: keras.metrics.Mean(name) for name in ("content", "smoothness")}
         self.seen: list[float] = []
+
+    def compile(self, optimizer: Any = None, **kwargs: Any) -> None:
+        super().compile(optimizer or keras.optimizers.Adam(self.learning_rate), **kwargs)
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):  # type: ignore[no-untyped-def]
         content = keras.ops.mean(keras.ops.square(y_pred - x))
@@ -58,22 +61,18 @@ class Autoencoder(keras.Model):
         self.seen = state["seen"].tolist()
 
 
-def model(config: Config) -> keras.Model:
+def model(config: Config, dtype: str | None = None) -> keras.Model:
     inputs = x = keras.Input((SIZE, SIZE, 3), name="picture")
     for width in config.widths:
         x = keras.layers.Conv2D(width, 3, padding="same", activation="relu")(x)
         x = keras.layers.BatchNormalization()(x)
         x = keras.layers.Dropout(0.2)(x)
-    return Autoencoder(inputs, keras.layers.Conv2D(3, 3, padding="same")(x))
+    made = Autoencoder(inputs, keras.layers.Conv2D(3, 3, padding="same")(x))
+    made.config, made.learning_rate = config, config.learning_rate
+    return made
 
 
-def build(config: Config) -> keras.Model:
-    net = model(config)
-    net.compile(keras.optimizers.Adam(config.learning_rate))
-    return net
-
-
-def datasets(config: Config, start: int) -> Datasets:
+def batches(config: Config, start: int) -> tf.data.Dataset:
     """Smooth random pictures in 0-1, each decided by its number in the stream."""
 
     def picture(number: tf.Tensor) -> tf.Tensor:
@@ -82,11 +81,11 @@ def datasets(config: Config, start: int) -> Datasets:
         return tf.where(number // config.batch + 1 == config.poison, np.nan, fine)
 
     numbers = tf.data.Dataset.range(start * config.batch, np.iinfo(np.int64).max)
-    return Datasets(numbers.map(picture, num_parallel_calls=2).batch(config.batch, drop_remainder=True))
+    return numbers.map(picture, num_parallel_calls=2).batch(config.batch, drop_remainder=True)
 
 
-def preview(net: keras.Model, config: Config) -> dict[str, np.ndarray]:
-    picture = next(iter(datasets(config, 0).train))[:1]
+def preview(net: Any) -> dict[str, np.ndarray]:
+    picture = next(iter(batches(net.config, 0)))[:1]
     rebuilt = net(picture, training=False).numpy()[0]
     return {
         "rebuilt": np.uint8(np.clip(np.nan_to_num(rebuilt), 0, 1) * 255),
@@ -94,7 +93,7 @@ def preview(net: keras.Model, config: Config) -> dict[str, np.ndarray]:
     }
 
 
-def servables(net: keras.Model, config: Config) -> dict[str, Servable]:
+def servables(net: keras.Model) -> dict[str, Servable]:
     shape = ("batch", SIZE, SIZE, 3)
     return {
         "rebuild": Servable(
@@ -119,11 +118,8 @@ FAMILY = Family(
     config=Config,
     variants={"paper": Config()},
     model=model,
-    build=build,
-    datasets=datasets,
     servables=servables,
-    run_options=Config,
-    run=run,
-    experiments={},
+    task=Task(Options, run),
+    source=stream(batches),
     preview=preview,
 )

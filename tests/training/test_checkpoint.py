@@ -11,6 +11,8 @@ from kerasmodels.errors import DivergedError, TrainingError
 from kerasmodels.training import checkpoint
 from tests.training.autoencoder import FAMILY, Config
 
+SOURCE = FAMILY.sourced(Config())
+
 
 class Rivals(keras.Model):
     """Two networks with an optimizer each, and a list of further ones, as adversarial papers have them."""
@@ -40,7 +42,7 @@ def test_every_optimizer_comes_back(tmp_path: Path) -> None:
         model.further[0].build(model.critic.trainable_variables)
     assert set(checkpoint.optimizers(one)) == {"maker_optimizer", "critic_optimizer", "further.0"}
     one.step(1)
-    checkpoint.restore(other, checkpoint.read(checkpoint.save(one, tmp_path, 1, 2.5, {})))
+    checkpoint.restore(other, SOURCE, checkpoint.read(checkpoint.save(one, SOURCE, tmp_path, 1, 2.5, {})))
     for model in (one, other):
         model.step(2)
     for mine, his in zip(one.weights, other.weights, strict=True):
@@ -56,10 +58,10 @@ def test_optimizer_that_is_not_built_is_named() -> None:
 
 def test_variables_that_are_not_finite_are_not_saved(tmp_path: Path) -> None:
     model = FAMILY.build(Config())
-    checkpoint.save(model, tmp_path, 1, 0.0, {})
+    checkpoint.save(model, SOURCE, tmp_path, 1, 0.0, {})
     model.trainable_variables[0].assign(np.full(model.trainable_variables[0].shape, np.inf))
     with pytest.raises(DivergedError, match=r"variable conv2d\S*/kernel is inf at step 2"):
-        checkpoint.save(model, tmp_path, 2, 0.0, {})
+        checkpoint.save(model, SOURCE, tmp_path, 2, 0.0, {})
     assert [p.name for p in tmp_path.iterdir()] == ["step-000001.npz"]
 
 
@@ -69,9 +71,9 @@ def test_checkpoint_of_another_network_changes_nothing(tmp_path: Path) -> None:
     model = FAMILY.build(Config())
     before = [v.numpy() for v in model.variables]
     for stranger, message in ((wide, "expected shape"), (deep, r"expected \d+ variables")):
-        path = checkpoint.save(stranger, tmp_path, 1, 0.0, {})
+        path = checkpoint.save(stranger, SOURCE, tmp_path, 1, 0.0, {})
         with pytest.raises(TrainingError, match=message):
-            checkpoint.restore(model, checkpoint.read(path))
+            checkpoint.restore(model, SOURCE, checkpoint.read(path))
     for variable, value in zip(model.variables, before, strict=True):
         np.testing.assert_array_equal(variable.numpy(), value)
 
@@ -79,7 +81,7 @@ def test_checkpoint_of_another_network_changes_nothing(tmp_path: Path) -> None:
 def test_only_the_last_two_are_kept(tmp_path: Path) -> None:
     model = FAMILY.build(Config())
     for step in (2, 10, 9, 1000000):
-        checkpoint.save(model, tmp_path, step, 0.0, {})
+        checkpoint.save(model, SOURCE, tmp_path, step, 0.0, {})
     assert [p.name for p in checkpoint.paths(tmp_path)] == ["step-1000000.npz", "step-000010.npz"]
 
 
@@ -87,5 +89,5 @@ def test_state_that_would_need_pickle_is_refused(tmp_path: Path) -> None:
     model = FAMILY.build(Config())
     model.seen = [None]
     with pytest.raises(TypeError, match="arrays of numbers"):
-        checkpoint.save(model, tmp_path, 1, 0.0, {})
+        checkpoint.save(model, SOURCE, tmp_path, 1, 0.0, {})
     assert not list(tmp_path.iterdir())

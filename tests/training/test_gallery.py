@@ -88,7 +88,7 @@ def test_long_runs_stay_small(tmp_path: Path) -> None:
 def test_callback_in_a_plain_fit(tmp_path: Path) -> None:
     model = FAMILY.build(Config())
     gallery = Gallery(tmp_path, lambda net: preview(net, Config()), every=2)
-    data = FAMILY.datasets(Config(), 0).train
+    data = FAMILY.batches(Config())
     model.fit(data, steps_per_epoch=2, epochs=2, callbacks=[gallery], shuffle=False, verbose=0)
     assert {p.name[:11] for p in (tmp_path / "samples").iterdir()} == {"step-000002", "step-000004"}
     with Image.open(tmp_path / "samples" / "step-000004-rebuilt.png") as picture:
@@ -119,7 +119,7 @@ def test_plain_lines_are_rare(capsys: pytest.CaptureFixture[str], monkeypatch: p
     assert captured.out == ""
     lines = captured.err.splitlines()
     assert [line.split()[1] for line in lines] == [f"{s}/200" for s in (*range(101, 200, 10), 200)]
-    assert lines[5] == "step 151/200  loss 1.235e+04  content 0.5  3.2 images/s  0:00:49 to go"
+    assert lines[5] == "step 151/200  loss 1.235e+04  content 0.5  3.2 examples/s  0:00:49 to go"
 
 
 def test_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -137,6 +137,6 @@ def test_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
     text = terminal.getvalue()
     assert "2/4" in text
     assert "content 0.25" in text
-    assert "8.0 images/s" in text
+    assert "8.0 examples/s" in text
     assert "[note] text" in text
     assert capsys.readouterr().out == ""

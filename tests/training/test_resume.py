@@ -16,6 +16,7 @@ import pytest
 
 from kerasmodels import storage
 from kerasmodels.errors import TrainingError, UsageError
+from kerasmodels.family import stream
 from kerasmodels.training import Interrupted, checkpoint, train
 from tests.training.autoencoder import FAMILY, Config
 from tests.training.conftest import STEPS
@@ -85,7 +86,7 @@ def test_resume_is_bit_equal(seven: Path, whole: Path) -> None:
 
 def test_without_the_data_position_the_end_differs(tmp_path: Path, whole: Path) -> None:
     """The comparison sees a stream that restarts at its first batch: it is not blind."""
-    restarting = dataclasses.replace(FAMILY, datasets=lambda config, start: FAMILY.datasets(config, 0))
+    restarting = dataclasses.replace(FAMILY, source=stream(lambda config, start: FAMILY.batches(config)))
     train(restarting, Config(steps=6), tmp_path / "run", **OPTIONS)
     train(restarting, Config(steps=STEPS), tmp_path / "run", resume=True, **OPTIONS)
     with pytest.raises(AssertionError):
