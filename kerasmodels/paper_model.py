@@ -66,7 +66,7 @@ class PaperModel(keras.Model):
     # --- what a subclass says ---
 
     def loss_terms(self) -> Sequence[str]:
-        """Names of what `fit` reports, "loss" first; without "loss", which Keras' own `train_step` reports by itself."""
+        """Names of what `fit` reports, "loss" first. Keras' own `train_step` reports the loss by itself."""
         return ("loss",)
 
     def optimizer_groups(self) -> dict[str, list[keras.Variable]]:
