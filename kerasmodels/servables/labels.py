@@ -33,16 +33,16 @@ def image_to_labels(
     """
     refine = DenseCRF(**crf, method="window")
 
-    def answer(image: tf.Tensor, found: tf.Tensor) -> dict[str, tf.Tensor]:
+    def outputs(image: tf.Tensor, found: tf.Tensor) -> dict[str, tf.Tensor]:
         labels = tf.argmax(found, axis=3, output_type=tf.int32)
         return {"labels": labels, "overlay": _painted(image, labels), "probabilities": found}
 
     def segment(image: tf.Tensor) -> dict[str, tf.Tensor]:
-        return answer(image, probabilities(image))
+        return outputs(image, probabilities(image))
 
     def segment_crf(image: tf.Tensor) -> dict[str, tf.Tensor]:
         logits = tf.math.log(tf.maximum(probabilities(image), _SMALLEST))
-        return answer(image, tf.nn.softmax(refine([logits, tf.cast(image, tf.float32)])))
+        return outputs(image, tf.nn.softmax(refine([logits, tf.cast(image, tf.float32)])))
 
     shape = ("batch", "height", "width")
     listed = ", ".join(f"{number} {name}" for number, name in enumerate(names))
