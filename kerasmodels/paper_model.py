@@ -40,6 +40,7 @@ class PaperModel(keras.Model):
     """
 
     Config: ClassVar[type[Config]]
+    config: Any
     family_name: ClassVar[str]
     networks: ClassVar[Mapping[str, Callable[[Any], keras.Model | None]]] = {}
     """Attribute's name -> (config) -> network; None where the config has no such network."""

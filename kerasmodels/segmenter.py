@@ -106,7 +106,7 @@ class SegmenterConfig(TrainingConfig):
     @property
     def crf(self) -> dict[str, Any]:
         """The arguments of `layers.DenseCRF`, for the CRF behind the network."""
-        names = [field.name for field in dataclasses.fields(self) if field.name.startswith("crf_")]  # type: ignore[arg-type]
+        names = [field.name for field in dataclasses.fields(self) if field.name.startswith("crf_")]
         return {name.removeprefix("crf_"): getattr(self, name) for name in names}
 
     def label_names(self) -> tuple[str, ...]:
@@ -126,8 +126,6 @@ class Segmenter(PaperModel):
     `compile` without arguments gives SGD as Caffe does it, with a learning rate for each kind of weights, and the cross
     entropy of the pixels that count; `fit` is Keras' own.
     """
-
-    config: Any
 
     # --- network ---
 
