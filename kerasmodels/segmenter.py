@@ -32,8 +32,8 @@ class SegmenterConfig(TrainingConfig):
     photos: Path | None = None
     """A folder of pictures."""
     masks: Path | None = None
-    """A folder of label maps (palette or gray PNG) named like their pictures; pixels of 255 do not count."""
-    ignore: tuple[int, ...] = (255,)
+    """A folder of label maps (palette or gray PNG) named like their pictures, sub-folders included; see `ignore`."""
+    ignore: tuple[Annotated[int, Interval(ge=0, le=255)], ...] = (255,)
     """Labels of pixels that do not count; CamVid has 11, too."""
     pretrained: str = "random"
     """The trunk's weights to begin with: random; auto, or a file, as the family's page lists them for each trunk."""

@@ -1,6 +1,6 @@
 """Many small pictures of one size as one array, for models that draw from them at random."""
 
-import gzip
+import math
 import struct
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from kerasmodels.data.images import list_images, read_image
+from kerasmodels import reading
+from kerasmodels.data.images import check_photo, list_images, read_image
 from kerasmodels.errors import DataError
 
 if TYPE_CHECKING:
@@ -35,7 +36,13 @@ def picture_stack(source: str | Path, height: int, width: int, channels: int) ->
 
 
 def fitted(picture: np.ndarray, height: int, width: int, channels: int) -> np.ndarray:
-    """A picture, (H, W, 3) or (H, W) uint8, cut to a shape in the middle, then resized: (height, width, channels)."""
+    """A picture, (H, W, 3) or (H, W) uint8, cut to a shape in the middle, then resized: (height, width, channels).
+
+    Raises:
+        DataError: not uint8.
+    """
+    if check_photo(picture, name="a picture", grey=True).dtype != np.uint8:
+        raise DataError(f"expected a picture of uint8. Received: {picture.dtype}. Round it and convert it.")
     image = _fitted(Image.fromarray(picture), height, width).convert("RGB" if channels == 3 else "L")
     return np.asarray(image).reshape(height, width, channels)
 
@@ -58,17 +65,26 @@ def read_idx(path: str | Path) -> np.ndarray:
         uint8, of the shape that the file says.
 
     Raises:
-        DataError: it is missing, or no such file.
+        DataError: it is missing, or no such file; or a .gz unpacks to more than 256 MiB and 32 times its size.
     """
     path = Path(path)
     try:
-        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-        zeros, kind, rank = struct.unpack(">HBB", content[:4])
-        shape = struct.unpack(f">{rank}I", content[4 : 4 + 4 * rank])
-        if zeros or kind != 8:
-            raise ValueError("no bytes inside")
-        return np.frombuffer(content, "uint8", offset=4 + 4 * rank).reshape(shape)
-    except (ValueError, struct.error, EOFError, OSError) as error:
+        with reading.unpacked(path) as (file, most):
+            zeros, kind, rank = struct.unpack(">HBB", reading.exactly(file, 4))
+            if zeros or kind != 8:
+                raise ValueError("no bytes inside")
+            shape = struct.unpack(f">{rank}I", reading.exactly(file, 4 * rank))
+            count = math.prod(shape)
+            if count > most:
+                raise ValueError(
+                    f"its header promises {count:,} bytes, and a file of its size may hold {most:,}; "
+                    "if you trust a .gz, unpack it yourself"
+                )
+            content = reading.exactly(file, count)
+            if file.read(1):
+                raise ValueError(f"more than the {count:,} bytes that its header promises")
+        return np.frombuffer(content, "uint8").reshape(shape)
+    except (ValueError, OSError) as error:
         raise DataError(f"expected an IDX file of bytes. Received: {path} ({error}).") from error
 
 

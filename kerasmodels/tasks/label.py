@@ -11,9 +11,8 @@ import tyro
 
 from kerasmodels.config import PositiveInt, check
 from kerasmodels.data import read_image, write_image
-from kerasmodels.data.images import SUFFIXES
+from kerasmodels.data.images import SUFFIXES, check_photo
 from kerasmodels.data.segmentation import legend, overlay, voc_palette, write_label_map
-from kerasmodels.errors import DataError
 from kerasmodels.family import RunReport, Task
 from kerasmodels.segmenter import Segmenter
 from kerasmodels.servables import served
@@ -58,7 +57,7 @@ def segment(
 
     Args:
         model: a trained segmenter.
-        photo: (H, W, 3) uint8 RGB, of any size.
+        photo: (H, W, 3) RGB of any size, uint8 or floats of 0-255.
         tile: largest side of what the network sees at once, pixels, its margin included. Tiles of networks that pad
             nothing fit together without a seam, those of others overlap; what a context module does, it does to all
             positions at once.
@@ -69,11 +68,11 @@ def segment(
 
     Raises:
         UsageError: a tile that is all margin and overlap.
-        DataError: no pixels, or a network that gives no probabilities.
+        DataError: see `check_photo`; or a network that gives no probabilities to refine.
     """
     config = model.config
-    if photo.ndim != 3 or 0 in photo.shape:
-        raise DataError(f"expected a picture (H, W, 3) of at least one pixel. Received: shape {photo.shape}.")
+    if check_photo(photo).dtype != np.uint8:
+        photo = np.clip(np.rint(photo), 0, 255).astype("uint8")
     cells = (tile - config.field) // config.stride + 1
     least = 2 * config.overlap * config.stride + config.field
     check(cells > 2 * config.overlap, f"tiles of at least {least} pixels", tile)

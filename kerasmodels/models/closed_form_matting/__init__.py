@@ -30,11 +30,12 @@ import tensorflow as tf
 import tyro
 from PIL import Image, ImageOps
 
-from kerasmodels.data import read_image, write_image
+from kerasmodels.data import read_drawing, read_image, write_image
+from kerasmodels.data.images import check_photo
 from kerasmodels.errors import DataError, UsageError
 from kerasmodels.family import Experiment, Family, Row, RunReport, Servable, TensorSpec, check, config_to_dict
 from kerasmodels.losses import MattingLaplacian, matting_laplacian_matrix
-from kerasmodels.models.closed_form_matting.foreground import estimate_foreground
+from kerasmodels.models.closed_form_matting.foreground import check_shares, estimate_foreground
 from kerasmodels.models.closed_form_matting.solver import Solution, solve_alpha
 
 __all__ = ["ClosedFormMatting", "Config", "estimate_foreground", "matte", "scribbled", "solve_alpha", "trimap_of"]
@@ -79,8 +80,12 @@ def trimap_of(picture: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
     Returns:
         known, alpha: (H, W) bool and float64.
+
+    Raises:
+        DataError: see `check_photo`. Read trimaps with `data.read_drawing`, which refuses transparent pixels.
     """
-    grey = np.asarray(picture).reshape(*picture.shape[:2], -1).mean(-1)
+    picture = check_photo(picture, name="a trimap", grey=True)
+    grey = picture.reshape(*picture.shape[:2], -1).mean(-1)
     front, back = grey >= 0.9 * 255, grey <= 0.1 * 255
     return front | back, front.astype("float64")
 
@@ -96,8 +101,10 @@ def scribbled(photo: np.ndarray, scribbles: np.ndarray) -> tuple[np.ndarray, np.
         known, alpha: (H, W) bool and float64.
 
     Raises:
-        DataError: the two differ nearly everywhere: it is another photo, or its file was compressed with loss.
+        DataError: the two differ nearly everywhere: it is another photo, or its file was compressed with loss; or see
+            `check_photo`.
     """
+    photo, scribbles = check_photo(photo), check_photo(scribbles, name="scribbles")
     _check_same_size("scribbles", scribbles, photo)
     drawn = (photo != scribbles).any(-1)
     if drawn.mean() > 0.9:
@@ -141,7 +148,7 @@ def matte(
 
     Args:
         photo: (H, W, 3), uint8 or floats of 0-1.
-        known: (H, W), where alpha is known.
+        known: (H, W), where alpha is known: bool, or 0 and 1.
         values: (H, W), alpha there, 0-1.
         config: how; the paper's by default.
         compiled: see `solve_alpha`; None: from half a megapixel on.
@@ -150,7 +157,8 @@ def matte(
         Alpha (H, W), 0-1, and what the solver says.
 
     Raises:
-        DataError: the sizes differ, or not both foreground and background are known somewhere.
+        DataError: the sizes differ, the photo is not uint8 and not of 0-1, `known` or `values` have another range, or
+            not both foreground and background are known somewhere.
 
     Example:
         >>> import numpy as np
@@ -163,8 +171,15 @@ def matte(
     """
     config = config or Config()
     config.validate()
-    _check_same_size("constraints", known, photo)
-    known, values = np.asarray(known) > 0, np.asarray(values, "float64")
+    photo, known = check_photo(photo, white=1.0), np.asarray(known)
+    for given in (known, values):
+        _check_same_size("constraints", np.asarray(given), photo)
+    if not ((known == 0) | (known == 1)).all():
+        raise DataError(
+            f"expected `known` of bool, or 0 and 1. Received: {known.dtype} of {known.min():g} to {known.max():g}. "
+            "`trimap_of` makes it of a trimap."
+        )
+    known, values = known > 0, check_shares(values, "known alpha").astype("float64")
     if not (known & (values > 0.5)).any() or not (known & (values <= 0.5)).any():
         lacking = "foreground (white)" if not (known & (values > 0.5)).any() else "background (black)"
         raise DataError(
@@ -382,11 +397,11 @@ def _run(options: RunOptions) -> RunReport:
             f"{photo.shape[0]}."
         )
     if options.trimap is not None:
-        trimap = read_image(options.trimap)
+        trimap = read_drawing(options.trimap)
         _check_same_size("trimap", trimap, photo)
         known, values = trimap_of(trimap)
     else:
-        known, values = scribbled(photo, read_image(options.scribbles or ""))
+        known, values = scribbled(photo, read_drawing(options.scribbles or ""))
     behind = None if options.background is None else read_image(options.background)
 
     begin = time.perf_counter()
@@ -431,7 +446,7 @@ def _levin(data: Path | None, figures: Path, quick: bool) -> Sequence[Row]:
         )
     folder = found[0].parent
     photo = read_image(folder / "source.png")
-    known, values = scribbled(photo, read_image(folder / "scribbles.png"))
+    known, values = scribbled(photo, read_drawing(folder / "scribbles.png"))
     theirs = read_image(folder / "matlab_alpha.png")[..., 0] / 255
     alpha, solution = matte(photo, known, values)
     difference = 255 * float(np.abs(alpha - theirs).mean())

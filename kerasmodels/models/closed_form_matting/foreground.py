@@ -7,6 +7,9 @@ import math
 
 import numpy as np
 
+from kerasmodels.data.images import check_photo
+from kerasmodels.errors import DataError
+
 
 def estimate_foreground(
     image: np.ndarray,
@@ -22,7 +25,7 @@ def estimate_foreground(
     neighbours' held, some times over.
 
     Args:
-        image: (H, W, 3), 0-1.
+        image: (H, W, 3), floats of 0-1 or uint8.
         alpha: (H, W), 0-1.
         regularization: how much neighbours must agree where alpha is flat.
         small_iterations, big_iterations: rounds at sizes up to `small_size` pixels and above.
@@ -31,10 +34,17 @@ def estimate_foreground(
     Returns:
         F and B, (H, W, 3) float32, 0-1.
 
+    Raises:
+        DataError: the picture's or alpha's numbers are of another range, or alpha is of another size.
+
     Reference:
         Germer et al. 2020, algorithm 1. Its pixels take turns; ours change at once, which NumPy does fast.
     """
-    image, alpha = np.asarray(image, "float32"), np.asarray(alpha, "float32")
+    image = check_photo(image, white=1.0, name="a picture")
+    image = image.astype("float32") / (255 if image.dtype == np.uint8 else 1)
+    alpha = check_shares(alpha, "alpha").astype("float32")
+    if alpha.shape != image.shape[:2]:
+        raise DataError(f"expected alpha of the picture's shape, {image.shape[:2]}. Received: {alpha.shape}.")
     height, width = alpha.shape
     front, back = (np.full((1, 1, 3), 0, "float32") for _ in range(2))
     inside, outside = alpha > 0.9, alpha < 0.1
@@ -48,6 +58,16 @@ def estimate_foreground(
         rounds = small_iterations if max(h, w) <= small_size else big_iterations
         front, back = _relaxed(small_image, small_alpha, front, back, regularization, rounds)
     return front, back
+
+
+def check_shares(values: np.ndarray, name: str) -> np.ndarray:
+    """The values as an array; raises DataError unless they are shares, 0-1 to a hundredth."""
+    values = np.asarray(values)
+    if values.size and not (values.min() >= -0.01 and values.max() <= 1.01):
+        raise DataError(
+            f"expected {name} of 0-1. Received: {values.min():g} to {values.max():g}. Divide by 255 if it is of 0-255."
+        )
+    return values
 
 
 def _resized(x: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from kerasmodels.losses import MattingLaplacian
+from kerasmodels.losses.matting import checked_image
 
 TILE = 4
 """Side of the finest tiles, pixels."""
@@ -71,6 +72,8 @@ def solve_alpha(
     Raises:
         DataError: see `MattingLaplacian`.
     """
+    # Inside of a compiled part nobody knows the values.
+    image = checked_image(image, "(N, H, W, 3)", rank=4)
     part = _part(compiled)
     laplacian = MattingLaplacian.of_weights(part(lambda x: MattingLaplacian(x, epsilon).weights)(image), image)
     near = laplacian.neighbours()

@@ -187,7 +187,7 @@ def test_config_refuses(change):
 def test_samples_are_kept_in_float32_in_mixed_precision():
     model = DeformableNet(SMALL, dtype="mixed_bfloat16")
     assert model.network.get_layer("conv3").compute_dtype == "bfloat16"
-    assert {v.dtype for v in model.variables} == {"float32"}
+    assert {v.dtype for v in model.weights} == {"float32"}
     x = keras.random.uniform((1, 28, 28, 1), 0, 255)
     assert model(x).dtype == "float32"
 
