@@ -14,8 +14,8 @@ _MOST_AXES = 32
 """Of a blob (Caffe's kMaxBlobAxes)."""
 _FIELDS = {
     "Net": {"layers": (2, "OldLayer"), "layer": (100, "Layer")},
-    "Layer": {"name": (1, "bytes"), "blobs": (7, "bytes")},
-    "OldLayer": {"name": (4, "bytes"), "blobs": (6, "bytes")},
+    "Layer": {"name": (1, "bytes"), "blobs": (7, "Blob")},
+    "OldLayer": {"name": (4, "bytes"), "blobs": (6, "Blob")},
     "Blob": {
         **{name: (number, "int32") for number, name in enumerate(("num", "channels", "height", "width"), 1)},
         "data": (5, "bytes"),
@@ -61,9 +61,9 @@ def read_caffemodel(path: str | Path) -> dict[str, list[np.ndarray]]:
         net = messages["Net"].FromString(Path(path).read_bytes())
         found = {}
         for layer in (*net.layers, *net.layer):
-            blobs = [_blob(messages, content) for content in layer.blobs]
-            if blobs:
-                found[b"".join(layer.name[-1:]).decode()] = blobs
+            if layer.blobs:
+                name = b"".join(layer.name[-1:]).decode()
+                found[name] = [_blob(blob, messages["Numbers"]) for blob in layer.blobs]
     except OSError as error:
         raise WeightsError(f"expected a .caffemodel file at {path}. Received: {error.strerror}.") from error
     except (DecodeError, ValueError) as error:
@@ -73,16 +73,16 @@ def read_caffemodel(path: str | Path) -> dict[str, list[np.ndarray]]:
     return found
 
 
-def _blob(messages: dict[str, Any], content: bytes) -> np.ndarray:
-    """The array of a BlobProto."""
-    blob = messages["Blob"].FromString(content)
+def _blob(blob: Any, numbers: Any) -> np.ndarray:
+    """The array of a BlobProto; no copy of it where its numbers are packed."""
     if any(field.field_number in (5, 8) for field in unknown_fields.UnknownFieldSet(blob)):
-        numbers = messages["Numbers"].FromString(content)
-        parts = [np.fromiter(values, kind, len(values)) for values, kind in _numbers(numbers)]
+        plain = numbers.FromString(blob.SerializeToString())
+        parts = [np.fromiter(values, kind, len(values)) for values, kind in _numbers(plain)]
     else:
         parts = [np.frombuffer(b"".join(packed), kind) for packed, kind in _numbers(blob)]
     with np.errstate(over="ignore"):
-        values = np.concatenate([part.astype("float32", copy=False) for part in parts])
+        filled = [part.astype("float32", copy=False) for part in parts if part.size]
+    values = filled[0] if len(filled) == 1 else np.concatenate([np.zeros(0, "float32"), *filled])
     shape = [int(dim) for given in blob.shape for dim in given.dim]
     if not blob.shape:
         # As Caffe once wrote it: four sizes, of which a bias has the last alone.

@@ -26,10 +26,10 @@ from kerasmodels.data import image_size, read_idx, read_image
 from kerasmodels.data.segmentation import read_annotation, read_label_map
 from kerasmodels.errors import KerasModelsError
 from kerasmodels.export.pipeline import _Place
-from kerasmodels.models import dense_crf
 from kerasmodels.ports import trunks
 from kerasmodels.ports.caffe import read_caffemodel
 from kerasmodels.runs import RunFolder
+from kerasmodels.tasks import refine_labels
 from kerasmodels.training import checkpoint, gallery
 from tests.backbones.test_sources import BLOCKS
 from tests.fuzz import corpus
@@ -52,7 +52,7 @@ def _preset(path: Path) -> None:
 READERS: dict[str, list[Callable[[Path], Any]]] = {
     "picture": [read_image, lambda p: read_image(p, 4), image_size, read_label_map, read_annotation],
     "npz": [storage.load_npz],
-    "npy": [lambda p: dense_crf._read_probabilities(p, PHOTO)],
+    "npy": [lambda p: refine_labels._read_probabilities(p, PHOTO)],
     "idx": [read_idx],
     "checkpoint": [checkpoint.read],
     "vgg16": [lambda p: sources.load("vgg16", p), lambda p: sources._card(p) if p.suffix == ".npz" else None],
