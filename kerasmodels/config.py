@@ -27,6 +27,7 @@ PositiveInt = Annotated[int, Gt(0)]
 NonNegativeInt = Annotated[int, Ge(0)]
 Positive = Annotated[float, Gt(0), pydantic.AllowInfNan(False)]
 NonNegative = Annotated[float, Ge(0), pydantic.AllowInfNan(False)]
+Finite = Annotated[float, pydantic.AllowInfNan(False)]
 Fraction = Annotated[float, Interval(ge=0, le=1)]
 """From 0 to 1."""
 
@@ -81,6 +82,12 @@ class Config:
         except pydantic.ValidationError as error:
             raise _usage_error(error) from None
         return config
+
+    @classmethod
+    def part_of(cls, options: "Config") -> Self:
+        """The config whose fields `options` has among others, under the same names; the rest are the defaults."""
+        names = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
+        return cls(**{name: getattr(options, name) for name in names if hasattr(options, name)})
 
     @classmethod
     def from_toml(cls, path: str | Path, start: "Self | None" = None) -> Self:

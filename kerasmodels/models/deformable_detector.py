@@ -1,11 +1,12 @@
-"""Where on a photo there are digits, and which: proposals, and position-sensitive regions whose bins move.
+"""A detector after R-FCN: proposals, and position-sensitive RoI pooling whose bins move. Its config: `deformable_net`.
 
-In the order of what happens: `_network` makes maps of the picture, `propose` boxes that may hold something, `judge`
-says what each of them holds and how its edges are off, and `detect` keeps the best. `compute_loss` trains all of it.
+In the order of what happens: `maps_network` makes maps of the picture, `propose` boxes that may hold something,
+`classify_regions` says what each of them holds and how its edges are off, and `detect` keeps the best. `compute_loss`
+trains all of it. Departures from the paper: see `deformable_net`.
 """
 
-from collections.abc import Mapping
-from typing import Any, TypeAlias
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import keras
 import numpy as np
@@ -14,16 +15,16 @@ from keras import layers, ops
 from PIL import Image, ImageDraw
 
 from kerasmodels.data.digits import read_digits
-from kerasmodels.family import Datasets, Servable, TensorSpec, config_to_dict
+from kerasmodels.data.scenes import GroundTruth, ground_truth, pasted, read_photos, split
+from kerasmodels.family import Servable, TensorSpec
 from kerasmodels.layers import DeformablePSRoIPooling, PSRoIPooling
-from kerasmodels.models.deformable_net.config import CLASSES, Config
-from kerasmodels.models.deformable_net.drawings import boxes_on
-from kerasmodels.models.deformable_net.scenes import Things, boxed, pasted, read_photos, split
-from kerasmodels.models.deformable_net.trunk import adam, config_of, trunk
 from kerasmodels.ops import box_iou, clip_boxes, decode_boxes, encode_boxes, non_max_suppression
 from kerasmodels.ops.bilinear import shape_of
 from kerasmodels.ops.boxes import rows_of
+from kerasmodels.paper_model import PaperModel
+from kerasmodels.tasks.digits import certain, draw_boxes
 
+CLASSES = 10
 SPREAD = (0.1, 0.1, 0.2, 0.2)
 """Unit of a box's four offsets, so that what is learnt is about 1 (Fast R-CNN's code)."""
 SAMPLES = 2
@@ -40,16 +41,20 @@ _NOWHERE = -1e9
 # --- network ----------------------------------------------------------------------------------------------------------
 
 
-def _network(config: Config, dtype: str) -> keras.Model:
+def maps_network(config: Any, trunk: Callable[[Any, Any], Any]) -> keras.Model:
     """(N, H, W, 3) RGB 0-255 -> maps (N, ceil(H / stride), ceil(W / stride), ...), float32, by name.
 
     objectness (A) and anchor_offsets (4 A) of the A anchors at each place; scores (11) and box_offsets (4) for each
     bin; and, if the bins move, by how much: score_moves and box_moves (2 for each bin).
+
+    Args:
+        config: a `DeformableDetector.Config`.
+        trunk: (config, (N, H, W, 3) -1 to 1) -> (N, ceil(H / stride), ceil(W / stride), C).
     """
     inputs = keras.Input((None, None, 3), name="image")
-    x = trunk(config, layers.Rescaling(1 / 127.5, -1, dtype=dtype, name="scale")(inputs), dtype)
-    near = layers.ZeroPadding2D(1, dtype=dtype, name="pad_near")(x)
-    near = layers.Conv2D(config.filters[-1], 3, activation="relu", dtype=dtype, name="near")(near)
+    x = trunk(config, layers.Rescaling(1 / 127.5, -1, name="scale")(inputs))
+    near = layers.ZeroPadding2D(1, name="pad_near")(x)
+    near = layers.Conv2D(config.filters[-1], 3, activation="relu", name="near")(near)
     anchors, bins = len(config.anchors), config.bins**2
     small = keras.initializers.RandomNormal(stddev=0.01)
     # Nearly every anchor is background: so it is thought at first (Lin 2017, section 4.1).
@@ -64,12 +69,12 @@ def _network(config: Config, dtype: str) -> keras.Model:
         rows += [(f"{name}_moves", 2 * bins, x, {"kernel_initializer": "zeros"}) for name in ("score", "box")]
     maps = {}
     for name, channels, source, options in rows:
-        y = layers.Conv2D(channels, 1, dtype=dtype, name=name, **options)(source)
+        y = layers.Conv2D(channels, 1, name=name, **options)(source)
         maps[name] = layers.Activation("linear", dtype="float32", name=f"{name}_map")(y)
     return keras.Model(inputs, maps, name="network")
 
 
-def anchor_boxes(config: Config, height: Any, width: Any) -> Any:
+def anchor_boxes(config: Any, height: Any, width: Any) -> Any:
     """(1, height width A, 4): squares of each size around the middle of each place of maps of that size."""
     stride = float(config.stride)
     half = ops.convert_to_tensor(np.array(config.anchors, "float32").reshape(1, 1, -1) / 2)
@@ -79,44 +84,24 @@ def anchor_boxes(config: Config, height: Any, width: Any) -> Any:
     return ops.reshape(ops.stack([x - half, y - half, x + half, y + half], axis=-1), (1, -1, 4))
 
 
-@keras.saving.register_keras_serializable("kerasmodels")
-class DeformableDetector(keras.Model):
-    """The detector of digits.
+# --- model ------------------------------------------------------------------------------------------------------------
 
-    Args:
-        config: a `Config` with task "detect" (or its values as a dict).
-        precision: dtype policy of the layers.
 
-    Shapes:
-        (N, H, W, 3), RGB 0-255 -> maps, by name; `detect` makes boxes of them.
+class RegionDetector(PaperModel):
+    """What a `DeformableDetector` is besides its trunk: boxes, losses, data, and what leaves the building.
 
-    Example:
-        >>> import numpy as np, kerasmodels as km
-        >>> config = km.registry.family("deformable_net").variant("detector")
-        >>> found = km.models.DeformableDetector(config).detect(np.zeros((2, 96, 128, 3), "float32"))
-        >>> {name: tuple(value.shape) for name, value in found.items()}
-        {'boxes': (2, 20, 4), 'labels': (2, 20), 'scores': (2, 20)}
-
-    Reference:
-        Dai, Li, He, Sun: R-FCN, NeurIPS 2016; Ren, He, Girshick, Sun: Faster R-CNN, NeurIPS 2015, for the proposals.
+    Attributes:
+        network: of `maps_network`.
+        pools: the layers that pool scores and edges.
     """
 
-    Config: TypeAlias = Config
-    family_name = "deformable_net"
-
-    def __init__(self, config: Config | Mapping[str, Any] | None = None, precision: str = "float32", **kwargs: Any):
-        super().__init__(**{"name": "deformable_detector", **kwargs})
-        self.config = config_of(config)
-        self.precision = precision
-        self.network = _network(self.config, precision)
+    def __init__(self, config: Any = None, **kwargs: Any) -> None:
+        super().__init__(config, **kwargs)
         options: dict[str, Any] = {"size": self.config.bins, "samples": SAMPLES, "scale": 1 / self.config.stride}
         kind: Any = PSRoIPooling
         if self.config.pooling == "deformable":
             kind, options = DeformablePSRoIPooling, {**options, "gamma": self.config.gamma}
         self.pools = {name: kind(name=f"pool_{name}", dtype="float32", **options) for name in ("score", "box")}
-        terms = ("objectness", "anchor", "class", "box")
-        self._term_means = {name: keras.metrics.Mean(name=name) for name in terms}
-        self.built = True
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         return self.network(inputs, training=training)
@@ -150,16 +135,16 @@ class DeformableDetector(keras.Model):
         high = ops.maximum(boxes[:, :, 2:] - 1.0, low + 1.0)
         return ops.reshape(ops.concatenate([number, low, high], axis=2), (-1, 5))
 
-    def judge(self, maps: Mapping[str, Any], boxes: Any) -> tuple[Any, Any]:
+    def classify_regions(self, maps: Mapping[str, Any], boxes: Any) -> tuple[Any, Any]:
         """What boxes (N, R, 4) hold: logits (N, R, 11), 0 for background; and how their edges are off, (N, R, 4)."""
         rois = self.regions(boxes)
-        answers = []
+        found = []
         for name, source in (("score", "scores"), ("box", "box_offsets")):
             moves = [maps[f"{name}_moves"]] if self.config.pooling == "deformable" else []
             pooled = self.pools[name]([maps[source], rois, *moves])
             # All bins vote.
-            answers.append(ops.reshape(ops.mean(pooled, axis=(1, 2)), (-1, boxes.shape[1], pooled.shape[-1])))
-        return answers[0], answers[1]
+            found.append(ops.reshape(ops.mean(pooled, axis=(1, 2)), (-1, boxes.shape[1], pooled.shape[-1])))
+        return found[0], found[1]
 
     def detect(self, image: Any) -> dict[str, Any]:
         """The digits on pictures.
@@ -176,7 +161,7 @@ class DeformableDetector(keras.Model):
         _, height, width, _ = shape_of(image)
         maps = self.network(image, training=False)
         proposals = self.propose(maps, height, width)
-        logits, offsets = self.judge(maps, proposals)
+        logits, offsets = self.classify_regions(maps, proposals)
         boxes = clip_boxes(decode_boxes(ops.multiply(offsets, _spread()), proposals), height, width)
         scores = ops.reshape(ops.softmax(logits)[:, :, 1:], (-1, config.proposals * CLASSES))
         scores, index = ops.top_k(scores, min(config.proposals * CLASSES, 4 * config.detections))
@@ -201,34 +186,33 @@ class DeformableDetector(keras.Model):
         self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
     ) -> Any:
         """The four losses of Faster R-CNN, of the same weight; no gradients flow into the proposals."""
-        things, (_, height, width, _) = Things(*y), shape_of(x)
+        truth, (_, height, width, _) = GroundTruth(*y), shape_of(x)
         proposals = self.propose(y_pred, height, width)
         terms = {
-            **self._proposal_losses(y_pred, things),
-            **self._region_losses(y_pred, proposals, things, height, width),
+            **self._proposal_losses(y_pred, truth),
+            **self._region_losses(y_pred, proposals, truth, height, width),
         }
-        for name, value in terms.items():
-            self._term_means[name].update_state(value)
+        self.report(**terms)
         return sum(terms.values())
 
-    def _proposal_losses(self, maps: Mapping[str, Any], things: Things) -> dict[str, Any]:
+    def _proposal_losses(self, maps: Mapping[str, Any], truth: GroundTruth) -> dict[str, Any]:
         n, rows, columns, count = shape_of(maps["objectness"])
         total = rows * columns * count
         anchors = anchor_boxes(self.config, rows, columns)
-        overlap = box_iou(anchors, things.boxes)
-        counted, nearest, which = _matches(overlap, things)
+        overlap = box_iou(anchors, truth.boxes)
+        counted, nearest, which = _matches(overlap, truth)
         # Each digit has an anchor, however badly it fits.
         best = ops.max(counted, axis=1, keepdims=True)
         own = ops.any(ops.logical_and(counted >= best - 1e-6, counted > 0.1), axis=2)
         positive = ops.cast(ops.logical_or(nearest >= 0.5, own), "float32")
-        is_there = ops.expand_dims(ops.cast(things.labels >= 0, "float32"), 1)
+        is_there = ops.expand_dims(ops.cast(truth.labels >= 0, "float32"), 1)
         negative = ops.cast(ops.max(overlap * is_there, axis=2) < 0.3, "float32") * (1.0 - positive)
         found = ops.maximum(ops.sum(positive), 1.0)
         logits = ops.reshape(maps["objectness"], (n, total))
         # Focal loss, gamma 2, alpha 0.25 (Lin 2017, equation 5).
         focal = 0.25 * positive * ops.square(ops.sigmoid(-logits)) * ops.softplus(-logits)
         focal += 0.75 * negative * ops.square(ops.sigmoid(logits)) * ops.softplus(logits)
-        wanted = encode_boxes(rows_of(things.boxes, which), anchors) / _spread()
+        wanted = encode_boxes(rows_of(truth.boxes, which), anchors) / _spread()
         given = ops.reshape(maps["anchor_offsets"], (n, total, 4))
         return {
             "objectness": ops.sum(focal) / found,
@@ -236,22 +220,22 @@ class DeformableDetector(keras.Model):
         }
 
     def _region_losses(
-        self, maps: Mapping[str, Any], proposals: Any, things: Things, height: Any, width: Any
+        self, maps: Mapping[str, Any], proposals: Any, truth: GroundTruth, height: Any, width: Any
     ) -> dict[str, Any]:
         # With the true boxes among the proposals there is something to learn from the first step.
-        boxes = ops.concatenate([proposals, clip_boxes(things.boxes, height, width)], axis=1)
-        overlap = box_iou(boxes, things.boxes)
-        _, nearest, which = _matches(overlap, things)
+        boxes = ops.concatenate([proposals, clip_boxes(truth.boxes, height, width)], axis=1)
+        overlap = box_iou(boxes, truth.boxes)
+        _, nearest, which = _matches(overlap, truth)
         positive = ops.cast(nearest >= 0.5, "float32")
-        hidden = ops.expand_dims(ops.cast(things.labels >= 0, "float32") * (1.0 - things.counts), 1)
+        hidden = ops.expand_dims(ops.cast(truth.labels >= 0, "float32") * (1.0 - truth.counts), 1)
         unclear = (1.0 - positive) * ops.cast(ops.max(overlap * hidden, axis=2) >= 0.3, "float32")
-        is_region = ops.concatenate([ops.ones_like(proposals[:, :, 0]), things.counts], axis=1)
+        is_region = ops.concatenate([ops.ones_like(proposals[:, :, 0]), truth.counts], axis=1)
         counts = is_region * (1.0 - unclear)
-        logits, offsets = self.judge(maps, boxes)
-        label = rows_of(ops.expand_dims(ops.cast(things.labels, "float32"), 2), which)[:, :, 0]
+        logits, offsets = self.classify_regions(maps, boxes)
+        label = rows_of(ops.expand_dims(ops.cast(truth.labels, "float32"), 2), which)[:, :, 0]
         target = ops.cast((label + 1.0) * positive, "int32")
         entropy = keras.losses.sparse_categorical_crossentropy(target, logits, from_logits=True)
-        wanted = encode_boxes(rows_of(things.boxes, which), boxes) / _spread()
+        wanted = encode_boxes(rows_of(truth.boxes, which), boxes) / _spread()
         positive *= is_region
         edges = _smooth(offsets - wanted) * ops.expand_dims(positive, 2)
         return {
@@ -259,21 +243,86 @@ class DeformableDetector(keras.Model):
             "box": ops.sum(edges) / ops.maximum(ops.sum(positive), 1.0) / 4,
         }
 
-    @property
-    def metrics(self) -> list[keras.metrics.Metric]:
-        return [*super().metrics, *self._term_means.values()]
+    def loss_terms(self) -> tuple[str, ...]:
+        return ("objectness", "anchor", "class", "box")
 
-    def get_config(self) -> dict[str, Any]:
-        return {"name": self.name, "config": config_to_dict(self.config), "precision": self.precision}
+    @staticmethod
+    def batches(config: Any, start: int) -> tf.data.Dataset:
+        """Scenes, and the boxes on them, for `fit`.
+
+        Raises:
+            DataError: digits or photos are missing.
+        """
+        photos, (pictures, labels) = split(read_photos(config.photos))[0], read_digits(config.digits, "train")
+
+        def batch(number: tf.Tensor) -> tuple[tf.Tensor, GroundTruth]:
+            seed = tf.stack([tf.cast(config.seed, tf.int64), 1000 * number])
+            return _scenes(config, photos, pictures, labels, config.batch, seed)
+
+        numbers = tf.data.Dataset.range(start, np.iinfo(np.int64).max // 1000)
+        return numbers.map(batch, num_parallel_calls=2, deterministic=True).prefetch(2)
+
+    @staticmethod
+    def held_out(config: Any, batches: int) -> tf.data.Dataset:
+        """So many batches of 16 scenes with digits and photos that are never trained on."""
+        photos, (pictures, labels) = split(read_photos(config.photos))[1], read_digits(config.digits, "test")
+
+        def batch(number: tf.Tensor) -> tuple[tf.Tensor, GroundTruth]:
+            return _scenes(config, photos, pictures, labels, 16, tf.stack([tf.constant(99, tf.int64), 1000 * number]))
+
+        return tf.data.Dataset.range(batches).map(batch, num_parallel_calls=2, deterministic=True)
+
+    # --- use ----------------------------------------------------------------------------------------------------------
+
+    def servables(self) -> dict[str, Servable]:
+        """`detect`."""
+        side, slots = self.config.scene, ("batch", self.config.detections)
+        boxes = "x1, y1, x2, y2 of each digit, pixels; 0 in slots left over"
+        return {
+            "detect": Servable(
+                call=lambda image: self.detect(image),
+                model=self.network,
+                inputs=(TensorSpec("image", ("batch", "height", "width", 3), "uint8", "RGB photos, 0-255", "image"),),
+                outputs=(
+                    TensorSpec("boxes", (*slots, 4), "float32", boxes, atol=0.02),
+                    TensorSpec("labels", slots, "int32", "the digits, 0 to 9; -1 in slots left over"),
+                    TensorSpec("scores", slots, "float32", "0-1, best first; 0 in slots left over", atol=1e-3),
+                ),
+                example=_example_photos,
+                dims={"batch": 1, "height": side, "width": side},
+                check_dims=({"batch": 2, "height": side + 5, "width": side - 3},),
+                doc="finds handwritten digits on photos, by proposals and regions whose bins move",
+            )
+        }
+
+    def preview(self) -> dict[str, np.ndarray]:
+        """Scenes of the test with what is found on them."""
+        scenes, _ = next(iter(self.held_out(self.config, 1)))
+        found = {name: np.asarray(value) for name, value in self.detect(scenes[:4]).items()}
+        pictures = np.clip(np.asarray(scenes[:4]), 0, 255).astype("uint8")
+        return {"samples": np.concatenate([draw_boxes(pictures[k], *certain(found, k)) for k in range(4)], axis=1)}
+
+    def bins_of(self, image: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+        """Where the bins look that tell the digit in each box: (H, W, 3) and (D, 4) -> (D, bins^2, 4), pixels."""
+        count = self.config.bins
+        maps = self.network(image[None].astype("float32"), training=False)
+        rois = self.regions(tf.constant(boxes[None], tf.float32))
+        moves: Any = np.zeros((len(boxes), count, count, 2))
+        if len(boxes) and self.config.pooling == "deformable":
+            moves = np.asarray(self.pools["score"].offsets([maps["scores"], rois, maps["score_moves"]]))
+        size = (boxes[:, 2:] - boxes[:, :2])[:, None, None]
+        places = np.stack(np.meshgrid(np.arange(count), np.arange(count)), -1) / count  # x, y
+        low = boxes[:, None, None, :2] + size * (places + self.config.gamma * moves[..., ::-1])
+        return np.concatenate([low, low + size / count], -1).reshape(len(boxes), count**2, 4)
 
 
 def _spread() -> Any:
     return ops.convert_to_tensor(np.array(SPREAD, "float32"))
 
 
-def _matches(overlap: Any, things: Things) -> tuple[Any, Any, Any]:
-    """The overlap (N, A, T) with things that count, the greatest of each box, and with which."""
-    counted = ops.multiply(overlap, ops.expand_dims(things.counts, 1))
+def _matches(overlap: Any, truth: GroundTruth) -> tuple[Any, Any, Any]:
+    """The overlap (N, A, T) with the true boxes that count, the greatest of each box, and with which."""
+    counted = ops.multiply(overlap, ops.expand_dims(truth.counts, 1))
     return counted, ops.max(counted, axis=2), ops.cast(ops.argmax(counted, axis=2), "int32")
 
 
@@ -283,87 +332,15 @@ def _smooth(x: Any) -> Any:
     return ops.where(size < 1.0, 0.5 * ops.square(x), size - 0.5)
 
 
-def model(config: Config) -> DeformableDetector:
-    """The detector with its first weights."""
-    return DeformableDetector(config, precision=config.precision)
-
-
-def build(config: Config) -> DeformableDetector:
-    """The model with Adam, ready for `fit`."""
-    detector = model(config)
-    # XLA makes convolutions slower on CPUs.
-    detector.compile(adam(config), jit_compile=False)
-    return detector
-
-
-def datasets(config: Config, start: int = 0) -> Datasets:
-    """Scenes, and the things on them.
-
-    Raises:
-        DataError: digits or photos are missing.
-    """
-    photos, (pictures, labels) = split(read_photos(config.photos))[0], read_digits(config.digits, "train")
-
-    def batch(number: tf.Tensor) -> tuple[tf.Tensor, Things]:
-        seed = tf.stack([tf.cast(config.seed, tf.int64), 1000 * number])
-        return _scenes(config, photos, pictures, labels, config.batch, seed)
-
-    numbers = tf.data.Dataset.range(start, np.iinfo(np.int64).max // 1000)
-    train = numbers.map(batch, num_parallel_calls=2, deterministic=True).prefetch(2)
-    return Datasets(train, held_out(config, 16))
-
-
-def held_out(config: Config, batches: int) -> tf.data.Dataset:
-    """So many batches of 16 scenes with digits and photos that are never trained on."""
-    photos, (pictures, labels) = split(read_photos(config.photos))[1], read_digits(config.digits, "test")
-
-    def batch(number: tf.Tensor) -> tuple[tf.Tensor, Things]:
-        return _scenes(config, photos, pictures, labels, 16, tf.stack([tf.constant(99, tf.int64), 1000 * number]))
-
-    return tf.data.Dataset.range(batches).map(batch, num_parallel_calls=2, deterministic=True)
-
-
 def _scenes(
-    config: Config, photos: np.ndarray, pictures: np.ndarray, labels: np.ndarray, count: int, seed: tf.Tensor
-) -> tuple[tf.Tensor, Things]:
+    config: Any, photos: np.ndarray, pictures: np.ndarray, labels: np.ndarray, count: int, seed: tf.Tensor
+) -> tuple[tf.Tensor, GroundTruth]:
     scene, digits = pasted(photos, pictures, labels, count, seed, config.scene, config.objects, vary=True)
-    return scene, boxed(digits)
-
-
-# --- servables --------------------------------------------------------------------------------------------------------
-
-
-def servables(model: DeformableDetector, config: Config) -> dict[str, Servable]:
-    def detect(image: tf.Tensor) -> dict[str, tf.Tensor]:
-        return model.detect(image)
-
-    slots = ("batch", config.detections)
-    return {
-        "detect": Servable(
-            call=detect,
-            model=model.network,
-            inputs=(TensorSpec("image", ("batch", "height", "width", 3), "uint8", "RGB photos, 0-255", "image"),),
-            outputs=(
-                TensorSpec(
-                    "boxes",
-                    (*slots, 4),
-                    "float32",
-                    "x1, y1, x2, y2 of each digit, pixels; 0 in slots left over",
-                    atol=0.02,
-                ),
-                TensorSpec("labels", slots, "int32", "the digits, 0 to 9; -1 in slots left over"),
-                TensorSpec("scores", slots, "float32", "0-1, best first; 0 in slots left over", atol=1e-3),
-            ),
-            example=_example_photos,
-            dims={"batch": 1, "height": config.scene, "width": config.scene},
-            check_dims=({"batch": 2, "height": config.scene + 5, "width": config.scene - 3},),
-            doc="finds handwritten digits on photos, by proposals and regions whose bins move",
-        )
-    }
+    return scene, ground_truth(digits)
 
 
 def _example_photos(dims: Mapping[str, int], seed: int) -> dict[str, np.ndarray]:
-    """Strokes of several colours before a gradient, with a little grain."""
+    """Strokes of several colors before a gradient, with a little grain."""
     random = np.random.default_rng(seed)
     n, height, width = (dims[name] for name in ("batch", "height", "width"))
     y, x = np.mgrid[0:height, 0:width] / max(height, width)
@@ -374,37 +351,7 @@ def _example_photos(dims: Mapping[str, int], seed: int) -> dict[str, np.ndarray]
         for _ in range(3):
             middle, reach = random.uniform(0.2, 0.8, 2) * (width, height), random.uniform(6, 20)
             points = [tuple(middle + random.uniform(-reach, reach, 2)) for _ in range(4)]
-            colour = tuple(int(c) for c in random.uniform(0, 255, 3))
-            ImageDraw.Draw(drawing).line(points, fill=colour, width=3, joint="curve")
+            color = tuple(int(c) for c in random.uniform(0, 255, 3))
+            ImageDraw.Draw(drawing).line(points, fill=color, width=3, joint="curve")
         pictures.append(np.asarray(drawing))
     return {"image": np.stack(pictures)}
-
-
-def preview(model: DeformableDetector, config: Config) -> dict[str, np.ndarray]:
-    """Scenes of the test with what is found on them."""
-    scenes, _ = next(iter(held_out(config, 1)))
-    found = {name: np.asarray(value) for name, value in model.detect(scenes[:4]).items()}
-    pictures = np.clip(np.asarray(scenes[:4]), 0, 255).astype("uint8")
-    return {"samples": np.concatenate([boxes_on(pictures[k], *certain(found, k)) for k in range(4)], axis=1)}
-
-
-def certain(
-    found: Mapping[str, np.ndarray], number: int, least: float = 0.5
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Boxes, labels and scores of one picture, those of at least that score (and not of empty slots)."""
-    good = (found["scores"][number] >= least) & (found["labels"][number] >= 0)
-    return found["boxes"][number][good], found["labels"][number][good], found["scores"][number][good]
-
-
-def moved_bins(model: DeformableDetector, image: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """Where the bins look that tell the digit in each box: (H, W, 3) and (D, 4) -> (D, bins^2, 4), pixels."""
-    count = model.config.bins
-    maps = model.network(image[None].astype("float32"), training=False)
-    rois = model.regions(tf.constant(boxes[None], tf.float32))
-    moves: Any = np.zeros((len(boxes), count, count, 2))
-    if len(boxes) and model.config.pooling == "deformable":
-        moves = np.asarray(model.pools["score"].offsets([maps["scores"], rois, maps["score_moves"]]))
-    size = (boxes[:, 2:] - boxes[:, :2])[:, None, None]
-    places = np.stack(np.meshgrid(np.arange(count), np.arange(count)), -1) / count  # x, y
-    low = boxes[:, None, None, :2] + size * (places + model.config.gamma * moves[..., ::-1])
-    return np.concatenate([low, low + size / count], -1).reshape(len(boxes), count**2, 4)

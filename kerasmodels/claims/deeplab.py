@@ -1,4 +1,4 @@
-"""What the paper says of its networks, and what ASPP and the CRF add on streets."""
+"""The claims of `deeplab`: the sizes of its networks, and what ASPP and the CRF add on streets."""
 
 import dataclasses
 import hashlib
@@ -10,10 +10,8 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 from PIL import Image
 
-from kerasmodels import registry
 from kerasmodels.backbones import sources
 from kerasmodels.data import read_image, write_image
 from kerasmodels.data.segmentation import (
@@ -27,58 +25,68 @@ from kerasmodels.data.segmentation import (
     voc_palette,
 )
 from kerasmodels.errors import DataError
-from kerasmodels.family import Row, config_to_dict
+from kerasmodels.family import Claim, Experiment
 from kerasmodels.metrics import SegmentationIoU
 from kerasmodels.metrics.segmentation import boundary_band
 from kerasmodels.models import dense_crf
-from kerasmodels.models.deeplab.config import VARIANTS, Config
-from kerasmodels.models.deeplab.model import probabilities
-from kerasmodels.models.deeplab.network import score_network
+from kerasmodels.models.deeplab import FAMILY, VARIANTS, Config, score_network
 from kerasmodels.optimizers.layerwise_sgd import caffe_rate
+from kerasmodels.tasks.label import segment
+from kerasmodels.training import train
 
 SIZES = {
-    "VGG16 LargeFOV": (VARIANTS["large_fov"], 20_505_429),
-    "VGG16 ASPP-S": (VARIANTS["aspp_s"], 37_877_652),
-    "VGG16 ASPP-L": (VARIANTS["aspp_l"], 37_877_652),
-    "ResNet-101 ASPP": (VARIANTS["paper"], 44_048_532),
+    "large_fov": ("VGG16 LargeFOV", 20_505_429),
+    "aspp_s": ("VGG16 ASPP-S", 37_877_652),
+    "aspp_l": ("VGG16 ASPP-L", 37_877_652),
+    "paper": ("ResNet-101 ASPP", 44_048_532),
 }
-"""The paper's networks and their parameters for 21 classes."""
+"""The paper's networks by variant, and their parameters for 21 classes."""
 
 
 def parameters(config: Config) -> int:
-    """Weights, and scales and shifts of batch normalisation, counted without making them."""
+    """Weights, and scales and shifts of batch normalization, counted without making them."""
     with keras.StatelessScope(initialize_variables=False):
         net = score_network(config)
         return sum(int(np.prod(w.shape)) for w in net.weights if not w.path.rpartition("/")[2].startswith("moving_"))
 
 
-def sizes(data: Path | None, figures: Path, quick: bool) -> Sequence[Row]:
+def sizes(data: Path | None, figures: Path, quick: bool) -> Sequence[Claim]:
     """Parameters (tables 1 and 2; ResNet from its layers), and the poly schedule (section 4.1.2)."""
-    rows = []
-    for name, (config, expected) in SIZES.items():
-        found = parameters(config)
-        rows.append(Row(f"parameters of {name}, C = 21", f"{expected:,}", found, "equal", found == expected))
     rate: Any = caffe_rate(1e-3, "poly", 20000, 1)
-    for step in (0, 10000, 19999):
-        expected_rate, found_rate = 1e-3 * (1 - step / 20000) ** 0.9, float(rate(step))
-        close = abs(found_rate - expected_rate) <= 1e-9
-        rows.append(
-            Row(f"learning rate at step {step} of 20000 (poly)", f"{expected_rate:.6g}", found_rate, "equal", close)
-        )
-    return rows
+    off = max(abs(float(rate(step)) - 1e-3 * (1 - step / 20000) ** 0.9) for step in (0, 10000, 19999))
+    return [
+        *(
+            Claim(
+                f"{variant}_parameters",
+                f"parameters of {name}, C = 21",
+                f"{expected:,}",
+                parameters(VARIANTS[variant]),
+                equals=expected,
+            )
+            for variant, (name, expected) in SIZES.items()
+        ),
+        Claim(
+            "poly",
+            "poly: learning rate at steps 0, 10000 and 19999 against 1e-3 (1 - step / 20000)^0.9, largest difference",
+            "equal",
+            off,
+            at_most=1e-9,
+        ),
+    ]
 
 
 # --- CamVid -----------------------------------------------------------------------------------------------------------
 
 ARMS = {"LargeFOV": (12,), "ASPP": (6, 12, 18, 24)}
 """Rates of the branches: all else is the variant `mobile`."""
+_KEYS = {"LargeFOV": "large_fov", "ASPP": "aspp", "ASPP + CRF": "aspp_crf"}
 _QUICK: dict[str, Any] = {"pretrained": "random", "blocks": (1,) * 7, "width": 0.1, "crop": 65, "steps": 2, "batch": 1}
 _SMOOTH = ((1.0, 1.0), (3.0, 3.0))
 _APPEARANCE = ((30.0, 5.0), (50.0, 3.0), (67.0, 6.0))
 _WEIGHTS = (2.0, 4.0, 6.0)
 
 
-def camvid(data: Path | None, figures: Path, quick: bool) -> Sequence[Row]:
+def camvid(data: Path | None, figures: Path, quick: bool) -> Sequence[Claim]:
     """LargeFOV against ASPP, same trunk, pictures, seed and steps, and a CRF chosen on the training pictures."""
     folder = _camvid_folder(data)
     train_pairs, test_pairs = (label_pairs(folder / part, folder / f"{part}annot") for part in ("train", "test"))
@@ -104,7 +112,7 @@ def camvid(data: Path | None, figures: Path, quick: bool) -> Sequence[Row]:
     truths = [_truth(pair) for pair in test_pairs]
     labels = {name: [guess.argmax(-1) for guess in found] for name, found in guesses.items()}
     _figure(figures / "deeplab_camvid.png", photos, truths, labels)
-    return _rows(truths, labels, crf, seconds, quick)
+    return _claims(truths, labels, crf, seconds, quick)
 
 
 def _camvid_folder(data: Path | None) -> Path:
@@ -119,17 +127,14 @@ def _camvid_folder(data: Path | None) -> Path:
 
 def _trained(name: str, config: Config) -> tuple[Any, float]:
     """The model of a run that is kept in the cache: made, gone on with, or found there finished."""
-    from kerasmodels.training import train
-
-    family = registry.family("deeplab")
     # Where the pictures lie does not matter.
-    values = {k: v for k, v in config_to_dict(config).items() if k not in ("photos", "masks")}
+    values = {k: v for k, v in config.to_dict().items() if k not in ("photos", "masks")}
     mark = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
     folder = sources.cache().parent / "experiments" / f"deeplab-{name.lower()}-{mark}"
     begun = (folder / "run.json").is_file()
     command = f"kerasmodels train deeplab --variant mobile --rates {' '.join(map(str, config.rates))}"
     result = train(
-        family,
+        FAMILY,
         None if begun else config,
         folder,
         resume=begun,
@@ -141,7 +146,7 @@ def _trained(name: str, config: Config) -> tuple[Any, float]:
 
 
 def _guess(model: Any, pair: Pair) -> np.ndarray:
-    return probabilities(model, tf.constant(read_image(pair.photo)[None]))[0].numpy()
+    return segment(model, read_image(pair.photo))[1]
 
 
 def _truth(pair: Pair) -> np.ndarray:
@@ -168,7 +173,7 @@ def _chosen_crf(model: Any, pairs: Sequence[Pair], config: Config, quick: bool) 
 
     def with_kernels(smooth: tuple[float, float], appearance: tuple[float, float]) -> dense_crf.Config:
         return dataclasses.replace(
-            config.crf,
+            dense_crf.Config(labels=config.classes, **config.crf),
             gaussian_sxy=smooth[0],
             gaussian_compat=smooth[1],
             bilateral_sxy=appearance[0],
@@ -181,41 +186,39 @@ def _chosen_crf(model: Any, pairs: Sequence[Pair], config: Config, quick: bool) 
     return max((dataclasses.replace(best, bilateral_compat=weight) for weight in weights), key=score)
 
 
-def _rows(
+def _claims(
     truths: Sequence[np.ndarray],
     labels: dict[str, list[np.ndarray]],
     crf: dense_crf.Config,
     seconds: dict[str, float],
     quick: bool,
-) -> list[Row]:
+) -> list[Claim]:
     paper = {"LargeFOV": "65.76", "ASPP": "68.96", "ASPP + CRF": "71.57"}
     whole = {name: 100 * _iou(truths, found) for name, found in labels.items()}
     near = {name: 100 * _iou(truths, found, 3) for name, found in labels.items()}
-    rows = []
-    for name in labels:
+    found = []
+    for name, value in whole.items():
         trained = f", trained for {seconds[name] / 60:.0f} minutes" if name in seconds else ""
-        rows.append(
-            Row(f"mean IoU of {name} on CamVid's test pictures, %{trained}", paper[name], whole[name], "-", True)
-        )
-    for name in labels:
-        rows.append(Row(f"mean IoU of {name} within 3 pixels of a border, %", "not given", near[name], "-", True))
-    for better, worse, values, what in (
-        ("ASPP", "LargeFOV", whole, "mean IoU"),
-        ("ASPP + CRF", "ASPP", whole, "mean IoU"),
-        ("ASPP + CRF", "ASPP", near, "mean IoU within 3 pixels of a border"),
+        text = f"mean IoU of {name} on CamVid's test pictures, %{trained}"
+        found.append(Claim(f"iou_{_KEYS[name]}", text, paper[name], value))
+    for name, value in near.items():
+        text = f"mean IoU of {name} within 3 pixels of a border, %"
+        found.append(Claim(f"border_iou_{_KEYS[name]}", text, "not given", value))
+    for key, better, worse, values, what in (
+        ("gain_aspp", "ASPP", "LargeFOV", whole, "mean IoU"),
+        ("gain_crf", "ASPP + CRF", "ASPP", whole, "mean IoU"),
+        ("border_gain_crf", "ASPP + CRF", "ASPP", near, "mean IoU within 3 pixels of a border"),
     ):
-        gain = values[better] - values[worse]
         theirs = f"{float(paper[better]) - float(paper[worse]):+.2f} (VOC)" if values is whole else "> 0"
-        claim = f"{what}, {better} less {worse}, points"
-        rows.append(Row(claim, theirs, round(gain, 3), "-" if quick else "> 0", quick or gain > 0))
+        gain = round(values[better] - values[worse], 3)
+        text = f"{what}, {better} less {worse}, points"
+        found.append(Claim(key, text, theirs, gain, at_least=None if quick else 1e-3))
     chosen = (
         f"smooth {crf.gaussian_sxy:g} px x {crf.gaussian_compat:g}, appearance {crf.bilateral_sxy:g} px, "
         f"{crf.bilateral_srgb:g} levels x {crf.bilateral_compat:g}"
     )
-    rows.append(
-        Row("the CRF's kernels, chosen on training pictures", "w1 3-6, 30-100 px, 3-6 levels", chosen, "-", True)
-    )
-    return rows
+    text = "the CRF's kernels, chosen on training pictures"
+    return [*found, Claim("crf_kernels", text, "w1 3-6, 30-100 px, 3-6 levels", chosen)]
 
 
 def _figure(
@@ -233,3 +236,9 @@ def _figure(
     below = np.full((key.shape[0], sheet.width, 3), 255, "uint8")
     below[:, : key.shape[1]] = key[:, : sheet.width]
     write_image(path, np.concatenate([np.asarray(sheet), below]))
+
+
+EXPERIMENTS = {
+    "sizes": Experiment("parameters of the paper's networks, and the poly schedule", sizes),
+    "camvid": Experiment("LargeFOV, ASPP, and ASPP with a CRF on streets", camvid, private=True),
+}

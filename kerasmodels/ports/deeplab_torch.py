@@ -1,83 +1,16 @@
-"""Weights that others have trained: ImageNet's for each trunk, and whole networks of the PyTorch port."""
+"""Whole networks of the PyTorch port of DeepLab v2 (kazuto1011/deeplab-pytorch)."""
 
 from pathlib import Path
+from typing import Any
 
 import keras
 
-from kerasmodels.backbones import sources
-from kerasmodels.backbones.mobile_weights import Arrays, application, assign, mobile_weights
 from kerasmodels.backbones.torch_file import convolution_kernel, normalisation, read_torch, tensor
 from kerasmodels.errors import UsageError, WeightsError
-from kerasmodels.models.deeplab.config import BLOCKS, Config
-from kerasmodels.models.deeplab.network import MEAN
-
-_RESNETS: dict[tuple[int, ...], str] = {
-    (3, 4, 6, 3): "ResNet50",
-    (3, 4, 23, 3): "ResNet101",
-    (3, 8, 36, 3): "ResNet152",
-}
+from kerasmodels.ports.trunks import Arrays, assign
 
 
-def load_trunk(network: keras.Model, config: Config) -> None:
-    """Put `config.pretrained` into the trunk of the network; deformable layers take over their kernels.
-
-    Raises:
-        UsageError: the trunk is not the published one, or there is no such source.
-        WeightsError: the weights are not there, damaged, or of another network.
-    """
-    if config.width != 1 or (config.trunk != "resnet" and config.stages != BLOCKS[config.trunk]):
-        raise UsageError(
-            f"expected the width and the blocks of the published {config.trunk} for its weights. Received: width "
-            f"{config.width:g}, blocks {config.stages}. Use --pretrained random."
-        )
-    if config.trunk == "vgg16":
-        arrays = sources.convolutions("vgg16", config.pretrained, MEAN)
-    elif config.trunk == "resnet":
-        arrays = _keras_resnet(config)
-    else:
-        arrays = mobile_weights(config.trunk, config.pretrained)
-    assign(network, arrays, config.pretrained, ("aspp",))
-
-
-# --- Keras' own networks ----------------------------------------------------------------------------------------------
-
-
-def _keras_resnet(config: Config) -> Arrays:
-    name = _RESNETS.get(config.stages)
-    if name is None:
-        known = "; ".join(f"{' '.join(map(str, blocks))} ({label})" for blocks, label in _RESNETS.items())
-        raise UsageError(f"expected blocks of a published ResNet: {known}. Received: {config.stages}.")
-    return from_keras_resnet(application(name, config.pretrained))
-
-
-def from_keras_resnet(model: keras.Model) -> Arrays:
-    """Our layers' arrays from a ResNet of `keras.applications`, which takes blue, green, red minus a mean.
-
-    Its convolutions have biases: they become a part of the means, as its larger epsilon becomes one of the variances.
-    """
-    found: Arrays = {}
-    for layer in model.layers:
-        if not isinstance(layer, keras.layers.Conv2D):
-            continue
-        stage, _, rest = layer.name.partition("_")
-        if stage == "conv1":
-            ours = "conv1"
-        else:
-            block, number, _ = rest.split("_")
-            part = ("shortcut", "reduce", "3x3", "increase")[int(number)]
-            ours = f"{stage}_{block.removeprefix('block')}_{part}"
-        after = model.get_layer(layer.name.removesuffix("conv") + "bn")
-        kernel, bias = layer.get_weights()
-        scale, shift, mean, variance = after.get_weights()
-        found[ours] = [kernel[:, :, ::-1] if ours == "conv1" else kernel]
-        found[f"{ours}_bn"] = [scale, shift, mean - bias, variance + (after.epsilon - 1e-5)]
-    return found
-
-
-# --- the PyTorch port -------------------------------------------------------------------------------------------------
-
-
-def load_port(network: keras.Model, config: Config, path: Path) -> None:
+def load_port(network: keras.Model, config: Any, path: Path) -> None:
     """Put weights of the PyTorch port into a network with ResNet's trunk.
 
     The file is a state dict of kazuto1011/deeplab-pytorch, such as deeplabv2_resnet101_msc-vocaug-20000.pth: names as
@@ -129,7 +62,7 @@ def load_port(network: keras.Model, config: Config, path: Path) -> None:
     assign(network, found, path)
 
 
-def _known(config: Config) -> set[str]:
+def _known(config: Any) -> set[str]:
     """Names of the port's layers that the network has."""
     names = {"layer1.conv1"}
     for stage, count in enumerate(config.stages, 2):
