@@ -1,6 +1,6 @@
 """Conjugate gradients for alpha, preconditioned by a multigrid that knows what an alpha is.
 
-The matting Laplacian hardly resists maps that are an affine function of the colours, a I + b. So the coarse unknowns
+The matting Laplacian hardly resists maps that are an affine function of the colors, a I + b. So the coarse unknowns
 are not values of alpha but four coefficients (1, red, green, blue) for each tile of pixels, then for each 2x2 tiles,
 and so on. In the coarse space of plain averages the same iteration takes several times as many steps.
 
@@ -15,14 +15,22 @@ import numpy as np
 import tensorflow as tf
 
 from kerasmodels.losses import MattingLaplacian
+from kerasmodels.losses.matting import checked_image
 
 TILE = 4
 """Side of the finest tiles, pixels."""
 LEVELS = 5
 """Grids of tiles, each half the size of the one before."""
+BOND = 1e-5
+"""In float32, what neighbours pay for another alpha. Flat blocks of different colors are held together by nothing but
+epsilon, which is below float32's rounding of the weights: without it the system has negative eigenvalues there."""
+_NOISE = 1e-6
+"""What the grids of tiles take to be rounding, as a part of the diagonal: where blocks are flat, a tile's own block is
+a small difference of large sums, of either sign."""
 
-# Damping of Jacobi, for pixels and for the tiles' 4x4 blocks. The largest eigenvalues met are 1.9 and 3.1.
-_PIXEL_DAMPING, _BLOCK_DAMPING = 0.75, 0.55
+# Damping of Jacobi, for pixels and for the tiles' 4x4 blocks. The largest eigenvalue met for pixels is 1.9; that of
+# tiles is at most 4, as a window lies in no more of them.
+_PIXEL_DAMPING, _BLOCK_DAMPING = 0.75, 0.5
 _CORRECTION = 1.5
 """Corrections from tiles are too short, as tiles cannot bend: a known weakness of aggregation, and its cure."""
 _SWEEPS = 6
@@ -56,10 +64,10 @@ def solve_alpha(
     tolerance: float | None = 1e-7,
     compiled: bool = False,
 ) -> Solution:
-    """Minimise alpha^T L alpha with alpha known at some pixels.
+    """Minimize alpha^T L alpha with alpha known at some pixels.
 
     Args:
-        image: (N, H, W, 3), 0-1; float64, or float32 for half the digits.
+        image: (N, H, W, 3), 0-1; float64, or float32 for half the digits and with the `BOND` these need.
         known: (N, H, W, 1), 1 where alpha is known and 0 elsewhere, in the picture's dtype.
         values: (N, H, W, 1), alpha where it is known, 0-1.
         epsilon: see `MattingLaplacian`.
@@ -71,8 +79,12 @@ def solve_alpha(
     Raises:
         DataError: see `MattingLaplacian`.
     """
+    # Inside of a compiled part nobody knows the values.
+    image = checked_image(image, "(N, H, W, 3)", rank=4)
     part = _part(compiled)
     laplacian = MattingLaplacian.of_weights(part(lambda x: MattingLaplacian(x, epsilon).weights)(image), image)
+    if laplacian.dtype == "float32":
+        laplacian = MattingLaplacian.of_weights(_bonded(laplacian.weights), image)
     near = laplacian.neighbours()
     unknown, values = 1.0 - known, values * known
     # XLA makes one pass of the operator's slices and pads; without it, and in artifacts, fewer operations win.
@@ -90,6 +102,11 @@ def solve_alpha(
     precondition = _multigrid(rough_system, near, diagonal, image, known, part, compiled)
     x, residual, count = _conjugate_gradients(system, precondition, right, start, iterations, tolerance, part)
     return Solution(x if softness is not None else values + unknown * x, residual, count)
+
+
+def _bonded(weights: dict[tuple[int, int], tf.Tensor]) -> dict[tuple[int, int], tf.Tensor]:
+    """The weights of the Laplacian, and `BOND` more between neighbours."""
+    return {offset: weight + BOND if offset in ((0, 1), (1, 0)) else weight for offset, weight in weights.items()}
 
 
 def _system(product: Operator, known: tf.Tensor, softness: float | None) -> Operator:
@@ -116,8 +133,9 @@ def _dot(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
 
 
 def _ratio(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
-    """a / b, and 0 where a picture is solved and both have become 0."""
-    return a / tf.maximum(b, tf.constant(1e-30, b.dtype))
+    """a / b, and 0 where a picture is solved and both have become 0, or rounding has made b negative."""
+    tiny = tf.constant(1e-30, b.dtype)
+    return tf.where(b > tiny, a, tf.zeros_like(a)) / tf.maximum(b, tiny)
 
 
 def _conjugate_gradients(
@@ -263,7 +281,7 @@ def _cycle(levels: list[_Level], residual: tf.Tensor) -> tf.Tensor:
 def _levels(near: tf.Tensor, basis: tf.Tensor, fused: bool = False) -> list[_Level]:
     """Basis^T L Basis for each grid, from the finest on."""
     diagonal = tf.reduce_sum(near, axis=-1, keepdims=True)
-    row = tf.concat([-near[..., :12], diagonal, -near[..., 12:]], axis=-1)
+    row = tf.concat([-near[..., :12], (1 + _NOISE) * diagonal, -near[..., 12:]], axis=-1)
     # For each pixel of a tile, what its coefficient `to` is worth: by pixel and neighbouring tile.
     by_pixel = tf.nn.space_to_depth(basis, TILE)
     worth = [tf.nn.conv2d(by_pixel, _copies(TILE**2, 4, to, 9), 1, "VALID") for to in range(4)]
