@@ -1,7 +1,15 @@
 """Pictures and texts on disk as arrays and `tf.data` streams."""
 
 from kerasmodels.data.grids import grid
-from kerasmodels.data.images import image_size, list_images, photo_crops, read_image, resized, write_image
+from kerasmodels.data.images import (
+    image_size,
+    list_images,
+    photo_crops,
+    read_drawing,
+    read_image,
+    resized,
+    write_image,
+)
 from kerasmodels.data.regions import merge_orphans, read_labels, region_masks
 from kerasmodels.data.stacks import picture_stack, read_idx
 from kerasmodels.data.unpaired import unpaired
@@ -13,6 +21,7 @@ __all__ = [
     "merge_orphans",
     "photo_crops",
     "picture_stack",
+    "read_drawing",
     "read_idx",
     "read_image",
     "read_labels",

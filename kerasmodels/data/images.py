@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, TiffTags, UnidentifiedImageError
 
 from kerasmodels.errors import DataError, UsageError
 from kerasmodels.storage import write_atomic
@@ -23,8 +23,13 @@ SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 def read_image(path: str | Path, max_side: int | None = None) -> np.ndarray:
     """Read a picture of any common kind as upright RGB.
 
-    EXIF rotation is applied; grey becomes three equal channels; 16-bit is scaled, not cut, to 8; CMYK and palettes are
-    converted; transparency is laid over white; of an animation, the first frame is read.
+    EXIF rotation is applied, and EXIF that makes no sense is passed over; grey becomes three equal channels; CMYK and
+    palettes are converted; transparency is laid over white; of an animation, the first frame is read. Of grey pictures
+    with more than 8 bits, the kind of number tells what is white: 65535 in unsigned 16 bits (4095 in 12), 1 in floating
+    point, where up to a tenth below 0 and above 1 is cut. 32-bit integers (and signed 16-bit) do not tell: they are
+    taken for levels of 0-255 if that is what they reach.
+
+    Where colours say what is what (trimaps, masks, annotations), use `read_drawing`.
 
     Args:
         path: the file.
@@ -35,10 +40,34 @@ def read_image(path: str | Path, max_side: int | None = None) -> np.ndarray:
 
     Raises:
         DataError: it is missing, not a picture, cut short, or larger than Pillow's limit against decompression bombs
-            (179 million pixels).
+            (179 million pixels); or its numbers are in no range of those above, or not finite.
     """
     with _opened(path) as image:
         return np.asarray(_upright_rgb(image, max_side))
+
+
+def read_drawing(path: str | Path) -> np.ndarray:
+    """Read a picture whose colours say what is what, such as a trimap, strokes, a mask or an annotation.
+
+    As `read_image`, palettes by their colours, but transparent pixels are refused: they have no colour.
+
+    Returns:
+        (H, W, 3) uint8.
+
+    Raises:
+        DataError: see `read_image`; or a pixel is not fully opaque.
+    """
+    with _opened(path) as image:
+        picture = _with_alpha(_upright(image))
+        if "A" in picture.getbands():
+            clear = np.asarray(picture.getchannel("A")) < 255
+            if clear.any():
+                raise DataError(
+                    f"expected a colour for every pixel of {path}. Received: {100 * clear.mean():.3g} % of it "
+                    "transparent, which could mean anything. Fill it with the colour that is meant, and save without "
+                    "transparency."
+                )
+        return np.asarray(_rgb(picture))
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
@@ -48,9 +77,11 @@ def image_size(path: str | Path) -> tuple[int, int]:
         DataError: it is missing or not a picture.
     """
     with _opened(path) as image:
-        width, height = image.size
-        # Orientations 5 to 8 of EXIF are turned by a quarter.
-        return (width, height) if image.getexif().get(0x0112, 1) >= 5 else (height, width)
+        # Pillow says the size of TIFFs as it will turn them.
+        tags = getattr(image, "tag_v2", None)
+        width, height = image.size if tags is None else (tags[_WIDTH], tags[_HEIGHT])
+        # Orientations 5 to 8 are turned by a quarter.
+        return (width, height) if _orientation(image) >= 5 else (height, width)
 
 
 def resized(picture: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -67,9 +98,13 @@ def _opened(path: str | Path) -> Iterator[Image.Image]:
         with warnings.catch_warnings():
             # Pillow warns from half its limit on; a large photo is nothing to warn of.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            # Nor is EXIF that makes no sense, see `_orientation`.
+            warnings.simplefilter("ignore", UserWarning)
             image = Image.open(path)
         with image:
             yield image
+    except DataError:
+        raise
     except FileNotFoundError:
         raise DataError(f"no picture at {path}.") from None
     except IsADirectoryError:
@@ -89,30 +124,134 @@ def _opened(path: str | Path) -> Iterator[Image.Image]:
         raise DataError(f"{path} is damaged or cut short ({error}). Get the file again.") from error
 
 
+_WIDTH, _HEIGHT, _BITS = 256, 257, 258  # tags of TIFF
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What makes a picture upright, by EXIF's orientation. 1 is upright, and other values mean nothing."""
+
+
+def _orientation(image: Image.Image) -> int:
+    """The orientation that EXIF (or XMP) tells, 1 to 8; 1 if it tells none of these."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            told = image.getexif().get(ExifTags.Base.Orientation)
+    except Exception:  # EXIF can be broken in any way, and Pillow fails in as many; the pixels are whole all the same.
+        return 1
+    return next((number for number in _TURNS if told == number), 1)
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """The decoded picture as EXIF turns it. Not by `ImageOps.exif_transpose`, which also writes EXIF anew, or fails."""
+    if image.format == "TIFF":
+        # Pillow turns TIFFs when it decodes them, as this says, once it has read all that EXIF points at, or failed to.
+        orientation, exif = _orientation(image), image.getexif()
+        exif[ExifTags.Base.Orientation] = orientation
+        for tag in TiffTags.TAGS_V2_GROUPS:
+            if tag in exif:
+                del exif[tag]
+        image.load()
+        return image
+    image.load()
+    turn = _TURNS.get(_orientation(image))
+    return image if turn is None else image.transpose(turn)
+
+
 def _upright_rgb(image: Image.Image, max_side: int | None = None) -> Image.Image:
     if max_side is not None and max(image.size) > max_side:
         # JPEG decoders shrink by 2, 4 or 8 for free; twice the wanted size keeps full quality.
         image.draft("RGB", (2 * max_side, 2 * max_side))
-    turned = ImageOps.exif_transpose(image)
-    if turned.mode.startswith("I") or turned.mode == "F":
-        values = np.asarray(turned, "float64")
-        brightest = values.max(initial=0)
-        if turned.mode.startswith("I;16"):
-            top = 65535.0
-        elif turned.mode == "F" and brightest <= 1:
-            top = 1.0
-        else:  # 32 bits do not tell the range
-            top = 255.0 if brightest <= 255 else 65535.0
-        turned = Image.fromarray(np.clip(np.rint(values * (255.0 / top)), 0, 255).astype("uint8"))
-    if "transparency" in turned.info and turned.mode in ("1", "L", "P", "RGB"):
-        turned = turned.convert("RGBA")
-    if turned.mode in ("RGBA", "LA", "PA", "RGBa", "La"):
-        over = turned.convert("RGBA")
-        turned = Image.alpha_composite(Image.new("RGBA", over.size, "white"), over)
-    rgb = turned.convert("RGB")
+    picture = _with_alpha(_upright(image))
+    if "A" in picture.getbands():
+        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
+    rgb = _rgb(picture)
     if max_side is not None and max(rgb.size) > max_side:
         rgb.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
     return rgb
+
+
+def _with_alpha(picture: Image.Image) -> Image.Image:
+    """The picture as RGBA if anything in it can be transparent, else as it is."""
+    one_colour = "transparency" in picture.info and picture.mode in ("1", "L", "P", "RGB")
+    return picture.convert("RGBA") if one_colour or picture.mode in ("RGBA", "LA", "PA", "RGBa", "La") else picture
+
+
+def _rgb(picture: Image.Image) -> Image.Image:
+    """An opaque picture as RGB, 8 bits a channel; what `read_image` says of numbers with more is decided here."""
+    if picture.mode[0] not in "IF":
+        return picture.convert("RGB")
+    values = np.asarray(picture, "float64")
+    finite = np.isfinite(values)
+    least, most = (values[finite].min(), values[finite].max()) if finite.any() else (np.nan, np.nan)
+    if picture.mode.startswith("I;16"):
+        bits = getattr(picture, "tag_v2", {}).get(_BITS, (16,))[0]
+        white, meant = 2.0**bits - 1, True
+    elif picture.mode == "F":
+        white, meant = 1.0, bool(finite.all() and least >= -0.1 and most <= 1.1)
+        wanted = "floating-point numbers of 0 (black) to 1 (white)"
+    else:
+        # Numbers of 0 and 1 alone may be black and white.
+        white, meant = 255.0, bool(least >= 0 and most <= 255 and most != 1)
+        wanted = "integers of 0 (black) to 255 (white), as their kind does not tell which number is white"
+    if not meant:
+        others = "" if finite.all() else f", and {(~finite).sum()} that are not finite"
+        raise DataError(
+            f"expected {wanted}, in {getattr(picture, 'filename', '') or 'a picture'}. Received: {least:g} to "
+            f"{most:g}{others}. Save it with 8 bits, or unsigned 16 bits, from black to white."
+        )
+    return Image.fromarray(np.clip(np.rint(values * (255.0 / white)), 0, 255).astype("uint8")).convert("RGB")
+
+
+def check_photo(photo: np.ndarray, white: float = 255.0, name: str = "a photo", grey: bool = False) -> np.ndarray:
+    """The photo, if what its numbers mean is beyond doubt. Every function that takes a photo as an array asks this.
+
+    Args:
+        photo: (H, W, 3), RGB: uint8, which is always 0-255, or floats of 0 to `white`, to a hundredth of it.
+        white: what the function that was called says of floats: 255 or 1.
+        name: for the error.
+        grey: (H, W) and (H, W, 1) will do, too.
+
+    Returns:
+        `photo` as an array, unchanged.
+
+    Raises:
+        DataError: another shape or dtype, or floats of another range: those of 0-1 where white is 255, too.
+    """
+    photo = np.asarray(photo)
+    form = "(H, W, 3) or (H, W)" if grey else "(H, W, 3)"
+    fits = photo.ndim == 3 and photo.shape[-1] in ((1, 3) if grey else (3,))
+    if not (fits or (grey and photo.ndim == 2)) or 0 in photo.shape:
+        raise DataError(f"expected {name} of shape {form}, of at least one pixel. Received: shape {photo.shape}.")
+    if photo.dtype == np.uint8:
+        return photo
+    check_range(photo, white, f"{name} of uint8, or of floats of 0-{white:g}")
+    return photo
+
+
+def check_range(values: np.ndarray, white: float, wanted: str) -> None:
+    """Raise DataError unless the values are floats of black, 0, to white. `wanted` is for the error."""
+    least, most = (values.min(), values.max()) if values.size else (0, 0)
+    advice = "Give uint8, or floats divided by what white is in them" + (f" times {white:g}." if white != 1 else ".")
+    if "float" in values.dtype.name:  # bfloat16 is none of NumPy's
+        if white == 255 and 0 < most <= 1.01:
+            advice = "Multiply it by 255 if it is of 0-1."
+        elif least >= -0.01 * white and most <= 1.01 * white:
+            return
+        elif not np.isfinite(values).all():
+            advice = "Some are not finite: repair the picture first."
+        elif white == 1 and least >= 0 and most <= 255:
+            advice = "Divide it by 255 if it is of 0-255."
+    elif white == 1:
+        advice = "Divide it by 255 if it is of 0-255."
+    raise DataError(f"expected {wanted}. Received: {values.dtype} of {least:g} to {most:g}. {advice}")
 
 
 def _beginning(path: str | Path) -> str:
@@ -122,16 +261,26 @@ def _beginning(path: str | Path) -> str:
 
 
 def write_image(path: str | Path, image: np.ndarray) -> Path:
-    """Write a (H, W, 3) uint8 picture, atomically; the suffix chooses the format (JPEG at quality 95).
+    """Write a picture, atomically; the suffix chooses the format (JPEG at quality 95).
+
+    Args:
+        path: the file.
+        image: uint8, (H, W, 3) RGB; also (H, W) grey, and (H, W, 4) with alpha where the format has that.
 
     Raises:
         UsageError: the suffix is none of `SUFFIXES`.
+        DataError: not uint8.
         StorageError: it cannot be written there.
     """
     path = Path(path)
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
         raise UsageError(f"expected a picture name such as out.png or out.jpg. Received: {str(path)!r}.")
+    if image.dtype != np.uint8:
+        raise DataError(
+            f"expected a picture of uint8, 0-255, to write to {path}. Received: {image.dtype} of {image.min():g} to "
+            f"{image.max():g}. Scale it to 0-255, round it, and convert it."
+        )
     picture = Image.fromarray(np.ascontiguousarray(image))
     kind = Image.registered_extensions()[suffix]
     return write_atomic(path, lambda file: picture.save(file, kind, **({"quality": 95} if kind == "JPEG" else {})))

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from kerasmodels.data.images import _opened, read_image
+from kerasmodels.data.images import _opened, _upright, read_drawing
+from kerasmodels.data.segmentation import voc_palette
 from kerasmodels.errors import DataError, UsageError
 
 COLOURS: Mapping[str, tuple[int, int, int]] = {
@@ -33,19 +34,68 @@ def read_labels(path: str | Path) -> np.ndarray:
     """Read a label picture: each pixel becomes the number of its colour in `COLOURS`.
 
     Pixels between two regions, where a drawing program blends the colours, take the nearest colour that occurs in the
-    picture as an area. A picture with a palette (as segmentation networks write them) needs no colours of the table:
-    its palette's indices are the labels.
+    picture as an area. A picture with a palette of other colours (as segmentation networks write them, such as PASCAL
+    VOC's) needs none of the table: its palette's indices are the labels. With a palette of the nine, the colours count.
 
     Returns:
         (H, W) uint8.
 
     Raises:
-        DataError: it cannot be read, or an area has a colour that is none of the nine; the message names it.
+        DataError: it cannot be read, a pixel is transparent, or an area has a colour that is none of the nine, or of a
+            palette some are and some are not; the message names it.
     """
+    return _labels_and_palette(path)[0]
+
+
+def read_both_labels(mine: str | Path, theirs: str | Path) -> tuple[np.ndarray, np.ndarray]:
+    """`read_labels` of two pictures whose labels are to mean the same.
+
+    Raises:
+        DataError: see `read_labels`; or one's labels are colours and the other's a palette's indices, or an index of
+            both has two colours.
+    """
+    (first, one), (second, other) = _labels_and_palette(mine), _labels_and_palette(theirs)
+    if (one is None) != (other is None):
+        numbered, painted = (mine, theirs) if other is None else (theirs, mine)
+        raise DataError(
+            f"expected both masks in the nine colours ({', '.join(COLOURS)}), or both with one palette of others. "
+            f"Received: {painted}, in the nine, and {numbered}, with a palette of others. Paint both alike."
+        )
+    if one is not None and other is not None:
+        for label in np.intersect1d(first, second).tolist():
+            colours = tuple(one[label].tolist()), tuple(other[label].tolist())
+            if colours[0] != colours[1]:
+                raise DataError(
+                    f"expected index {label} to have one colour in the palettes of both masks. Received: RGB "
+                    f"{colours[0]} in {mine} and RGB {colours[1]} in {theirs}. Save both as RGB in the nine colours "
+                    f"({', '.join(COLOURS)}), or with one palette."
+                )
+    return first, second
+
+
+def _labels_and_palette(path: str | Path) -> tuple[np.ndarray, np.ndarray | None]:
+    """`read_labels`, and the palette (K, 3) if its indices were taken."""
+    picture = read_drawing(path)
     with _opened(path) as image:
-        if image.mode == "P":
-            return np.asarray(image, "uint8")
-    return labels_of(read_image(path), str(path))
+        if image.mode != "P":
+            return labels_of(picture, str(path)), None
+        indices = np.asarray(_upright(image), "uint8")
+        palette = np.reshape(image.getpalette("RGB") or [], (-1, 3)).astype("int16")
+    palette = np.pad(palette, ((0, 256 - len(palette)), (0, 0)))
+    used = np.flatnonzero(np.bincount(indices.ravel(), minlength=256))
+    count = max(2, int(used[-1]) + 1)
+    table = np.array(list(COLOURS.values()), "int16")
+    far = np.abs(palette[used][:, None] - table).max(-1)
+    near = far.min(1) <= TOLERANCE
+    # Also where all indices have about one colour, as in a palette that nobody set.
+    same = len(used) > 1 and near.all() and len(np.unique(far.argmin(1))) == 1
+    if same or (palette[:count] == voc_palette()[:count]).all():
+        return indices, palette
+    substantial = np.bincount(indices.ravel(), minlength=256)[used] >= _LEAST * indices.size
+    background = (used == 0) & (palette[used] == 0).all(1)
+    if (~near & substantial).any() and not (near & substantial & ~background).any():
+        return indices, palette
+    return labels_of(picture, str(path)), None
 
 
 def labels_of(picture: np.ndarray, name: str = "the label picture") -> np.ndarray:

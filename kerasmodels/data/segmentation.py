@@ -1,5 +1,6 @@
 """Label maps on disk: palette pictures, colour-coded annotations, overlays and legends, and streams for training."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, ImageDraw
 
-from kerasmodels.data.images import _opened, image_size, list_images, read_image
+from kerasmodels.data.images import _opened, _upright, check_photo, image_size, list_images, read_drawing, read_image
 from kerasmodels.errors import DataError
 from kerasmodels.storage import write_atomic
 
@@ -49,20 +50,36 @@ def voc_palette() -> np.ndarray:
 
 
 def read_label_map(path: str | Path) -> np.ndarray:
-    """The labels in a palette or grey PNG, as PASCAL VOC and CamVid store them.
+    """The labels in a palette or grey PNG, as PASCAL VOC and CamVid store them: numbers, whatever their colours.
 
     Returns:
-        (H, W) uint8: the palette's indices, or the grey levels.
+        (H, W) uint8: the palette's indices, or the grey levels; of a picture of one bit, 0 and 1.
 
     Raises:
-        DataError: it cannot be read, or it is a colour picture: the labels must be numbers.
+        DataError: it cannot be read, or it is not beyond doubt which number a pixel has: it is a colour picture, has
+            another number of bits, or was saved with loss.
     """
+    return _numbers(path)[0]
+
+
+def _numbers(path: str | Path) -> tuple[np.ndarray, np.ndarray | None]:
+    """`read_label_map`, and the colours of its palette (K, 3), if it has one."""
     with _opened(path) as image:
-        if image.mode in ("P", "L", "1"):
-            return np.asarray(image.convert("L") if image.mode == "1" else image, "uint8")
-        mode = image.mode
+        stored = str([tile.args for tile in getattr(image, "tile", ())])
+        kind = f"whose mode is {image.mode}"
+        if image.format in ("JPEG", "MPO"):
+            kind = "a JPEG, which changes numbers"
+        elif image.mode == "L" and re.search("'L;[24I]", stored):
+            kind = "whose grey levels have 2 or 4 bits or 0 for white: numbers to some programs and shades to others"
+        elif image.mode in ("P", "L", "1"):
+            picture = _upright(image)
+            colours = picture.getpalette("RGB") if picture.mode == "P" else None
+            # As a picture its white would be 255; as labels one bit is 0 or 1.
+            return np.asarray(picture, "uint8"), None if colours is None else np.reshape(colours, (-1, 3))
     raise DataError(
-        f"expected a label map with one number a pixel (a palette or grey PNG). Received: {path}, whose mode is {mode}."
+        f"expected a label map with one number a pixel (a palette or grey PNG of 8 bits). Received: {path}, {kind}. "
+        "Write the numbers of the labels, such as with data.segmentation.write_label_map; what a colour means, only "
+        "you know."
     )
 
 
@@ -84,7 +101,8 @@ def read_annotation(path: str | Path, black: bool = False) -> tuple[np.ndarray, 
     """An annotation painted in any colours: one colour a label, black where nothing is known.
 
     Args:
-        path: a picture without blended colours. Where a palette picture has index 255, nothing is known, either.
+        path: a picture without blended colours. With a palette, its colours count, not its indices; only where PASCAL
+            VOC's palette has index 255, nothing is known, either.
         black: black is a label, too, as the background of PASCAL VOC.
 
     Returns:
@@ -92,16 +110,21 @@ def read_annotation(path: str | Path, black: bool = False) -> tuple[np.ndarray, 
         of red + 256 green + 65536 blue.
 
     Raises:
-        DataError: it cannot be read, it has no label or more than 64, as a picture that was saved with loss has.
+        DataError: it cannot be read, a pixel is transparent, or it has no label or more than 64, as a picture that was
+            saved with loss has; or index 255 has another colour than in PASCAL VOC's palette.
     """
-    ignored = None
+    picture = read_drawing(path).astype("int32")
+    ignored = np.zeros(picture.shape[:2], bool)
     with _opened(path) as image:
         if image.mode == "P":
-            ignored = np.asarray(image) == IGNORE
-            picture = np.asarray(image.convert("RGB"), "int32")
-    if ignored is None:
-        picture = read_image(path).astype("int32")
-        ignored = np.zeros(picture.shape[:2], bool)
+            ignored = np.asarray(_upright(image)) == IGNORE
+    if (ignored & (picture != voc_palette()[IGNORE]).any(-1) & (picture != 0).any(-1)).any():
+        strange = tuple(picture[ignored][0].tolist())
+        raise DataError(
+            f"expected index 255 of the palette of {path} to be PASCAL VOC's colour of unknown pixels, "
+            f"{tuple(voc_palette()[IGNORE].tolist())}. Received: RGB {strange}, which may be a label, too. Save it "
+            "without a palette, as RGB, with black where nothing is known."
+        )
     codes = picture @ np.array([1, 256, 65536])
     unknown = ignored if black else ignored | (codes == 0)
     found = np.unique(codes[~unknown])
@@ -127,7 +150,11 @@ def overlay(photo: np.ndarray, labels: np.ndarray, colours: np.ndarray, opacity:
 
     Returns:
         (H, W, 3) uint8.
+
+    Raises:
+        DataError: see `check_photo`.
     """
+    check_photo(photo)
     known = (labels >= 0) & (labels < len(colours))
     painted = photo.astype("float32")
     painted[known] = (1 - opacity) * painted[known] + opacity * colours[labels[known]]
@@ -164,45 +191,111 @@ class Pair:
 def label_pairs(photos: str | Path, masks: str | Path) -> list[Pair]:
     """The label maps in a folder, each with the picture of the same name in another folder.
 
-    Fits PASCAL VOC (JPEGImages and SegmentationClass: only some photos have a label map) and CamVid (train and
-    trainannot).
+    Sub-folders belong to the name: masks/street/1.png goes with photos/street/1.jpg and no other. Fits PASCAL VOC
+    (JPEGImages and SegmentationClass: only some photos have a label map) and CamVid (train and trainannot).
 
     Raises:
-        DataError: a folder is missing or empty, or a label map has no picture.
+        DataError: a folder is missing or empty, or a label map has no picture, or more than one, or is it.
     """
-    named = {path.stem: path for path in list_images(photos)}
-    pairs = []
-    for mask in list_images(masks):
-        if mask.stem not in named:
-            raise DataError(f"expected a picture {mask.stem}.* in {photos}, for the label map {mask}. Received: none.")
-        pairs.append(Pair(named[mask.stem], mask))
+    named, pairs = _by_name(photos), []
+    for name, found in _by_name(masks).items():
+        partners = named.get(name, [])
+        if len(found) > 1:
+            raise DataError(f"expected one label map {name}.* in {masks}. Received: {_listed(found)}. Keep one.")
+        if not partners:
+            others = [path for other, paths in named.items() if other.name == name.name for path in paths]
+            elsewhere = f"none there, but {_listed(others)}: use the same sub-folders for both" if others else "none"
+            raise DataError(
+                f"expected a picture {name}.* in {photos}, for the label map {found[0]}. Received: {elsewhere}."
+            )
+        if len(partners) > 1:
+            raise DataError(
+                f"expected one picture {name}.* in {photos}, for the label map {found[0]}. Received: "
+                f"{_listed(partners)}. Keep one."
+            )
+        if partners[0].samefile(found[0]):
+            raise DataError(
+                f"expected pictures and their label maps. Received: {found[0]} as both. Keep them in two folders."
+            )
+        pairs.append(Pair(partners[0], found[0]))
     return pairs
+
+
+def _by_name(folder: str | Path) -> dict[Path, list[Path]]:
+    """The pictures below a folder by their path in it, without the suffix."""
+    named: dict[Path, list[Path]] = {}
+    for path in list_images(folder):
+        named.setdefault(path.relative_to(folder).with_suffix(""), []).append(path)
+    return named
+
+
+def _listed(paths: Sequence[Path]) -> str:
+    return ", ".join(map(str, paths[:3])) + (", ..." if len(paths) > 3 else "")
+
+
+def read_truth(pair: Pair, classes: int, ignore: Sequence[int] = (IGNORE,)) -> np.ndarray:
+    """The label map of a pair, checked: (H, W) uint8, 0 to classes - 1, and 255 for labels to ignore.
+
+    Raises:
+        DataError: a label that is neither a class nor to be ignored, or another size than the picture's.
+    """
+    mask = _checked(pair, read_label_map(pair.mask), classes, ignore)
+    return np.where(np.isin(mask, ignore), IGNORE, mask).astype("uint8")
+
+
+def _checked(pair: Pair, mask: np.ndarray, classes: int, ignore: Sequence[int]) -> np.ndarray:
+    if mask.shape != image_size(pair.photo):
+        height, width = image_size(pair.photo)
+        raise DataError(
+            f"expected {pair.mask} to be of its picture's size, {width} x {height} pixels. "
+            f"Received: {mask.shape[1]} x {mask.shape[0]}."
+        )
+    strange = [label for label in np.unique(mask).tolist() if label >= classes and label not in ignore]
+    if strange:
+        white = " White of a black and white mask must be written as 1, not 255." if 255 in strange else ""
+        raise DataError(
+            f"expected labels 0 to {classes - 1}, or {', '.join(map(str, ignore)) or 'none'} for pixels to ignore, in "
+            f"{pair.mask}. Received: {', '.join(map(str, strange))}. Name more --classes, or labels to --ignore.{white}"
+        )
+    return mask
 
 
 def count_labels(pairs: Sequence[Pair], classes: int, ignore: Sequence[int] = (IGNORE,)) -> np.ndarray:
     """How often each label occurs, (classes,) int64; all label maps are read and checked on the way.
 
     Raises:
-        DataError: a map with a label that is neither a class nor to be ignored, or of another size than its picture.
+        DataError: a map with a label that is neither a class nor to be ignored, or of another size than its picture;
+            an index that has one colour in one map's palette and another in another's; or fewer than two labels in all
+            of them, which is nothing to learn: masks of 0 and 255, for example, where 255 is ignored.
     """
     total = np.zeros(256, "int64")
+    painted: dict[int, tuple[tuple[int, ...], Path]] = {}
     for pair in pairs:
-        mask = read_label_map(pair.mask)
-        if mask.shape != image_size(pair.photo):
-            height, width = image_size(pair.photo)
-            raise DataError(
-                f"expected {pair.mask} to be of its picture's size, {width} x {height} pixels. "
-                f"Received: {mask.shape[1]} x {mask.shape[0]}."
-            )
-        counts = np.bincount(mask.ravel(), minlength=256)
-        strange = [i for i in np.flatnonzero(counts) if i >= classes and i not in ignore]
-        if strange:
-            raise DataError(
-                f"expected labels 0 to {classes - 1}, or {', '.join(map(str, ignore))} for pixels to ignore, in "
-                f"{pair.mask}. Received: {', '.join(map(str, strange))}."
-            )
+        mask, palette = _numbers(pair.mask)
+        counts = np.bincount(_checked(pair, mask, classes, ignore).ravel(), minlength=256)
         total += counts
+        colours = [] if palette is None else palette.tolist()
+        for label in np.flatnonzero(counts[: len(colours)]).tolist():
+            colour = tuple(colours[label])
+            first, where = painted.setdefault(label, (colour, pair.mask))
+            if first != colour:
+                raise DataError(
+                    f"expected label {label} to have one colour in all palettes. Received: RGB {first} in {where} and "
+                    f"RGB {colour} in {pair.mask}. If the colours are what was meant, the numbers are not: write the "
+                    "same number for the same thing, such as with data.segmentation.write_label_map."
+                )
+    found = ", ".join(
+        f"{label} on {100 * total[label] / total.sum():.3g} %{' (ignored)' if label in ignore else ''}"
+        for label in np.flatnonzero(total).tolist()
+    )
     total[list(ignore)] = 0
+    if np.count_nonzero(total) < 2:
+        folder = f" of {pairs[0].mask.parent}" if pairs else ""
+        raise DataError(
+            f"expected at least two labels in the label maps{folder}, or there is nothing to learn. Received: "
+            f"{found or 'none'}. Masks in black and white, 0 and 255, must be written as labels, 0 and 1; labels that "
+            "do not count are named with --ignore."
+        )
     return total[:classes]
 
 

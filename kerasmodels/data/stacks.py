@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from kerasmodels.data.images import list_images, read_image
+from kerasmodels.data.images import check_photo, list_images, read_image
 from kerasmodels.errors import DataError
 
 if TYPE_CHECKING:
@@ -35,7 +35,13 @@ def picture_stack(source: str | Path, height: int, width: int, channels: int) ->
 
 
 def fitted(picture: np.ndarray, height: int, width: int, channels: int) -> np.ndarray:
-    """A picture, (H, W, 3) or (H, W) uint8, cut to a shape in the middle, then resized: (height, width, channels)."""
+    """A picture, (H, W, 3) or (H, W) uint8, cut to a shape in the middle, then resized: (height, width, channels).
+
+    Raises:
+        DataError: not uint8.
+    """
+    if check_photo(picture, name="a picture", grey=True).dtype != np.uint8:
+        raise DataError(f"expected a picture of uint8. Received: {picture.dtype}. Round it and convert it.")
     image = _fitted(Image.fromarray(picture), height, width).convert("RGB" if channels == 3 else "L")
     return np.asarray(image).reshape(height, width, channels)
 

@@ -23,8 +23,14 @@ def files_and_targets(inputs: Sequence[Path], out: Path) -> list[tuple[Path, Pat
     files = [file for given in inputs for file in (list_images(given) if given.is_dir() else [given])]
     single = len(inputs) == 1 and not inputs[0].is_dir()
     targets = [out] if single else [out / f"{file.stem}.png" for file in files]
-    if len(set(targets)) < len(targets):
-        raise UsageError(f"expected pictures of distinct names. Received: {sorted(t.name for t in targets)}.")
+    first: dict[Path, Path] = {}
+    for file, target in zip(files, targets, strict=True):
+        if target in first:
+            raise UsageError(
+                f"expected pictures of distinct names. Received: {first[target]} and {file}, which would both be "
+                f"written to {target}. Give them separately."
+            )
+        first[target] = file
     taken = {file.resolve() for file in files}
     for target in targets:
         check(target.resolve() not in taken, "a place to write where no input is overwritten", str(target))

@@ -21,6 +21,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from kerasmodels.data.images import check_range
 from kerasmodels.errors import DataError
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ class MattingLaplacian:
     """
 
     def __init__(self, image: Any, epsilon: float = 1e-7):
-        image = _checked_image(image, "(N, H, W, 3)", rank=4)
+        image = checked_image(image, "(N, H, W, 3)", rank=4)
         if not epsilon > 0:
             raise DataError(f"expected epsilon above 0, such as 1e-7. Received: {epsilon}.")
         image = ops.cast(image, _compute_dtype(image))
@@ -183,7 +184,7 @@ def matting_laplacian_matrix(image: Any, epsilon: float = 1e-7) -> "scipy.sparse
     """
     import scipy.sparse
 
-    image = np.asarray(_checked_image(image, "(H, W, 3)", rank=3), "float64")
+    image = np.asarray(checked_image(image, "(H, W, 3)", rank=3), "float64")
     height, width = image.shape[:2]
     numbers = np.arange(height * width, dtype="int32").reshape(height, width)
     pixels = np.lib.stride_tricks.sliding_window_view(numbers, (3, 3)).reshape(-1, 9)
@@ -237,7 +238,8 @@ class MattingEnergy(keras.losses.Loss):
         return {**super().get_config(), "epsilon": self.epsilon, "max_value": self.max_value}
 
 
-def _checked_image(image: Any, form: str, rank: int) -> Any:
+def checked_image(image: Any, form: str, rank: int) -> Any:
+    """A picture for a `MattingLaplacian`, an array or tensor of that rank; raises DataError if it cannot be one."""
     image = image if hasattr(image, "dtype") else np.asarray(image)
     shape, dtype = tuple(image.shape), keras.backend.standardize_dtype(image.dtype)
     if len(shape) != rank or shape[-1] != 3:
@@ -250,12 +252,7 @@ def _checked_image(image: Any, form: str, rank: int) -> Any:
         values = ops.convert_to_numpy(image)
     except (AttributeError, NotImplementedError, TypeError, ValueError):
         return image  # While a graph is being built nobody knows the values.
-    # A little room, for pictures that were resized or went through float16.
-    if not (values.min() >= -0.01 and values.max() <= 1.01):
-        raise DataError(
-            f"expected a picture with finite values 0-1. Received values {values.min():g} to {values.max():g}. "
-            "Divide it by 255 if it is of 0-255."
-        )
+    check_range(values, 1.0, "a picture of finite floats 0-1")
     return image
 
 

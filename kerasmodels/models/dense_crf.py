@@ -30,6 +30,7 @@ from annotated_types import Interval
 
 from kerasmodels import config as base
 from kerasmodels.config import Finite, NonNegativeInt, Positive, PositiveInt, check
+from kerasmodels.data.images import check_photo
 from kerasmodels.errors import DataError
 from kerasmodels.family import Family, Servable, Task, TensorSpec
 from kerasmodels.layers import DenseCRF
@@ -144,7 +145,7 @@ def refine(
     """The probabilities of a photo's labels after inference.
 
     Args:
-        photo: (H, W, 3) uint8.
+        photo: (H, W, 3) RGB, uint8 or floats of 0-255.
         probabilities: (H, W, L), 0-1.
         config: of the CRF, pydensecrf's by default.
         method: lattice, window or exact.
@@ -155,7 +156,7 @@ def refine(
 
     Raises:
         DataError: the sizes differ, a size is 0, there is one label only, or there are values that are no
-            probabilities.
+            probabilities; or the photo is of 0-1, or another kind of numbers.
 
     Example:
         >>> import numpy as np
@@ -167,6 +168,7 @@ def refine(
     """
     config = config or Config()
     check(method in METHODS, f"method in {METHODS}", method)
+    photo = check_photo(photo)
     if probabilities.ndim != 3 or photo.shape[:2] != probabilities.shape[:2]:
         raise DataError(
             f"expected probabilities (H, W, labels) of the photo's size, {photo.shape[1]} x {photo.shape[0]}. "

@@ -42,7 +42,7 @@ class SegmentationConfig:
     photos: Path | None = None
     """A folder of pictures."""
     masks: Path | None = None
-    """A folder of label maps (palette or grey PNG) named like their pictures; pixels of 255 do not count."""
+    """A folder of label maps (palette or grey PNG) named like their pictures, sub-folders included; see `ignore`."""
     ignore: tuple[int, ...] = (255,)
     """Labels of pixels that do not count; CamVid has 11, too."""
     start_from: str | None = None
@@ -119,6 +119,7 @@ class SegmentationConfig:
     def validate(self) -> None:
         """Raise UsageError unless every field is in range."""
         check(2 <= self.classes <= 255, "2 to 255 classes", self.classes)
+        check(all(0 <= label <= 255 for label in self.ignore), "labels to ignore of 0 to 255", self.ignore)
         check(len(self.names) in (0, self.classes), f"{self.classes} names, or none", self.names)
         for name, known in (
             ("trunk", self.trunks),

@@ -11,6 +11,7 @@ import tyro
 
 from kerasmodels import presets, registry
 from kerasmodels.data import read_image, write_image
+from kerasmodels.data.images import check_photo
 from kerasmodels.data.stacks import fitted
 from kerasmodels.data.targets import files_and_targets
 from kerasmodels.family import RunReport, check
@@ -29,7 +30,9 @@ def translated(model: keras.Model, picture: np.ndarray, direction: str) -> np.nd
 
     Raises:
         UsageError: another direction.
+        DataError: see `check_photo`.
     """
+    check_photo(picture, name="a picture")
     check(direction in DIRECTIONS, f"direction in {DIRECTIONS}", direction)
     servable = registry.family(model.family_name).servables(model, model.config)[direction]
     _, height, width, channels = servable.inputs[0].shape

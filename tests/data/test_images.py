@@ -1,13 +1,14 @@
 import io
 import os
+import struct
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
 
-from kerasmodels.data import image_size, list_images, photo_crops, read_image, resized, write_image
-from kerasmodels.data.images import SUFFIXES
+from kerasmodels.data import image_size, list_images, photo_crops, read_drawing, read_image, resized, write_image
+from kerasmodels.data.images import SUFFIXES, check_photo
 from kerasmodels.errors import DataError, StorageError, UsageError
 
 RANDOM = np.random.default_rng(0)
@@ -102,6 +103,220 @@ def test_max_side_shrinks_and_never_enlarges(photo, tmp_path):
     write_image(tmp_path / "a.jpg", np.kron(photo, np.ones((20, 20, 1), "uint8")))
     assert read_image(tmp_path / "a.jpg", max_side=300).shape == (200, 300, 3)
     assert read_image(tmp_path / "a.jpg", max_side=9999).shape == (800, 1200, 3)
+
+
+# --- EXIF
+
+
+def _ifd(*entries):
+    """EXIF of (tag, type, count, value), little endian; a value of more than four bytes lies at offset 8 + ..."""
+    entries = [struct.pack("<HHI", *entry[:3]) + entry[3].ljust(4, b"\0") for entry in entries]
+    return b"II*\0\x08\0\0\0" + struct.pack("<H", len(entries)) + b"".join(entries) + bytes(20)
+
+
+def _saved(path, picture, exif):
+    """A picture with EXIF as it is; of a TIFF it is written into the file's own directory."""
+    image = Image.fromarray(picture)
+    if path.suffix != ".tif":
+        image.save(path, exif=b"Exif\0\0" + exif, **({"lossless": True} if path.suffix == ".webp" else {}))
+        return
+    plain = io.BytesIO()
+    image.save(plain, "TIFF")
+    content = bytearray(plain.getvalue())
+    start = struct.unpack_from("<I", content, 4)[0]
+    count = struct.unpack_from("<H", content, start)[0]
+    own = [bytes(content[start + 2 + 12 * i : start + 14 + 12 * i]) for i in range(count)]
+    more = [exif[10 + 12 * i : 22 + 12 * i] for i in range(struct.unpack_from("<H", exif, 8)[0])]
+    struct.pack_into("<I", content, 4, len(content))
+    entries = sorted({struct.unpack_from("<H", entry)[0]: entry for entry in own + more}.items())
+    content += struct.pack("<H", len(entries)) + b"".join(entry for _, entry in entries) + bytes(4)
+    path.write_bytes(content)
+
+
+_TURNED = {
+    1: lambda p: p,
+    2: lambda p: p[:, ::-1],
+    3: lambda p: p[::-1, ::-1],
+    4: lambda p: p[::-1],
+    5: lambda p: p.transpose(1, 0, 2),
+    6: lambda p: np.rot90(p, -1),
+    7: lambda p: p[::-1, ::-1].transpose(1, 0, 2),
+    8: lambda p: np.rot90(p),
+}
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tif"])
+def test_orientation_in_every_format_that_has_it(suffix, photo, tmp_path):
+    """1 to 8 turn pixels and size; what is none of these turns neither."""
+    for told in (*range(10), 65535):
+        path = tmp_path / f"{told}{suffix}"
+        _saved(path, photo, _ifd((0x0112, 3, 1, struct.pack("<H", told))))
+        read, wanted = read_image(path), _TURNED.get(told, _TURNED[1])(photo)
+        assert image_size(path) == read.shape[:2] == wanted.shape[:2], told
+        assert np.abs(read.astype(int) - wanted).mean() < (2 if suffix == ".jpg" else 1e-9), told
+
+
+_SIX = (0x0112, 3, 1, struct.pack("<H", 6))
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tif"])
+@pytest.mark.parametrize(
+    ("entries", "turned"),
+    [
+        ([(0x0112, 2, 2, b"6\0")], False),
+        ([(0x0112, 5, 1, struct.pack("<I", 8))], False),
+        ([(0x0112, 7, 1, b"\6")], False),
+        ([_SIX, (0x011A, 2, 3, b"72\0")], True),
+        ([_SIX, (0x8769, 2, 2, b"x\0")], True),
+        ([_SIX, (0x8769, 4, 1, struct.pack("<I", 0xFFFFFF))], True),
+        ([_SIX, (0x8825, 4, 1, bytes(4))], True),
+        ([_SIX, (0x9C9B, 3, 1, b"\xff\xff")], True),
+        ([_SIX, (0xA005, 2, 2, b"1\0")], True),
+    ],
+)
+def test_odd_exif_spoils_no_picture(suffix, entries, turned, photo, tmp_path):
+    path = tmp_path / f"a{suffix}"
+    _saved(path, photo, _ifd(*entries))
+    read, wanted = read_image(path), np.rot90(photo, -1) if turned else photo
+    assert image_size(path) == read.shape[:2] == wanted.shape[:2]
+    assert np.abs(read.astype(int) - wanted).mean() < 2
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp"])
+@pytest.mark.parametrize("exif", [b"garbage", b"\0\x08\0\2\1\x12\0\3", b"II*\0\xff\xff\xff\xff", b"MM\0*\0"])
+def test_exif_that_is_none_spoils_no_picture(suffix, exif, photo, tmp_path):
+    _saved(tmp_path / f"a{suffix}", photo, exif)
+    assert read_image(tmp_path / f"a{suffix}").shape == photo.shape
+    assert image_size(tmp_path / f"a{suffix}") == photo.shape[:2]
+
+
+def test_orientation_told_by_xmp_turns_size_and_pixels(photo, tmp_path):
+    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+    for name, extra in (("a.jpg", {"xmp": xmp}), ("a.webp", {"xmp": xmp}), ("a.tif", {"tiffinfo": {700: xmp}})):
+        Image.fromarray(photo).save(tmp_path / name, **extra)
+        assert image_size(tmp_path / name) == read_image(tmp_path / name).shape[:2] == (60, 40)
+
+
+# --- numbers of more than 8 bits
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_floats_are_0_to_1(orientation, tmp_path):
+    ramp = np.tile(np.linspace(0, 1, 52, dtype="float32"), (3, 1))
+    for number, scale in enumerate((1, 1.05, 0.2)):
+        Image.fromarray(scale * ramp).save(tmp_path / f"{number}.tif", tiffinfo={0x0112: orientation})
+        read = read_image(tmp_path / f"{number}.tif")[..., 0]
+        wanted = np.clip(np.rint(255 * scale * ramp), 0, 255)
+        np.testing.assert_allclose(read, np.rot90(wanted, -1) if orientation == 6 else wanted, atol=1)
+
+
+def test_integers_of_32_bits_are_0_to_255(tmp_path):
+    levels = np.arange(256, dtype="int32").reshape(16, 16)
+    for values in (levels, levels // 2, 0 * levels):
+        Image.fromarray(values).save(tmp_path / "a.tif")
+        np.testing.assert_array_equal(read_image(tmp_path / "a.tif")[..., 0], values)
+
+
+def test_twelve_bits_in_a_tiff(tmp_path):
+    """Rows of two numbers of 12 bits, packed into three bytes."""
+    entries = [(256, 2), (257, 2), (258, 12), (259, 1), (262, 1), (273, 200), (277, 1), (278, 2), (279, 6)]
+    head = b"".join(struct.pack("<HHIHH", tag, 3, 1, value, 0) for tag, value in entries)
+    content = b"II*\0\x08\0\0\0" + struct.pack("<H", len(entries)) + head + bytes(4)
+    (tmp_path / "a.tif").write_bytes(content.ljust(200, b"\0") + bytes.fromhex("000fff 800400"))
+    assert read_image(tmp_path / "a.tif")[..., 0].tolist() == [[0, 255], [128, 64]]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (np.array([[0, np.nan]], "float32"), "1 that are not finite"),
+        (np.array([[0, np.inf]], "float32"), "1 that are not finite"),
+        (np.array([[np.nan, np.nan]], "float32"), "not finite"),
+        (np.array([[0, 255]], "float32"), r"Received: 0 to 255\. Save"),
+        (np.array([[0, 1.5]], "float32"), r"Received: 0 to 1\.5"),
+        (np.array([[-1, 1]], "float32"), "Received: -1 to 1"),
+        (np.array([[0, 256]], "int32"), "Received: 0 to 256"),
+        (np.array([[-1, 255]], "int32"), "Received: -1 to 255"),
+        (np.array([[0, 65535]], "int32"), "do.* not tell which number is white"),
+        (np.array([[0, 1]], "int32"), "Received: 0 to 1"),
+    ],
+)
+def test_numbers_of_unknown_meaning(values, message, tmp_path):
+    Image.fromarray(values).save(tmp_path / "a.tif")
+    with pytest.raises(DataError, match=message) as caught:
+        read_image(tmp_path / "a.tif")
+    assert "a.tif" in str(caught.value)
+    assert image_size(tmp_path / "a.tif") == values.shape
+
+
+# --- pictures whose colours say what is what
+
+
+def test_a_drawing_is_read_by_its_colours(photo, tmp_path):
+    picture = np.kron(photo[::10, ::10], np.ones((4, 4, 1), "uint8"))
+    Image.fromarray(picture).quantize(64, dither=Image.Dither.NONE).save(tmp_path / "a.png")
+    np.testing.assert_array_equal(read_drawing(tmp_path / "a.png"), read_image(tmp_path / "a.png"))
+    opaque = np.concatenate([photo, np.full((40, 60, 1), 255, "uint8")], axis=-1)
+    Image.fromarray(opaque).save(tmp_path / "a.png")
+    np.testing.assert_array_equal(read_drawing(tmp_path / "a.png"), photo)
+    Image.fromarray(photo).save(tmp_path / "a.png", transparency=(1, 2, 3))  # a colour that does not occur
+    np.testing.assert_array_equal(read_drawing(tmp_path / "a.png"), photo)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "L", "RGB", "1"])
+def test_a_transparent_pixel_of_a_drawing(mode, tmp_path):
+    grey = np.zeros((4, 5), "uint8")
+    grey[:2] = 255
+    image = Image.fromarray(grey).convert(mode.removesuffix("A") if mode == "LA" else mode)
+    if mode in ("RGBA", "LA"):
+        image.putalpha(Image.fromarray(255 - grey // 2))
+        image.save(tmp_path / "a.png")
+    else:
+        image.save(tmp_path / "a.png", transparency=(0, 0, 0) if mode == "RGB" else 0)
+    with pytest.raises(DataError, match=r"a\.png\. Received: 50 % of it transparent"):
+        read_drawing(tmp_path / "a.png")
+    assert read_image(tmp_path / "a.png").shape == (4, 5, 3)
+
+
+# --- photos as arrays
+
+
+def test_photos_whose_numbers_are_known():
+    for kind in ("uint8", "float16", "float32", "float64"):
+        for white in (1.0, 255.0):
+            photo = np.full((2, 3, 3), 200 if kind == "uint8" else 0.8 * white, kind)
+            assert check_photo(photo, white) is photo
+            check_photo(0 * photo, white)
+    check_photo(np.zeros((2, 3), "uint8"), grey=True)
+    check_photo(np.ones((2, 3, 3), "uint8"))
+
+
+@pytest.mark.parametrize(
+    ("photo", "white", "message"),
+    [
+        (np.full((2, 3, 3), 0.9), 255, "float64 of 0.9 to 0.9. Multiply it by 255"),
+        (np.full((2, 3, 3), 90.0), 1, "Divide it by 255"),
+        (np.full((2, 3, 3), 900.0), 255, "of floats of 0-255"),
+        (np.full((2, 3, 3), -9.0), 255, "Received: float64 of -9 to -9"),
+        (np.full((2, 3, 3), np.nan), 255, "not finite"),
+        (np.full((2, 3, 3), np.inf), 1, "not finite"),
+        (np.full((2, 3, 3), 9), 255, "int64 of 9 to 9. Give uint8"),
+        (np.full((2, 3, 3), 60000, "uint16"), 255, "uint16 of 60000"),
+        (np.full((2, 3, 3), True), 255, "bool"),
+        (np.full((2, 3), 9, "uint8"), 255, r"shape \(H, W, 3\)"),
+        (np.full((2, 3, 4), 9, "uint8"), 255, r"Received: shape \(2, 3, 4\)"),
+        (np.zeros((0, 3, 3), "uint8"), 255, "at least one pixel"),
+    ],
+)
+def test_photos_whose_numbers_are_in_doubt(photo, white, message):
+    with pytest.raises(DataError, match=message):
+        check_photo(photo, white)
+
+
+def test_only_bytes_are_written(photo, tmp_path):
+    with pytest.raises(DataError, match=r"uint8, 0-255, .* Received: float64 of 0 to 0\.9"):
+        write_image(tmp_path / "a.tif", photo[..., 0] / photo.max())
+    assert not list(tmp_path.iterdir())
 
 
 # --- what cannot be read

@@ -3,7 +3,8 @@ import pytest
 from PIL import Image
 
 from kerasmodels.data import merge_orphans, read_labels, region_masks, write_image
-from kerasmodels.data.regions import COLOURS, cluster, fit_labels, labels_of
+from kerasmodels.data.regions import COLOURS, cluster, fit_labels, labels_of, read_both_labels
+from kerasmodels.data.segmentation import voc_palette, write_label_map
 from kerasmodels.errors import DataError, UsageError
 
 NAMES = list(COLOURS)
@@ -54,6 +55,59 @@ def test_a_palette_s_indices_are_labels(tmp_path):
     image.putpalette([7, 7, 7] * 256)
     image.save(tmp_path / "voc.png")
     np.testing.assert_array_equal(read_labels(tmp_path / "voc.png"), stripes())
+
+
+def test_the_nine_colours_with_a_palette_count_by_colour(tmp_path):
+    """Whatever index a drawing program gave them; also with smoothed edges."""
+    for order in (range(9), range(8, -1, -1)):
+        order = np.array(list(order), "uint8")
+        write_label_map(tmp_path / "mask.png", np.argsort(order)[stripes()], painted(order))
+        np.testing.assert_array_equal(read_labels(tmp_path / "mask.png"), stripes())
+    labels = stripes(60, 120, [3, 4, 0])
+    smooth = Image.fromarray(painted(labels)).resize((119, 59), Image.Resampling.BILINEAR)
+    smooth.quantize(256, dither=Image.Dither.NONE).save(tmp_path / "mask.png")
+    assert set(np.unique(read_labels(tmp_path / "mask.png"))) == {0, 3, 4}
+
+
+def test_a_palette_of_which_some_colours_are_of_the_nine(tmp_path):
+    palette = np.array([[255, 0, 0], [255, 128, 0], [0, 0, 255]], "uint8")
+    write_label_map(tmp_path / "mask.png", stripes(labels=range(3)), palette)
+    with pytest.raises(DataError, match=r"\(255, 128, 0\)"):
+        read_labels(tmp_path / "mask.png")
+
+
+def test_black_alone_in_a_palette_is_the_background(tmp_path):
+    palette = np.array([[0, 0, 0], [255, 128, 0], [0, 90, 90]], "uint8")
+    for colours in (palette, voc_palette()):
+        for labels in ((0, 1, 2), (0,)):
+            write_label_map(tmp_path / "mask.png", stripes(labels=labels), colours)
+            wanted = stripes(labels=labels)
+            if len(labels) == 1 and colours is palette:
+                wanted = wanted + NAMES.index("black")
+            np.testing.assert_array_equal(read_labels(tmp_path / "mask.png"), wanted)
+
+
+def test_masks_that_do_not_mean_the_same(tmp_path):
+    palette = np.array([[0, 0, 0], [255, 128, 0], [0, 90, 90]], "uint8")
+    one = write_label_map(tmp_path / "one.png", stripes(labels=range(3)), palette)
+    other = write_label_map(tmp_path / "other.png", stripes(labels=range(3)), palette[[0, 2, 1]])
+    nine = write_image(tmp_path / "nine.png", painted(stripes()))
+    np.testing.assert_array_equal(read_both_labels(one, one)[1], stripes(labels=range(3)))
+    np.testing.assert_array_equal(read_both_labels(nine, nine)[1], stripes())
+    with pytest.raises(DataError, match=r"index 1 .*\(255, 128, 0\) in .*one\.png and RGB \(0, 90, 90\) in"):
+        read_both_labels(one, other)
+    with pytest.raises(DataError, match=r"Received: .*nine\.png, in the nine, and .*one\.png, with a palette"):
+        read_both_labels(one, nine)
+    with pytest.raises(DataError, match=r"nine\.png, in the nine"):
+        read_both_labels(nine, one)
+
+
+def test_a_transparent_mask(tmp_path):
+    picture = np.concatenate([painted(stripes()), np.full((36, 54, 1), 255, "uint8")], axis=-1)
+    picture[:9, :, 3] = 0
+    write_image(tmp_path / "mask.png", picture)
+    with pytest.raises(DataError, match="25 % of it transparent"):
+        read_labels(tmp_path / "mask.png")
 
 
 def test_masks_of_a_pixel_more_or_less_fit():

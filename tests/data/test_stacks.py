@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from kerasmodels.data import picture_stack, read_idx, write_image
-from kerasmodels.data.stacks import random_batches
+from kerasmodels.data.stacks import fitted, random_batches
 from kerasmodels.errors import DataError
 
 
@@ -70,3 +70,9 @@ def test_draws_depend_on_seed_and_step_alone():
     assert draw(0, 7) != draw(0, 8)
     assert draw(0, 7) != draw(1, 7)
     assert len(set(draw(0, 7))) > 80
+
+
+@pytest.mark.parametrize("picture", [np.full((4, 5), 0.5, "float32"), np.full((4, 5, 3), 200.0), np.eye(4, 5) > 0])
+def test_only_bytes_are_fitted(picture):
+    with pytest.raises(DataError, match="uint8"):
+        fitted(picture, 4, 4, 1)

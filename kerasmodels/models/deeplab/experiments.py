@@ -23,7 +23,7 @@ from kerasmodels.data.segmentation import (
     label_pairs,
     legend,
     overlay,
-    read_label_map,
+    read_truth,
     voc_palette,
 )
 from kerasmodels.errors import DataError
@@ -145,8 +145,7 @@ def _guess(model: Any, pair: Pair) -> np.ndarray:
 
 
 def _truth(pair: Pair) -> np.ndarray:
-    mask = read_label_map(pair.mask).astype("int32")
-    return np.where(mask >= len(CAMVID_NAMES), IGNORE, mask)
+    return read_truth(pair, len(CAMVID_NAMES), (len(CAMVID_NAMES), IGNORE)).astype("int32")
 
 
 def _iou(truths: Sequence[np.ndarray], guesses: Sequence[np.ndarray], band: int | None = None) -> float:

@@ -9,7 +9,8 @@ import numpy as np
 import tensorflow as tf
 
 from kerasmodels import presets, registry
-from kerasmodels.errors import DataError, UsageError
+from kerasmodels.data.images import check_photo
+from kerasmodels.errors import UsageError
 from kerasmodels.family import Datasets, Servable, check, config_to_dict
 from kerasmodels.layers.padding import on_multiples
 from kerasmodels.layers.resize import resize_corners
@@ -210,11 +211,11 @@ def segment_picture(
 
     Raises:
         UsageError: a tile that is all overlap.
-        DataError: no pixels.
+        DataError: no pixels, or see `check_photo`.
     """
     check(tile > 2 * OVERLAP, f"tiles of more than {2 * OVERLAP} pixels", tile)
-    if photo.ndim != 3 or 0 in photo.shape:
-        raise DataError(f"expected a picture (H, W, 3) of at least one pixel. Received: shape {photo.shape}.")
+    if check_photo(photo).dtype != np.uint8:
+        photo = np.clip(np.rint(photo), 0, 255).astype("uint8")
     labels = np.empty(photo.shape[:2], "uint8")
     for seen, inner, place in _tiles(photo.shape[:2], tile):
         pixels = np.ascontiguousarray(photo[seen])

@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from kerasmodels import presets, registry
+from kerasmodels.data.images import check_photo
 from kerasmodels.errors import UsageError, WeightsError
 from kerasmodels.family import Datasets, Servable, config_to_dict
 from kerasmodels.layers import ReflectionPadding2D
@@ -178,7 +179,9 @@ def segment_picture(model: DilatedNet, photo: np.ndarray, tile: int = 900) -> np
 
     Raises:
         UsageError: a tile smaller than the margin allows.
+        DataError: see `check_photo`.
     """
+    check_photo(photo)
     margin, (height, width) = model.config.margin, photo.shape[:2]
     after = [-side % 8 for side in (height, width)]
     rows, columns = ((side + more) // 8 for side, more in zip((height, width), after, strict=True))

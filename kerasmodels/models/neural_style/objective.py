@@ -10,7 +10,7 @@ import numpy as np
 from keras import ops
 
 from kerasmodels import backbones
-from kerasmodels.data import read_image, resized
+from kerasmodels.data import read_drawing, read_image, resized
 from kerasmodels.data.colour import luminance, match_colours, match_luminance
 from kerasmodels.errors import DataError, UsageError
 from kerasmodels.losses import Content, GramStyle, style_distance, total_variation
@@ -164,7 +164,7 @@ def content_at(config: Config, height: int, width: int) -> np.ndarray:
 
 def _mask(path: Path, of: tuple[int, ...], size: tuple[int, ...], whose: Path) -> np.ndarray:
     """A mask at the size of what it masks. It may be larger or smaller, but not of another shape."""
-    mask = np.mean(read_image(path), axis=-1) / 255
+    mask = np.mean(read_drawing(path), axis=-1) / 255
     if abs(np.log(mask.shape[0] / mask.shape[1] * of[1] / of[0])) > 0.03:
         raise DataError(
             f"expected a mask of the shape of {whose}, {of[1]} x {of[0]} or a multiple. Received: {path}, which is "

@@ -9,6 +9,7 @@ import tensorflow as tf
 from keras import ops
 
 from kerasmodels import registry
+from kerasmodels.data.images import check_photo
 from kerasmodels.family import Datasets, Servable, TensorSpec, config_to_dict
 from kerasmodels.layers import LocalAffineSmoothing, Picture
 from kerasmodels.models.photo_style.config import Config
@@ -212,7 +213,12 @@ def recoloured(photo: np.ndarray, small: np.ndarray, stylised: np.ndarray) -> np
         photo: (H, W, 3), RGB 0-255.
         small: (h, w, 3), the photo at the size of `stylised`.
         stylised: (h, w, 3), RGB 0-255.
+
+    Raises:
+        DataError: see `check_photo`.
     """
+    for picture, name in ((photo, "a photo"), (small, "a small photo"), (stylised, "a stylised photo")):
+        check_photo(picture, name=name)
     maps = _maps(*(tf.constant(p[None].astype("float32") / 255) for p in (small, stylised)))
     height, width = photo.shape[:2]
     # As `tf.image.resize` places rows, half a pixel from the edge.

@@ -52,9 +52,8 @@ def read_pair(config: Config) -> Pair:
     there = tuple(max(16, round(side * min(1.0, scale))) for side in reference.shape[:2])
     labels = None
     if config.mask is not None and config.reference_mask is not None:
-        mine = regions.read_labels(config.mask)
+        mine, theirs = regions.read_both_labels(config.mask, config.reference_mask)
         mine = regions.fit_labels(mine, height, width, f"the mask {config.mask}")
-        theirs = regions.read_labels(config.reference_mask)
         theirs = regions.fit_labels(theirs, reference.shape[0], reference.shape[1], f"the mask {config.reference_mask}")
         labels = mine, theirs
     photo, reference = resized(photo, config.height, config.width), resized(reference, *there)

@@ -87,7 +87,7 @@ def run(options: RunOptions) -> RunReport:
         if trained.family != "photo_style":
             raise UsageError(f"expected a run of photo_style. Received: {options.run}, a run of {trained.family}.")
         model = trained.load()[2]
-        result = recoloured(photo, model.photo.pixels.numpy()[0], model.pixels())
+        result = recoloured(photo, model.photo.pixels.numpy()[0], np.clip(model.pixels(), 0, 255))
     path = write_image(options.out, result)
     return RunReport((path,), {"seconds": round(time.perf_counter() - begin, 2)})
 

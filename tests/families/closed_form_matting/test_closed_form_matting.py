@@ -10,7 +10,7 @@ import scipy.sparse.linalg
 import tensorflow as tf
 from PIL import Image
 
-from kerasmodels.data import read_image, write_image
+from kerasmodels.data import read_drawing, read_image, write_image
 from kerasmodels.errors import DataError, StorageError, UsageError
 from kerasmodels.losses import MattingLaplacian, matting_laplacian_matrix
 from kerasmodels.models import closed_form_matting as matting
@@ -305,6 +305,75 @@ def test_scribbles_saved_with_loss_are_refused():
     picture = photo(0, 20, 20)
     with pytest.raises(DataError, match="Save it as PNG"):
         scribbled(picture, picture ^ 1)
+
+
+@pytest.mark.parametrize("which", ["trimap", "scribbles"])
+def test_transparent_marks_are_refused(files, which, tmp_path: Path):
+    clear = np.concatenate([read_image(files[which]), np.full((40, 50, 1), 255, "uint8")], axis=-1)
+    write_image(tmp_path / "opaque.png", clear)
+    clear[10:20, :, 3] = 0
+    write_image(tmp_path / "clear.png", clear)
+    cuts = []
+    for path in (files[which], tmp_path / "opaque.png"):
+        run(RunOptions(photo=files["photo"], out=tmp_path / "cut.png", **{which: path}))
+        cuts.append(np.asarray(Image.open(tmp_path / "cut.png")))
+    np.testing.assert_array_equal(*cuts)
+    with pytest.raises(DataError, match=r"clear\.png\. Received: 25 % of it transparent"):
+        run(RunOptions(photo=files["photo"], out=tmp_path / "other.png", **{which: tmp_path / "clear.png"}))
+    assert not (tmp_path / "other.png").exists()
+
+
+def test_a_palette_s_colours_make_the_trimap(files, tmp_path: Path):
+    with Image.open(files["trimap"]) as image:
+        image.quantize(3, dither=Image.Dither.NONE).save(tmp_path / "palette.png")
+    for found, wanted in zip(
+        trimap_of(read_drawing(tmp_path / "palette.png")), trimap_of(read_image(files["trimap"])), strict=True
+    ):
+        np.testing.assert_array_equal(found, wanted)
+
+
+_PHOTO, _KNOWN, _VALUES = np.full((6, 8, 3), 90, "uint8"), np.eye(6, 8), np.tri(6, 8, -1)
+_KNOWN[5, 0] = 1
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: matte(_PHOTO.astype("float64"), _KNOWN, _VALUES), "Divide it by 255"),
+        (lambda: matte(_PHOTO.astype("int32"), _KNOWN, _VALUES), "int32 of 90 to 90. Divide it by 255"),
+        (lambda: matte(_PHOTO[..., 0], _KNOWN, _VALUES), "shape"),
+        (lambda: matte(_PHOTO, 128 * _KNOWN, _VALUES), "`known` of bool, or 0 and 1. Received: float64 of 0 to 128"),
+        (lambda: matte(_PHOTO, _KNOWN, 255 * _VALUES), "known alpha of 0-1. Received: 0 to 255"),
+        (lambda: matte(_PHOTO, _KNOWN, np.where(_KNOWN > 0, np.nan, 0)), "known alpha of 0-1. Received: nan"),
+        (lambda: matting.estimate_foreground(_PHOTO.astype("float32"), _VALUES), "Divide it by 255"),
+        (lambda: matting.estimate_foreground(_PHOTO, 255 * _VALUES), "alpha of 0-1. Received: 0 to 255"),
+        (lambda: matting.estimate_foreground(_PHOTO, _VALUES.T), "alpha of the picture's shape"),
+        (lambda: trimap_of(_KNOWN), "Multiply it by 255"),
+        (lambda: trimap_of(np.zeros((6, 8, 4), "uint8")), "a trimap of shape"),
+        (lambda: trimap_of(_KNOWN > 0), "bool"),
+        (lambda: scribbled(_PHOTO / 255, _PHOTO), "Multiply it by 255"),
+        (lambda: scribbled(_PHOTO, _PHOTO / 255), "expected scribbles of uint8"),
+        (lambda: matting.solve_alpha(*(tf.constant(x[None]) for x in (_PHOTO, _KNOWN, _VALUES))), "uint8. Divide it"),
+        (
+            lambda: matting.solve_alpha(
+                *(tf.constant(x[None], tf.float32) for x in (_PHOTO, _KNOWN[..., None], _VALUES[..., None])),
+                compiled=True,
+            ),
+            "Divide it by 255",
+        ),
+    ],
+)
+def test_arrays_in_another_unit(call, message):
+    with pytest.raises(DataError, match=message):
+        call()
+
+
+def test_foreground_of_bytes_and_of_floats_is_the_same():
+    picture, alpha = photo(3, 20, 24), np.tri(20, 24)
+    for one, other in zip(
+        matting.estimate_foreground(picture, alpha), matting.estimate_foreground(picture / 255, alpha), strict=True
+    ):
+        np.testing.assert_allclose(one, other, atol=1e-6)
 
 
 @pytest.mark.parametrize("values", [{"epsilon": 0}, {"softness": 0}, {"tolerance": 0}, {"iterations": 0}])

@@ -150,6 +150,37 @@ def test_unknown_method():
         refine(np.zeros((4, 5, 3), "uint8"), np.full((4, 5, 2), 0.5, "float32"), method="wide")
 
 
+def test_a_photo_of_0_to_1_is_refused():
+    """In it no two colors are far apart, so that its edges would count for nothing."""
+    picture, guess = photo(1, 12, 16), np.full((12, 16, 2), 0.5, "float32")
+    np.testing.assert_allclose(refine(picture, guess), refine(picture.astype("float64"), guess), atol=1e-6)
+    for wrong, message in (
+        (picture / 255.0, "Multiply it by 255"),
+        (picture.astype(int), "int64"),
+        (picture[..., :1], r"shape \(H, W, 3\)"),
+        (np.full(picture.shape, np.nan), "not finite"),
+    ):
+        with pytest.raises(DataError, match=message):
+            refine(wrong, guess)
+
+
+def test_annotations_that_could_mean_anything(files):
+    strokes = np.concatenate([read_image(files / "strokes.png"), np.full((40, 60, 1), 255, "uint8")], axis=-1)
+    strokes[:, 20:40, 3] = 0
+    write_image(files / "clear.png", strokes)
+    with pytest.raises(DataError, match="33 % of it transparent"):
+        run(files / "photo.png", files / "out.png", files / "clear.png")
+    assert not (files / "out.png").exists()
+
+
+def test_a_palette_s_colors_are_the_labels(files):
+    with Image.open(files / "strokes.png") as image:
+        image.quantize(4, dither=Image.Dither.NONE).save(files / "palette.png")
+    for name in ("strokes", "palette"):
+        run(files / "photo.png", files / f"{name}-out.png", files / f"{name}.png")
+    np.testing.assert_array_equal(read_image(files / "strokes-out.png"), read_image(files / "palette-out.png"))
+
+
 def test_no_pixels():
     with pytest.raises(DataError, match="at least one pixel"):
         refine(np.zeros((0, 5, 3), "uint8"), np.zeros((0, 5, 2), "float32"))

@@ -178,6 +178,9 @@ def test_masks_that_do_not_fit(pictures, tmp_path):
     black = write_image(tmp_path / "black.png", np.zeros((80, 104, 3), "uint8"))
     with pytest.raises(DataError, match="some white"):
         build(config(pictures, masks=(black,)))
+    clear = write_image(tmp_path / "clear.png", np.full((40, 52, 4), (255, 255, 255, 0), "uint8"))
+    with pytest.raises(DataError, match="100 % of it transparent"):
+        build(config(pictures, masks=(clear,)))
 
 
 # --- optimisation

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 
 from kerasmodels import storage
 from kerasmodels.data import read_image, write_image
@@ -243,6 +244,32 @@ def test_bands_make_no_difference(monkeypatch):
     held.picture.show(stylised)
     served = FAMILY.servables(held, SMALL)["recolour"].call(image=tf.constant(big[None]))["recoloured"][0]
     np.testing.assert_allclose(served.numpy().astype(int), whole.astype(int), atol=1)
+
+
+def test_photos_of_0_to_1_are_refused():
+    for pictures in ((PAIR.photo / 255, PAIR.photo, PAIR.photo), (PAIR.photo, PAIR.photo, PAIR.photo / 255)):
+        with pytest.raises(DataError, match="Multiply it by 255"):
+            recoloured(*pictures)
+
+
+def test_masks_with_palettes_in_another_order_are_told_apart_by_colour(files, tmp_path):
+    """Or the two regions would take their style from each other's."""
+    colours = ("red", "blue"), ("blue", "red")
+    masks = [painted(tmp_path, f"{i}.png", order, (66, 92)) for i, order in enumerate(colours)]
+    config = dataclasses.replace(
+        SMALL, photo=files["photo"], reference=files["photo"], mask=masks[0], reference_mask=masks[0]
+    )
+    wanted = read_pair(config)
+    for order, path in zip(colours, masks, strict=True):
+        with Image.open(path) as image:
+            picture = np.asarray(image)
+        first = (picture == [(255, 0, 0), (0, 0, 255)][order[0] == "blue"]).all(-1)
+        indexed = Image.fromarray(np.where(first, 0, 1).astype("uint8"))
+        indexed.putpalette([255, 0, 0, 0, 0, 255] if order[0] == "red" else [0, 0, 255, 255, 0, 0])
+        indexed.save(path)
+    np.testing.assert_array_equal(read_pair(config).masks, wanted.masks)
+    swapped = read_pair(dataclasses.replace(config, reference_mask=masks[1]))
+    np.testing.assert_array_equal(swapped.reference_masks, wanted.reference_masks[::-1])
 
 
 def test_finishing_a_stylised_picture(tmp_path):
