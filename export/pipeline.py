@@ -268,10 +268,13 @@ def _make(form: Format, order: Order, cases: "Cases", file_name: str, say: Progr
     facts = form.module.make(order, path)
     if form.name == "saved_model":
         compared = [*compared, *cases.files()]
+    compared = [*compared, *cases.hostile()]
     made = digest(path)
     executed = not (form.name == "litert" and form.module.needs_flex(path))
     if executed:
-        say(f"{form.name} {order.precision}: executing in {form.runtime} on {len(compared)} cases")
+        friendly = sum(not case.hostile for case in compared)
+        also = f" and {len(compared) - friendly} hostile ones" if friendly < len(compared) else ""
+        say(f"{form.name} {order.precision}: executing in {form.runtime} on {friendly} cases{also}")
         free = tuple(order.free)
         verdict = verify.verify(path, form.runtime, order.servable, compared, free, order.precision, order.work)
     else:
@@ -297,6 +300,7 @@ def _make(form: Format, order: Order, cases: "Cases", file_name: str, say: Progr
         opset=facts.get("opset"),
         versions={"kerasmodels": kerasmodels.__version__, **facts["versions"], **verdict.versions},
         seconds=round(time.perf_counter() - began, 1),
+        hostile=verdict.hostile,
     )
     return _Made(path, artifact)
 

@@ -37,6 +37,7 @@ class Artifact:
         opset: of ONNX, else None.
         versions: of the packages that made and executed it.
         seconds: that making and verifying took.
+        hostile: per hostile input its name, of each output max_abs_error and equal, and why it may be `unequal`, or "".
     """
 
     format: str
@@ -58,6 +59,7 @@ class Artifact:
     opset: int | None
     versions: Mapping[str, str]
     seconds: float
+    hostile: tuple[Mapping[str, Any], ...] = ()
 
     @property
     def max_abs_error(self) -> float | None:
@@ -197,13 +199,28 @@ def _card(name: str, model: Mapping[str, Any]) -> str:
         f"({timed or 'fixed shapes'}) on the machine that "
         "exported it.",
         "",
-        "## Limits",
-        "",
     ]
+    lines += [*_hostile(artifacts), "## Limits", ""]
     for name_ in dict.fromkeys(row.format for row in artifacts):
         rows = [row for row in artifacts if row.format == name_]
         lines += [f"- {find(name_).name}: {text}" for text in _limits(name_, rows)]
     return "\n".join([*lines, ""])
+
+
+def _hostile(rows: Sequence[Artifact]) -> list[str]:
+    """The section on hostile inputs: each artifact's largest difference on each, and why it may be large."""
+    names = list(dict.fromkeys(entry["input"] for row in rows for entry in row.hostile))
+    if not names:
+        return []
+    lines = ["## Hostile inputs", "", "Largest difference of any output to Keras, on inputs that no example resembles."]
+    lines += ["", f"| artifact | precision | {' | '.join(names)} |", f"|---|---|{'---:|' * len(names)}"]
+    for row in rows:
+        found = {e["input"]: max((o["max_abs_error"] for o in e["outputs"].values()), default=None) for e in row.hostile}
+        cells = ["-" if found.get(name) is None else f"{found[name]:.2g}" for name in names]
+        if row.hostile:
+            lines.append(f"| {row.path} | {row.precision} | {' | '.join(cells)} |")
+    reasons = dict.fromkeys((e["input"], e["unequal"]) for row in rows for e in row.hostile if e["unequal"])
+    return [*lines, "", *(f"- {name}: need not be equal: {why}" for name, why in reasons), *([""] if reasons else [])]
 
 
 def _limits(format_name: str, rows: Sequence[Artifact]) -> list[str]:
@@ -229,4 +246,6 @@ def _plain(value: Any) -> str:
 
 
 def _artifact(values: Mapping[str, Any]) -> Artifact:
-    return Artifact(**{f.name: values[f.name] for f in dataclasses.fields(Artifact)})
+    # An earlier release did not write what has a default.
+    required = [f.name for f in dataclasses.fields(Artifact) if f.default is dataclasses.MISSING]
+    return Artifact(**{name: values[name] for name in required}, hostile=tuple(values.get("hostile", ())))

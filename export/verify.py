@@ -5,6 +5,10 @@ where the last bit of a float decides: the share of values that differ is about 
 of a level. 99.5 % of the values must be equal, which for pictures is a mean error of 2e-5 of their range, and pictures
 may not differ by more than one level (or `atol`, if larger) anywhere. In reduced precisions the peak signal-to-noise
 ratio must reach the servable's `min_psnr`.
+
+All that is asked of friendly examples together. On each hostile input (`kerasmodels.export.hostile`) by itself an fp32
+artifact must keep the same tolerances, unless the servable says in `unequal` why it cannot; one of reduced precision,
+whose quality is a matter of the pictures it was made for, must answer with finite values.
 """
 
 import dataclasses
@@ -18,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from kerasmodels.errors import UsageError
-from kerasmodels.export import children, signatures
+from kerasmodels.export import children, hostile, signatures
 from kerasmodels.family import Servable, TensorSpec
 
 MIN_EQUAL = 0.995
@@ -36,12 +40,14 @@ class Case:
         dims: value of each named dimension.
         inputs: an array, or a list of files' bytes, for each input.
         expected: the outputs.
+        hostile: name of the hostile input it is; empty for a friendly one.
     """
 
     signature: str
     dims: Mapping[str, int]
     inputs: Mapping[str, np.ndarray | list[bytes]]
     expected: Mapping[str, np.ndarray]
+    hostile: str = ""
 
 
 @dataclass(frozen=True)
@@ -72,6 +78,7 @@ class Verdict:
     cases: tuple[Mapping[str, Any], ...]
     latency_ms: Mapping[str, float]
     versions: Mapping[str, str]
+    hostile: tuple[Mapping[str, Any], ...] = ()
 
 
 class Cases:
@@ -80,6 +87,7 @@ class Cases:
     def __init__(self, servable: Servable, dims: Mapping[str, int]):
         self._servable, self._dims = servable, dims
         self._known: dict[tuple[tuple[tuple[str, int], ...], int], Case] = {}
+        self._hostile: list[Case] | None = None
 
     def tensors(self, dims: Mapping[str, int], seed: int) -> Case:
         """The example of `dims` and `seed`.
@@ -111,6 +119,26 @@ class Cases:
                 dims = {**size, "batch": batch} if "batch" in self._dims else size
                 found.append(self.tensors(dims, index * len(batches) + batch))
         return found
+
+    def hostile(self) -> list[Case]:
+        """The hostile inputs, of the fixed size.
+
+        Raises:
+            UsageError: the Keras model itself does not answer them with finite values.
+        """
+        if self._hostile is None:
+            self._hostile = []
+            for name, inputs in hostile.inputs(self._servable, self.tensors(self._dims, 0).inputs):
+                expected = signatures.reference(self._servable, inputs)
+                _check_arrays(f"outputs for the hostile input {name!r}", expected, self._servable.outputs, self._dims)
+                self._hostile.append(Case(signatures.DEFAULT, self._dims, inputs, expected, name))
+            unknown = set(self._servable.unequal) - {case.hostile for case in self._hostile}
+            if unknown:
+                raise UsageError(
+                    f"expected the keys of the servable's `unequal` to be hostile inputs of it, which are "
+                    f"{[case.hostile for case in self._hostile]}. Received: {sorted(unknown)}."
+                )
+        return self._hostile
 
     def files(self) -> list[Case]:
         """Real PNG and JPEG files, for a servable that takes one picture."""
@@ -207,25 +235,46 @@ def verify(
     ]
     if answer["foreign"]:
         problems.append(f"it was executed beside modules of this library ({', '.join(answer['foreign'])})")
-    measured = []
+    friendly = {index: case for index, case in enumerate(cases) if not case.hostile}
+    measured, suffered = [], []
     for spec in servable.outputs:
-        result, trouble = _compare(spec, cases, found, precision, servable.min_psnr.get(precision))
+        result, trouble = _compare(spec, friendly, found, precision, servable.min_psnr.get(precision))
         problems += trouble
         if result is not None:
             measured.append(result)
+    for index, case in enumerate(cases):
+        if case.hostile:
+            row, trouble = _withstood(servable, index, case, found, precision)
+            problems += trouble
+            suffered.append(row)
     latency = answer["latency_ms"]
     return Verdict(
         tuple(problems),
         tuple(measured),
-        tuple(_described(case) for case in cases),
+        tuple(_described(case) for case in friendly.values()),
         {"median": round(float(np.median(latency)), 3), "min": round(min(latency), 3), "rounds": len(latency)},
         answer["versions"],
+        tuple(suffered),
     )
 
 
 def not_executed(why: str) -> Verdict:
     """The verdict on an artifact for which there is no runtime."""
     return Verdict((f"not executed: {why}",), (), (), {}, {})
+
+
+def _withstood(
+    servable: Servable, index: int, case: Case, found: Mapping[str, np.ndarray], precision: str
+) -> tuple[dict[str, Any], list[str]]:
+    """How the artifact answered one hostile input, and what is wrong with that."""
+    why, problems, outputs = servable.unequal.get(case.hostile, ""), [], {}
+    for spec in servable.outputs:
+        result, trouble = _compare(spec, {index: case}, found, precision, None if precision == "fp32" else -math.inf)
+        if result is None or not why:
+            problems += [f"on the hostile input {case.hostile!r}: {line}" for line in trouble]
+        if result is not None:
+            outputs[spec.name] = {"max_abs_error": result.max_abs_error, "equal": result.equal}
+    return {"input": case.hostile, "outputs": outputs, "unequal": why}, problems
 
 
 def _described(case: Case) -> dict[str, Any]:
@@ -269,11 +318,11 @@ def _declared(
 
 
 def _compare(
-    spec: TensorSpec, cases: Sequence[Case], found: Mapping[str, np.ndarray], precision: str, gate: float | None
+    spec: TensorSpec, cases: Mapping[int, Case], found: Mapping[str, np.ndarray], precision: str, gate: float | None
 ) -> tuple[Measured | None, list[str]]:
     largest, squares, count, equal = 0.0, 0.0, 0, 0
     low, high = math.inf, -math.inf
-    for index, case in enumerate(cases):
+    for index, case in cases.items():
         want, got = case.expected[spec.name], found.get(f"{index}/{spec.name}")
         where = f"case {index} ({case.signature}, {dict(case.dims)})"
         if got is None or got.shape != want.shape:

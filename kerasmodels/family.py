@@ -33,6 +33,8 @@ class TensorSpec:
         doc: meaning, units and range, e.g. "RGB picture, 0-255".
         kind: "image" if it is an sRGB picture batch (N, H, W, 3) uint8; artifacts may then also accept JPEG/PNG bytes.
         atol: for outputs, the largest absolute difference to Keras that counts as equal in fp32.
+        extremes: for inputs that are no pictures, values of the documented range that artifacts are also checked on:
+            the whole tensor of each, and a random mix of them. Empty where only examples make sense.
     """
 
     name: str
@@ -41,6 +43,7 @@ class TensorSpec:
     doc: str
     kind: Literal["tensor", "image"] = "tensor"
     atol: float = 1e-4
+    extremes: tuple[float, ...] = ()
 
     def bind(self, dims: Mapping[str, int | None]) -> tuple[int | None, ...]:
         """The shape with its named dimensions replaced by `dims[name]`."""
@@ -64,6 +67,8 @@ class Servable:
         doc: one line for the model card.
         without: (format, precision) that cannot exist -> why, in one sentence with what to use instead. Asking for one
             is an error that says so.
+        unequal: name of a hostile input (see `kerasmodels.export.hostile`) -> why artifacts cannot be equal to Keras on
+            it, in one sentence. Finite they must be all the same; the difference is measured and shown with the reason.
     """
 
     call: Callable[..., "dict[str, tf.Tensor]"]
@@ -76,6 +81,7 @@ class Servable:
     min_psnr: Mapping[str, float] = field(default_factory=lambda: {"fp16": 40.0, "dynamic": 25.0, "int8": 25.0})
     doc: str = ""
     without: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    unequal: Mapping[str, str] = field(default_factory=dict)
 
     def lacks(self, form: str, precision: str) -> str:
         """Why there is no artifact of that format and precision; empty if there is one."""

@@ -31,7 +31,7 @@ from typing import IO, Any, Literal, NamedTuple
 
 import numpy as np
 
-from kerasmodels import weights as weights_files
+from kerasmodels import storage
 from kerasmodels.errors import UsageError, WeightsError, unknown_name
 
 Arrays = dict[str, np.ndarray]
@@ -330,10 +330,10 @@ def _convert_file(network: str, source: Source, file: Path) -> Path:
         "licence": source.licence,
         "convention": dataclasses.asdict(source.convention),
         "original": file.name,
-        "original_sha256": weights_files.sha256(file),
+        "original_sha256": storage.sha256(file),
     }
     card["sha256"] = _digest(card, arrays)
-    return weights_files.save_npz(cached_file(network, source.name), {"metadata": np.array(json.dumps(card)), **arrays})
+    return storage.save_npz(cached_file(network, source.name), {"metadata": np.array(json.dumps(card)), **arrays})
 
 
 def _digest(card: Mapping[str, Any], arrays: Arrays) -> str:
@@ -386,7 +386,7 @@ def _read(network: str, file: Path) -> Loaded:
 
 
 def _read_npz(network: str, file: Path) -> Loaded:
-    arrays = {key: value for key, value in weights_files.load_npz(file).items() if isinstance(value, np.ndarray)}
+    arrays = {key: value for key, value in storage.load_npz(file).items() if isinstance(value, np.ndarray)}
     if "metadata" in arrays:
         card, convention = _parse_card(file, arrays.pop("metadata"))
         if card["network"] != network:

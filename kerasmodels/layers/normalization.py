@@ -105,6 +105,9 @@ class InstanceNormalization(keras.layers.Layer):
 
 def _statistics(positions: list[int], epsilon: float, x: Any) -> tuple[Any, Any]:
     """x less its mean, and one over the deviation."""
+    # Relative to the first position, a flat map is exactly 0, and so is its mean in whatever order a runtime sums. Else
+    # the mean's rounding, 1e-7 of the map, would be divided by sqrt(epsilon), and grow so again in every layer.
+    x = ops.subtract(x, x[tuple(slice(1) if axis in positions else slice(None) for axis in range(len(x.shape)))])
     centred = ops.subtract(x, ops.mean(x, axis=positions, keepdims=True))
     return centred, ops.rsqrt(ops.mean(ops.square(centred), axis=positions, keepdims=True) + epsilon)
 

@@ -26,7 +26,7 @@ def generate(network: keras.Model, to_rgb: Callable[[Any], Any], doc: str) -> Se
     return Servable(
         call=call,
         model=network,
-        inputs=(TensorSpec("latent", ("batch", length), "float32", "standard normal numbers"),),
+        inputs=(TensorSpec("latent", ("batch", length), "float32", "standard normal numbers", extremes=(-4, 0, 4)),),
         outputs=(
             TensorSpec("pictures", ("batch", *network.output_shape[1:]), "uint8", "generated pictures, 0-255", atol=1),
         ),
