@@ -200,6 +200,11 @@ def _as_graph(config: Config) -> Callable[..., Solution]:
 
 # --- family -----------------------------------------------------------------------------------------------------------
 
+_UNDETERMINED = (
+    "blocks of one color without a known pixel have no alpha of their own but what epsilon, 1e-7, ties them to their "
+    "neighbors by, so float32's rounding, which every runtime does in its own order, moves theirs by some hundredths."
+)
+
 
 def _servables(model: ClosedFormMatting) -> dict[str, Servable]:
     config = model.config
@@ -229,6 +234,7 @@ def _servables(model: ClosedFormMatting) -> dict[str, Servable]:
             outputs=(alpha,),
             example=_example,
             doc=f"alpha of photos with trimaps, by {config.served_iterations} iterations in float32",
+            unequal={"flat": _UNDETERMINED},
             **shared,
         ),
         "energy": Servable(

@@ -39,6 +39,18 @@ def test_ignores_brightness_and_contrast():
     )
 
 
+@pytest.mark.parametrize("axis", [-1, 1])
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_flat_map_becomes_exactly_0(axis, compiled):
+    """Whatever its value and size: the rounding of a mean must not be taken for a pattern, and grow from layer to layer."""
+    layer = InstanceNormalization(axis=axis)
+    for size in ((2, 2), (37, 61), (96, 128)):
+        flat = np.broadcast_to(np.float32([1 / 3, -70.1, 1e4]), (2, *size, 3))
+        flat = np.moveaxis(flat, -1, axis) if axis == 1 else flat
+        call = tf.function(layer, jit_compile=True) if compiled else layer
+        assert not np.any(call(flat))
+
+
 def test_statistics_stay_float32_under_mixed_precision():
     # In bfloat16 the mean of values near 1000 would lose everything but the mean itself.
     x = (1000 + np.random.default_rng(4).normal(0, 1, (1, 32, 32, 2))).astype("float32")

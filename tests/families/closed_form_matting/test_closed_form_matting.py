@@ -181,6 +181,63 @@ def test_model_takes_batches_and_unknown_sizes():
         assert np.all(alpha[i, ..., 0][known] == values[known])
 
 
+def blocks(side, height=48, width=64, levels=256):
+    """A poster: blocks of one color."""
+    random = np.random.default_rng(side)
+    coarse = random.integers(0, levels, (1, -(-height // side), -(-width // side), 3)) * 255 // (levels - 1)
+    return coarse.repeat(side, 1).repeat(side, 2)[:, :height, :width].astype("uint8")
+
+
+FLAT = {
+    **{f"blocks of {side}": blocks(side) for side in (32, 16, 8, 5, 4, 3, 2, 1)},
+    "eight colors": blocks(4, levels=2),
+    "black": np.zeros((1, 48, 64, 3), "uint8"),
+    "white": np.full((1, 48, 64, 3), 255, "uint8"),
+    "two-valued": blocks(1, levels=2)[..., :1].repeat(3, -1),
+    "checkerboard": (255 * np.indices((48, 64)).sum(0) % 510).astype("uint8")[None, ..., None].repeat(3, -1),
+    "ramp": np.clip(np.linspace(-200, 455, 64), 0, 255).astype("uint8")[None, None, :, None] + np.zeros((1, 48, 1, 3)),
+}
+
+
+def test_served_matte_of_flat_pictures():
+    """Posters, screenshots, black frames: finite, and near the exact alpha as far as the colors determine it."""
+    bars = np.repeat(np.array([0, 128, 128, 128, 255], "uint8"), [16, 10, 10, 10, 18])
+    trimap = np.broadcast_to(bars[None, None, :, None], (1, 48, 64, 1))
+    known, values = (x[..., 0] for x in ((trimap != 128), trimap == 255))
+    model = ClosedFormMatting()
+    for name, picture in FLAT.items():
+        alpha = model({"image": picture.astype("uint8"), "trimap": trimap}).numpy()[0, ..., 0]
+        assert np.isfinite(alpha).all(), name
+        expected = np.clip(direct(picture[0] / 255, known[0], values[0].astype(float), 100.0), 0, 1).reshape(48, 64)
+        # Blocks without a known pixel hang together by epsilon alone: float32 puts its own, stronger bond there.
+        free = "blocks" in name and name not in ("blocks of 32", "blocks of 1") or name == "eight colors"
+        assert np.abs(alpha - expected).mean() < (0.1 if free else 1e-3), name
+        assert np.abs(alpha - expected)[known[0]].max() < 1e-2, name
+
+
+@pytest.mark.parametrize("trimap", ["unknown", "front", "back", "random"])
+def test_served_matte_of_any_trimap(trimap):
+    values = {"unknown": [128], "front": [255], "back": [0], "random": [0, 128, 255]}[trimap]
+    given = np.random.default_rng(0).choice(values, (1, 48, 64, 1)).astype("uint8")
+    model = ClosedFormMatting()
+    for name in ("blocks of 16", "blocks of 2", "black"):
+        alpha = model({"image": FLAT[name], "trimap": given}).numpy()
+        assert np.isfinite(alpha).all()
+        assert np.abs(alpha - (given == 255))[given != 128].max(initial=0) < 1e-2
+
+
+@pytest.mark.parametrize("side", [16, 8, 4, 2])
+def test_the_solver_s_own_iteration_ends_on_flat_blocks(side):
+    """In float64, where the coarse tiles' own blocks are made in float32."""
+    known, values = np.zeros((48, 64), bool), np.zeros((48, 64))
+    known[:, :12] = known[:, -12:] = True
+    values[:, -12:] = 1
+    alpha, solution = matte(blocks(side)[0], known, values)
+    assert np.isfinite(alpha).all()
+    assert float(solution.residual[0]) <= 1e-7
+    assert int(solution.iterations) < 100
+
+
 # --- the command ------------------------------------------------------------------------------------------------------
 
 
