@@ -96,14 +96,20 @@ class Config:
             raise UsageError(f"expected a TOML file. Received: {str(path)!r} ({error.strerror}).") from error
         except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
             raise UsageError(f"{path} is not valid TOML: {error}.") from error
+        values |= {name: None for name in _not_none(cls) if values.get(name) == "none"}
         try:
             return cls.from_dict(values, start)
         except UsageError as error:
             raise UsageError(f"{path}: {error}") from None
 
     def to_toml(self) -> str:
-        """The config as TOML, a line for each field; what is None is left out, because TOML has no null."""
-        return "".join(f"{key} = {_toml(value)}\n" for key, value in self.to_dict().items() if value is not None)
+        """The config as TOML, a line for each field.
+
+        TOML has no null: what is None is left out, or is the string "none" where the default is not None.
+        """
+        unset = dict.fromkeys(_not_none(type(self)), "none")
+        values = {key: unset.get(key) if value is None else value for key, value in self.to_dict().items()}
+        return "".join(f"{key} = {_toml(value)}\n" for key, value in values.items() if value is not None)
 
 
 class TrainingConfig(Config):
@@ -141,6 +147,13 @@ def list_fields(options: type) -> set[str]:
 def _of(kind: Any) -> tuple[Any, ...]:
     """The members of a union, or the type alone."""
     return get_args(kind) if get_origin(kind) is types.UnionType else (kind,)
+
+
+def _not_none(cls: type) -> list[str]:
+    """The fields that are numbers by default, and may be None."""
+    hints = get_type_hints(cls)
+    fields = dataclasses.fields(cls)  # type: ignore[arg-type]
+    return [f.name for f in fields if isinstance(f.default, int | float) and type(None) in get_args(hints[f.name])]
 
 
 def _owner(cls: type) -> str:

@@ -21,7 +21,7 @@ TILE = 4
 """Side of the finest tiles, pixels."""
 LEVELS = 5
 """Grids of tiles, each half the size of the one before."""
-BOND = 1e-5
+BOND = 2e-6
 """In float32, what neighbours pay for another alpha. Flat blocks of different colors are held together by nothing but
 epsilon, which is below float32's rounding of the weights: without it the system has negative eigenvalues there."""
 _NOISE = 1e-6
