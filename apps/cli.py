@@ -26,6 +26,7 @@ VERBS = {
     "bench": ("bench", "time a family in every runtime"),
     "weights": ("weights", "get pretrained weights that training needs"),
     "check": ("doctor", "is this installation sound? what to do if not"),
+    "completion": ("completion", "a script for shell completion: bash, zsh, fish"),
 }
 
 

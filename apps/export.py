@@ -24,8 +24,8 @@ class Options:
     """A run folder, FAMILY/PRESET such as fast_style/wave, or a FAMILY that has nothing to train."""
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("served")
     """Folder for the artifacts; what else is in it stays."""
-    formats: str = ",".join(table.NAMES)
-    """Which formats, separated by commas."""
+    formats: tuple[str, ...] = table.NAMES
+    """Which formats."""
     size: str | None = None
     """Size of LiteRT files: 256, 256x384 (height x width) or dynamic. Left out: the family's choice."""
     precision: Precision = "fp32"

@@ -1,7 +1,6 @@
 """`kerasmodels reproduce FAMILY`: measure the paper's claims; the only writer of results/."""
 
 import functools
-import json
 import sys
 import tempfile
 import time
@@ -13,7 +12,7 @@ from typing import IO, Any
 import tyro
 from rich.text import Text
 
-from kerasmodels import claims, registry
+from kerasmodels import claims, reading, registry
 from kerasmodels.apps import provenance
 from kerasmodels.apps.command import Outcome, line, load_family, parse, plain, table
 from kerasmodels.errors import DataError, UsageError, unknown_name
@@ -126,11 +125,10 @@ def _copy(source: Path, target: IO[bytes]) -> None:
 def _earlier(path: Path, family: str, experiments: Mapping[str, Experiment]) -> dict[str, Any]:
     """What was measured before, of experiments that still exist."""
     try:
-        earlier = json.loads(path.read_text()) if path.exists() else {"claims": {}, "measured": {}}
-        kept = {key: claim for key, claim in earlier["claims"].items() if claim["experiment"] in experiments}
-        measured = {name: value for name, value in earlier["measured"].items() if name in experiments}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(
-            f"{path} was not written by this command ({error!r}). Move it away and measure again."
-        ) from error
+        earlier = reading.read_json(path) if path.exists() else {"claims": {}, "measured": {}}
+        with reading.damaged():
+            kept = {key: claim for key, claim in earlier["claims"].items() if claim["experiment"] in experiments}
+            measured = {name: value for name, value in earlier["measured"].items() if name in experiments}
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} was not written by this command ({error}). Move it away and measure again.") from error
     return {"family": family, "paper": registry.row(family).paper, "claims": kept, "measured": measured}

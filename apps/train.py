@@ -54,7 +54,7 @@ def main(argv: Sequence[str]) -> Outcome:
     if first.config is not None:
         start = type(start).from_toml(first.config, start)
 
-    fields = with_group(Options, family.name, family.config, "TrainOptions")
+    fields = options_of(family)
     options: Any = parse(
         fields, rest, f"kerasmodels train {name}", f"Train {name}.", default=fields(**{family.name: start})
     )
@@ -91,6 +91,11 @@ def main(argv: Sequence[str]) -> Outcome:
         f"export it: kerasmodels export {place} --out served",
     ]
     return Outcome(result, shown)
+
+
+def options_of(family: "Family") -> type:
+    """All flags of a family's training."""
+    return with_group(Options, family.name, family.config, "TrainOptions")
 
 
 def _config_of_run(folder: Path, family: "Family") -> Any:

@@ -33,12 +33,12 @@ def prepare(job: Job) -> Prepared:
         import segmentation
         import tensorflow as tf
 
-        from kerasmodels import weights
-
         tf.config.threading.set_intra_op_parallelism_threads(job["threads"])
         tf.config.threading.set_inter_op_parallelism_threads(1)
         empty = megabytes("VmRSS")
         net = getattr(segmentation, job["network"])(job["width"])
+        from kerasmodels import storage
+
         storage.assign_arrays(net, storage.load_npz(folder / "weights.npz"), folder)
         function, given = tf.function(net, autograph=False), tf.constant(picture)
         call = lambda: function(given).numpy()  # noqa: E731

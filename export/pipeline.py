@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import kerasmodels
-from kerasmodels import presets, registry, storage
+from kerasmodels import presets, reading, registry, storage
 from kerasmodels.errors import KerasModelsError, UsageError, VerificationError, storage_error, unknown_name
 from kerasmodels.export import formats as table
 from kerasmodels.export.formats import Format
@@ -321,13 +321,15 @@ class _Place:
         if not path.exists():
             return {}
         try:
-            models = json.loads(path.read_text())["models"]
-            model_card(models)
+            with reading.damaged():
+                models = reading.read_json(path)["models"]
+                model_card(models)
+                if not all(isinstance(a["path"], str) for model in models.values() for a in model["artifacts"]):
+                    raise ValueError("a path is no text")
             return models
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError) as error:
             raise UsageError(
-                f"expected {path} to be written by an earlier export ({type(error).__name__}: {error}). "
-                "Move it away, or choose another folder."
+                f"expected {path} to be written by an earlier export ({error}). Move it away, or choose another folder."
             ) from error
 
     def staging(self) -> "_Staging":

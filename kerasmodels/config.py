@@ -11,7 +11,6 @@ This module imports neither Keras nor TensorFlow.
 
 import dataclasses
 import re
-import tomllib
 import types
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,6 +20,7 @@ import pydantic.dataclasses
 import pydantic_core
 from annotated_types import Ge, Gt, Interval
 
+from kerasmodels import reading
 from kerasmodels.errors import UsageError, unknown_name
 
 PositiveInt = Annotated[int, Gt(0)]
@@ -53,7 +53,7 @@ class Config:
             try:
                 checked(self, *args, **values)
             except pydantic.ValidationError as error:
-                raise UsageError(" ".join(_in_words(problem) for problem in error.errors())) from None
+                raise _usage_error(error) from None
             self.validate()
 
         cls.__init__ = __init__  # type: ignore[method-assign]
@@ -68,14 +68,20 @@ class Config:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], start: "Self | None" = None) -> Self:
-        """The config with these values; all others are those of `start`, or the defaults.
+        """The config with these values, as JSON and TOML have them; all others are those of `start`, or the defaults.
 
         Raises:
-            UsageError: an unknown field, or a value out of range.
+            UsageError: an unknown field, or a value of another type or out of range.
         """
         if not isinstance(values, Mapping):
             raise UsageError(f"expected the fields of {_owner(cls)} by name. Received: {values!r:.80}.")
-        return cls(**values) if start is None else dataclasses.replace(start, **values)  # type: ignore[type-var]
+        config = cls(**values) if start is None else dataclasses.replace(start, **values)  # type: ignore[type-var]
+        try:
+            # Numbers in quotes, and true for 1, are let through above, because flags are text.
+            cls.__pydantic_validator__.validate_json(pydantic_core.to_json(dict(values)), strict=True)  # type: ignore
+        except pydantic.ValidationError as error:
+            raise _usage_error(error) from None
+        return config
 
     @classmethod
     def part_of(cls, options: "Config") -> Self:
@@ -91,10 +97,10 @@ class Config:
             UsageError: the file cannot be read, is no TOML, or a value does not fit.
         """
         try:
-            values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+            values = reading.read_toml(Path(path))
         except OSError as error:
             raise UsageError(f"expected a TOML file. Received: {str(path)!r} ({error.strerror}).") from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        except ValueError as error:
             raise UsageError(f"{path} is not valid TOML: {error}.") from error
         values |= {name: None for name in _not_none(cls) if values.get(name) == "none"}
         try:
@@ -105,7 +111,7 @@ class Config:
     def to_toml(self) -> str:
         """The config as TOML, a line for each field.
 
-        TOML has no null: what is None is left out, or is the string "none" where the default is not None.
+        TOML has no null: what is None is left out, or is the string "none" where the default is a number.
         """
         unset = dict.fromkeys(_not_none(type(self)), "none")
         values = {key: unset.get(key) if value is None else value for key, value in self.to_dict().items()}
@@ -159,6 +165,10 @@ def _not_none(cls: type) -> list[str]:
 def _owner(cls: type) -> str:
     """Whose fields they are: "wgan's Config"."""
     return f"{cls.__module__.rpartition('.')[2]}'s {cls.__qualname__}"
+
+
+def _usage_error(error: pydantic.ValidationError) -> UsageError:
+    return UsageError(" ".join(_in_words(problem) for problem in error.errors()))
 
 
 def _in_words(problem: Mapping[str, Any]) -> str:

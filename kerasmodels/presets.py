@@ -1,21 +1,27 @@
 """Shipped weights and their cards, and where trained weights are found: a preset or a run folder."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from kerasmodels import registry, storage
-from kerasmodels.errors import UsageError, unknown_name
-from kerasmodels.runs import RunFolder, Trained
+from kerasmodels.errors import UsageError, WeightsError, unknown_name
+from kerasmodels.runs import TRAINED_CARD, RunFolder, Trained, read_card
 
 PRESETS = Path(__file__).parent / "presets"
 
 
 def presets(family: str) -> dict[str, Trained]:
-    """The presets shipped for a family, by name."""
+    """The presets shipped for a family, by name.
+
+    Raises:
+        WeightsError: a card is damaged.
+    """
     found = {}
     for card_path in sorted((PRESETS / family).glob("*.json")):
-        card = json.loads(card_path.read_text())
+        try:
+            card = read_card(card_path, TRAINED_CARD)
+        except (OSError, ValueError) as error:
+            raise WeightsError(f"{card_path} is damaged ({error}). Install kerasmodels again.") from error
         name = card_path.stem
         found[name] = Trained(family, name, card["config"], card_path.with_suffix(".npz"), card)
     return found

@@ -13,7 +13,6 @@ gallery.html         all of it on one page
 import csv
 import errno
 import io
-import json
 import platform
 import time
 from collections.abc import Mapping
@@ -22,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import kerasmodels
-from kerasmodels import registry, storage
+from kerasmodels import reading, registry, storage
 from kerasmodels.config import Config, TrainingConfig
 from kerasmodels.errors import TrainingError, UsageError, WeightsError, storage_error
 
@@ -39,6 +38,37 @@ OWN_NAMES = (
     "samples",
     "gallery.html",
 )
+
+
+TRAINED_CARD: dict[str, Any] = {"family": str, "config": dict}
+"""The fields of every record of trained weights, and their types: run.json's and a preset's card's."""
+RUN_CARD: dict[str, Any] = {
+    **TRAINED_CARD,
+    "command": (str, type(None)),
+    "seed": int,
+    "versions": dict,
+    "started": str,
+    "seconds": (int, float),
+    "steps": int,
+    "step": int,
+    "state": str,
+    "metrics": dict,
+}
+"""Those of run.json, as a training writes it."""
+
+
+def read_card(path: Path, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """A record with these fields.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is damaged, or a field is missing or of another type.
+    """
+    card = reading.read_json(path)
+    wrong = [name for name, kind in fields.items() if name not in card or not isinstance(card[name], kind)]
+    if wrong:
+        raise ValueError(f"without {', '.join(wrong)} of the right type")
+    return card
 
 
 @dataclass(frozen=True)
@@ -129,12 +159,9 @@ class RunFolder:
                 f"expected a run folder made by `kerasmodels train` (it holds run.json). Received: {str(self.path)!r}."
             )
         try:
-            card = json.loads(self.card_path.read_text())
-            if not isinstance(card["config"], dict) or not isinstance(card["family"], str):
-                raise TypeError("family must be a string and config a table")
-        except (ValueError, KeyError, TypeError) as error:
-            raise TrainingError(f"{self.card_path} is damaged ({error!r}). Restore it, or train anew.") from error
-        return card
+            return read_card(self.card_path, RUN_CARD)
+        except (OSError, ValueError) as error:
+            raise TrainingError(f"{self.card_path} is damaged ({error}). Restore it, or train anew.") from error
 
     def trained(self) -> Trained:
         """The trained weights.

@@ -1,7 +1,7 @@
 """What every family in the registry must do, tested through the contract alone.
 
 Tests marked `trains` are for the families that have something to train. A new family adds a case and golden outputs
-(`python -m tests.golden`) in tests/families/<name>/; one whose config makes models of several kinds has a case for each.
+(`python -m tests.golden`) in tests/families/<name>/; one whose config makes models of several kinds, a case for each.
 """
 
 import dataclasses

@@ -143,11 +143,11 @@ def test_quoted_numbers_are_the_measured_ones() -> None:
 def test_results_were_written_by_the_command() -> None:
     for file in (ROOT / "results").glob("*.json"):
         result = json.loads(file.read_text())
-        if "rows" in result:
-            assert {row["experiment"] for row in result["rows"]} == result["measured"].keys()
+        if "claims" in result:
+            assert {claim["experiment"] for claim in result["claims"].values()} == result["measured"].keys()
             assert all(m["command"].startswith("kerasmodels reproduce ") for m in result["measured"].values())
             assert not re.search(r"[ =]/", " ".join(m["command"] for m in result["measured"].values())), file
-            experiments = registry.family(result["family"]).experiments
+            experiments = claims.experiments(result["family"])
             for name, measured in result["measured"].items():
                 there = {figure for figure in measured["figures"] if (file.parent / figure).is_file()}
                 assert experiments[name].private or there == set(measured["figures"])

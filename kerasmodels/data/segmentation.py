@@ -113,7 +113,7 @@ def read_annotation(path: str | Path, black: bool = False) -> tuple[np.ndarray, 
         DataError: it cannot be read, a pixel is transparent, or it has no label or more than 64, as a picture that was
             saved with loss has; or index 255 has another colour than in PASCAL VOC's palette.
     """
-    picture = read_drawing(path).astype("int32")
+    picture = read_drawing(path)
     ignored = np.zeros(picture.shape[:2], bool)
     with _opened(path) as image:
         if image.mode == "P":
@@ -125,7 +125,10 @@ def read_annotation(path: str | Path, black: bool = False) -> tuple[np.ndarray, 
             f"{tuple(voc_palette()[IGNORE].tolist())}. Received: RGB {strange}, which may be a label, too. Save it "
             "without a palette, as RGB, with black where nothing is known."
         )
-    codes = picture @ np.array([1, 256, 65536])
+    codes = picture[..., 2].astype("int32")
+    for channel in (1, 0):
+        codes *= 256
+        codes += picture[..., channel]
     unknown = ignored if black else ignored | (codes == 0)
     found = np.unique(codes[~unknown])
     if not len(found):
@@ -135,7 +138,11 @@ def read_annotation(path: str | Path, black: bool = False) -> tuple[np.ndarray, 
             f"expected one colour a label, at most {_MOST_COLOURS}, in {path}. Received: {len(found)} colours, as in a "
             "picture with blended edges or saved as JPEG. Paint without smoothing and save as PNG."
         )
-    labels = np.where(unknown, -1, np.searchsorted(found, codes)).astype("int32")
+    labels = np.empty(codes.shape, "int32")
+    # In pieces: the places that are found take twice the memory of the labels.
+    for at in range(0, codes.size, 1 << 20):
+        labels.reshape(-1)[at : at + (1 << 20)] = np.searchsorted(found, codes.reshape(-1)[at : at + (1 << 20)])
+    labels[unknown] = -1
     return labels, np.stack([found & 255, found >> 8 & 255, found >> 16], axis=1).astype("uint8")
 
 

@@ -1,6 +1,6 @@
 """Many small pictures of one size as one array, for models that draw from them at random."""
 
-import gzip
+import math
 import struct
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
+from kerasmodels import reading
 from kerasmodels.data.images import check_photo, list_images, read_image
 from kerasmodels.errors import DataError
 
@@ -64,17 +65,26 @@ def read_idx(path: str | Path) -> np.ndarray:
         uint8, of the shape that the file says.
 
     Raises:
-        DataError: it is missing, or no such file.
+        DataError: it is missing, or no such file; or a .gz unpacks to more than 256 MiB and 32 times its size.
     """
     path = Path(path)
     try:
-        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-        zeros, kind, rank = struct.unpack(">HBB", content[:4])
-        shape = struct.unpack(f">{rank}I", content[4 : 4 + 4 * rank])
-        if zeros or kind != 8:
-            raise ValueError("no bytes inside")
-        return np.frombuffer(content, "uint8", offset=4 + 4 * rank).reshape(shape)
-    except (ValueError, struct.error, EOFError, OSError) as error:
+        with reading.unpacked(path) as (file, most):
+            zeros, kind, rank = struct.unpack(">HBB", reading.exactly(file, 4))
+            if zeros or kind != 8:
+                raise ValueError("no bytes inside")
+            shape = struct.unpack(f">{rank}I", reading.exactly(file, 4 * rank))
+            count = math.prod(shape)
+            if count > most:
+                raise ValueError(
+                    f"its header promises {count:,} bytes, and a file of its size may hold {most:,}; "
+                    "if you trust a .gz, unpack it yourself"
+                )
+            content = reading.exactly(file, count)
+            if file.read(1):
+                raise ValueError(f"more than the {count:,} bytes that its header promises")
+        return np.frombuffer(content, "uint8").reshape(shape)
+    except (ValueError, OSError) as error:
         raise DataError(f"expected an IDX file of bytes. Received: {path} ({error}).") from error
 
 

@@ -11,6 +11,8 @@ from kerasmodels.errors import DataError, KerasModelsError, storage_error
 
 SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm")
 """File name endings taken for videos."""
+# The containers of those names. ffmpeg knows many more, among them playlists, which have it open other files.
+_CONTAINERS = "avi,matroska,webm,mov,mp4,m4a,3gp,3g2,mj2"
 
 
 def is_video(path: str | Path) -> bool:
@@ -40,7 +42,7 @@ def restyle_video(source: Path, target: Path, frame: Callable[[np.ndarray], np.n
     count = 0
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with imageio.get_reader(source, "ffmpeg") as reader:
+        with imageio.get_reader(source, "ffmpeg", input_params=["-format_whitelist", _CONTAINERS]) as reader:
             rate = reader.get_meta_data()["fps"]
             # Players want even sizes; macro_block_size 2 would rescale, so the last row and column are dropped instead.
             with imageio.get_writer(partial, "ffmpeg", fps=rate, macro_block_size=1, output_params=_even()) as writer:

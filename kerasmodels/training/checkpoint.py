@@ -19,8 +19,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from kerasmodels import storage
-from kerasmodels.errors import DivergedError, TrainingError
+from kerasmodels import reading, storage
+from kerasmodels.errors import DivergedError, TrainingError, WeightsError
 from kerasmodels.family import Source
 
 KEEP = 2
@@ -121,10 +121,14 @@ def read(path: Path) -> Checkpoint:
     """
     try:
         arrays = storage.load_npz(path)
-        about = json.loads(arrays.pop("about").tobytes())
+        about = reading.parse_json(arrays.pop("about").tobytes())
+        kind, keys, *rest = about["numpy_random"]
+        version, internal, gauss = about["python_random"]
+        # Tried on generators of their own, so that `restore` cannot fail half-way.
+        np.random.RandomState().set_state((kind, np.array(keys, np.uint32), *rest))
+        random.Random().setstate((version, tuple(internal), gauss))
         return Checkpoint(path, int(about["step"]), float(about["seconds"]), about, arrays)
-    except Exception as error:
-        # Flipped bits make the readers of zip, NumPy headers and JSON raise all kinds of errors.
+    except (WeightsError, ValueError, KeyError, TypeError, OverflowError, AttributeError) as error:
         raise TrainingError(f"{path} is damaged ({error})") from error
 
 

@@ -17,6 +17,9 @@ from typing import Any
 from PIL import Image
 
 from kerasmodels import storage
+from kerasmodels.data.images import read_image
+from kerasmodels.errors import TrainingError
+from kerasmodels.runs import RunFolder
 
 # A page that grows with the run would stop opening on a phone: so many pictures per series, so large, so many points.
 PICTURES = 12
@@ -30,6 +33,8 @@ def write_gallery(folder: str | Path) -> Path:
     """Write folder/gallery.html from what the run folder holds.
 
     Raises:
+        TrainingError: run.json or log.csv is damaged.
+        DataError: a picture is damaged.
         StorageError: it cannot be written.
     """
     folder = Path(folder)
@@ -56,21 +61,28 @@ def samples(folder: Path) -> dict[str, list[tuple[int, Path]]]:
 
 
 def read_log(path: Path) -> dict[str, list[float]]:
-    """The columns of log.csv; empty if there is none."""
+    """The columns of log.csv; empty if there is none.
+
+    Raises:
+        TrainingError: it is damaged.
+    """
     if not path.is_file():
         return {}
-    with open(path, newline="", encoding="utf-8") as file:
-        rows = list(csv.reader(file))
-    if not rows:
-        return {}
-    whole = [row for row in rows[1:] if len(row) == len(rows[0])]
-    return {name: [float(row[i] or "nan") for row in whole] for i, name in enumerate(rows[0])}
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            rows = list(csv.reader(file))
+        if not rows:
+            return {}
+        whole = [row for row in rows[1:] if len(row) == len(rows[0])]
+        return {name: [float(row[i] or "nan") for row in whole] for i, name in enumerate(rows[0])}
+    except (ValueError, csv.Error) as error:
+        raise TrainingError(f"{path} is damaged ({error}). Move it away, and the page is made without it.") from error
 
 
 def _read_card(folder: Path) -> dict[str, Any]:
     # A gallery also serves in a plain `fit`, where no run.json exists.
-    path = folder / "run.json"
-    return json.loads(path.read_text()) if path.is_file() else {}
+    run = RunFolder(folder)
+    return run.read() if run.card_path.is_file() else {}
 
 
 def _facts(card: Mapping[str, Any]) -> str:
@@ -108,9 +120,7 @@ def _figure(path: Path, caption: str, pixels: int) -> str:
     if path.suffix == ".txt":
         text = html.escape(path.read_text(encoding="utf-8"))
         return f"<figure><pre>{text}</pre><figcaption>{html.escape(caption)}</figcaption></figure>"
-    with Image.open(path) as opened:
-        picture = opened.convert("RGB")
-    picture.thumbnail((pixels, pixels), Image.Resampling.LANCZOS)
+    picture = Image.fromarray(read_image(path, pixels))
     encoded = io.BytesIO()
     picture.save(encoded, "JPEG", quality=88, subsampling=0)
     data = base64.b64encode(encoded.getvalue()).decode()

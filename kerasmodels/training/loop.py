@@ -14,7 +14,7 @@ import tensorflow as tf
 from kerasmodels import family as contract
 from kerasmodels import storage
 from kerasmodels.config import check
-from kerasmodels.errors import DataError, StorageError, TrainingError, UsageError
+from kerasmodels.errors import DataError, KerasModelsError, TrainingError, UsageError
 from kerasmodels.family import Family, Source
 from kerasmodels.runs import RunFolder, new_card
 from kerasmodels.training import checkpoint
@@ -148,7 +148,7 @@ def train(
             "error": str(error) or type(error).__name__,
         }
         # What stopped the training matters more than a record of it that cannot be written.
-        with suppress(StorageError):
+        with suppress(KerasModelsError):
             folder.write(card)
             write_gallery(folder.path)
         raise

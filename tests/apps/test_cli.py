@@ -202,15 +202,24 @@ class Lists:
     """One."""
 
 
+def test_a_list_is_given_at_once() -> None:
+    assert parse(Lists, ["--names", "a", "b", "--numbers", "1", "-2.5"], "prog", "") == Lists(("a", "b"), (1.0, -2.5))
+
+
 @pytest.mark.parametrize(
-    ("arguments", "expected"),
-    [
-        (["--names", "a", "b"], Lists(("a", "b"))),
-        (["--names", "a", "--count", "1", "--names", "b"], Lists(("a", "b"), count=1)),
-        (["--names=a", "--names=b", "--count=2"], Lists(("a", "b"), count=2)),
-        (["--numbers", "1", "--names", "a", "--numbers", "-2.5"], Lists(("a",), (1.0, -2.5))),
-        (["--count", "1", "--count", "2"], Lists(count=2)),
-    ],
+    "arguments",
+    [["--names", "a", "--count", "1", "--names", "b"], ["--names=a", "--names=b"], ["--count", "1", "--count", "2"]],
 )
-def test_a_list_may_be_given_in_pieces(arguments: list[str], expected: Lists) -> None:
-    assert parse(Lists, arguments, "prog", "") == expected
+def test_no_value_is_lost_when_a_flag_comes_twice(arguments: list[str]) -> None:
+    with pytest.raises(errors.UsageError, match=f"expected {arguments[0].partition('=')[0]} once"):
+        parse(Lists, arguments, "prog", "")
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_knows_commands_families_and_flags(command, shell: str) -> None:
+    code, result, _ = command("completion", shell)
+    assert code == 0
+    assert all(
+        word in result["script"]
+        for word in ("reproduce", "tiny", "learning-rate", "--out" if shell != "fish" else "out")
+    )

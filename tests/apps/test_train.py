@@ -11,7 +11,6 @@ import pytest
 
 from kerasmodels import registry
 from kerasmodels.apps import train
-from kerasmodels.family import config_to_dict
 from tests.apps.conftest import ROOT
 
 
@@ -130,7 +129,7 @@ def test_config_comes_back_from_a_run_folder(family_name: str, tmp_path: Path) -
     """What `--resume` and `--config` do with the values that a training wrote, for every family and variant."""
     family = registry.family(family_name)
     for config in family.variants.values():
-        stored = json.loads(json.dumps(config_to_dict(config)))
+        stored = json.loads(json.dumps(config.to_dict()))
         assert train._with_values(family, family.config(), stored, tmp_path) == config
         (tmp_path / "config.toml").write_text(config.to_toml())
         assert train._with_file(family, config, tmp_path / "config.toml") == config

@@ -16,9 +16,9 @@ import keras
 import numpy as np
 import pytest
 
+from kerasmodels import storage
 from kerasmodels.backbones import VGG16, VGG19, sources
 from kerasmodels.errors import StorageError, UsageError, WeightsError
-from kerasmodels.storage import sha256
 
 # Keras 3.15 reads its variables in a way that NumPy 2.4 dislikes whenever it saves a model.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
@@ -159,14 +159,14 @@ def torch_file(state, transposed=()):
         pickle.dump(header, file, protocol=2)
     storages = {name: _Storage(f"9423{i}", np.asarray(a, "<f4")) for i, (name, a) in enumerate(state.items())}
     tensors = collections.OrderedDict()
-    for name, storage in storages.items():
-        shape = storage.values.shape
-        stride = tuple(s // 4 for s in storage.values.strides)
-        tensors[name] = _TorchTensor(storage, shape, stride[::-1] if name in transposed else stride)
+    for name, stored in storages.items():
+        shape = stored.values.shape
+        stride = tuple(s // 4 for s in stored.values.strides)
+        tensors[name] = _TorchTensor(stored, shape, stride[::-1] if name in transposed else stride)
     _TorchPickler(file, protocol=2).dump(tensors)
     pickle.dump([s.key for s in storages.values()], file, protocol=2)
-    for storage in storages.values():
-        file.write(struct.pack("<q", storage.values.size) + storage.values.tobytes())
+    for stored in storages.values():
+        file.write(struct.pack("<q", stored.values.size) + stored.values.tobytes())
     return file.getvalue()
 
 
@@ -275,7 +275,7 @@ def build_wheel(*arguments): raise NotImplementedError
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
     monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
-    return sha256(archive)
+    return storage.sha256(archive)
 
 
 def test_pip_download(tmp_path, monkeypatch):
@@ -344,7 +344,7 @@ def test_the_cache_lists_what_it_has(tmp_path):
     (file.parent / "vgg19-h5.npz").write_bytes(b"not a zip file")
     good, bad = sources.cached()
     assert (good["network"], good["source"], good["path"]) == ("vgg16", "torchvision", str(file))
-    assert good["original_sha256"] == sha256(original)
+    assert good["original_sha256"] == storage.sha256(original)
     assert good["licence"] == sources.SOURCES["torchvision"].licence
     assert good["convention"]["channels"] == "rgb"
     assert good["bytes"] == file.stat().st_size

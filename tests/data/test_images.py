@@ -1,6 +1,7 @@
 import io
 import os
 import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from PIL import Image
 
 from kerasmodels.data import image_size, list_images, photo_crops, read_drawing, read_image, resized, write_image
 from kerasmodels.data.images import SUFFIXES, check_photo
+from kerasmodels.data.segmentation import read_annotation, read_label_map
 from kerasmodels.errors import DataError, StorageError, UsageError
 
 RANDOM = np.random.default_rng(0)
@@ -350,6 +352,50 @@ def test_a_decompression_bomb(tmp_path):
     Image.new("1", (20000, 20000)).save(tmp_path / "a.png")
     with pytest.raises(DataError, match="too large: at most 178,956,970 pixels"):
         read_image(tmp_path / "a.png")
+
+
+def grey_16_bit_png(width, height):
+    """A black PNG of 16 bits, made in pieces: hundreds of kilobytes for hundreds of megapixels."""
+
+    def chunk(kind, content):
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    packer = zlib.compressobj(9)
+    rows = b"".join(packer.compress(bytes((1 + 2 * width) * 100)) for _ in range(height // 100)) + packer.flush()
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, 0, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+
+
+def test_few_bytes_for_many_pixels(tmp_path):
+    (tmp_path / "a.png").write_bytes(grey_16_bit_png(8000, 5000))
+    for max_side in (None, 512):
+        message = r"8000 x 5000 pixels of mode I;16 take 1\.1 GB to decode, and a file of 0\.1 MB may take 0\.8 GB"
+        with pytest.raises(DataError, match=message + r"\. Shrink it first, or save it with 8 bits"):
+            read_image(tmp_path / "a.png", max_side)
+    # A flat label map is no bomb.
+    Image.new("P", (7000, 7000)).save(tmp_path / "b.png")
+    assert read_label_map(tmp_path / "b.png").shape == (7000, 7000)
+    labels, _ = read_annotation(tmp_path / "b.png", black=True)
+    assert labels.shape == (7000, 7000)
+    assert not labels.any()
+
+
+@pytest.mark.parametrize("kind", ["EPS", "DDS", "ICO", "PPM", "TGA", "PCX", "SGI", "JPEG2000", "PDF"])
+def test_formats_that_are_not_promised(kind, photo, tmp_path):
+    """Pillow knows them; PostScript would be run by another program."""
+    for name in ("a.jpg", "a.png"):
+        with open(tmp_path / name, "wb") as file:
+            Image.fromarray(photo).save(file, kind)
+        for read in (read_image, image_size, read_label_map, read_annotation):
+            with pytest.raises(DataError, match="is not a picture that can be read, whatever its name says"):
+                read(tmp_path / name)
+
+
+def test_several_pictures_in_one_jpeg(photo, tmp_path):
+    """As phones write them: Pillow has a format of its own for what follows the first."""
+    first = Image.fromarray(photo)
+    first.save(tmp_path / "a.jpg", "MPO", save_all=True, append_images=[first.rotate(180)])
+    assert read_image(tmp_path / "a.jpg").shape == photo.shape
 
 
 def test_a_missing_file_and_a_folder(tmp_path):

@@ -44,6 +44,17 @@ def test_a_text_named_mp4(tmp_path):
     assert not (tmp_path / "b.mp4").exists()
 
 
+def test_a_playlist_named_mp4(video, tmp_path):
+    """ffmpeg would open the files, and the addresses, that it names."""
+    for name, text in (
+        ("hls.mp4", f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{video}\n#EXT-X-ENDLIST\n"),
+        ("list.mkv", f"ffconcat version 1.0\nfile {video.name}\n"),
+    ):
+        (tmp_path / name).write_text(text)
+        with pytest.raises(DataError, match="cannot be read as a video"):
+            restyle_video(tmp_path / name, tmp_path / "b.mp4", lambda frame: frame)
+
+
 def test_a_failing_frame_leaves_nothing(video, tmp_path):
     def fail(frame):
         raise StorageError("cannot write it.")

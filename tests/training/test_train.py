@@ -51,7 +51,7 @@ def test_run_folder(whole: Path) -> None:
 def test_weights_are_those_of_the_last_checkpoint(whole: Path) -> None:
     saved = checkpoint.read(whole / "checkpoints" / f"step-{STEPS:06d}.npz")
     model = FAMILY.build(Config())
-    checkpoint.restore(model, saved)
+    checkpoint.restore(model, FAMILY.sourced(Config()), saved)
     for mine, written in zip(
         storage.model_arrays(model).values(), storage.load_npz(whole / "weights.npz").values(), strict=True
     ):
@@ -156,7 +156,7 @@ def test_nan_stop_names_term_and_step_and_keeps_the_weights(tmp_path: Path) -> N
     assert [p.name for p in (folder / "checkpoints").iterdir()] == ["step-000005.npz"]
     saved = checkpoint.read(folder / "checkpoints" / "step-000005.npz")
     model = FAMILY.build(Config())
-    checkpoint.restore(model, saved)
+    checkpoint.restore(model, FAMILY.sourced(Config()), saved)
     for mine, written in zip(
         storage.model_arrays(model).values(), storage.load_npz(folder / "weights.npz").values(), strict=True
     ):

@@ -4,6 +4,8 @@ A .caffemodel is a protocol buffer (caffe.proto, NetParameter) of layers with na
 is read here; what a field number means is in the table of each function.
 """
 
+import array
+import math
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,38 +35,50 @@ def read_caffemodel(path: str | Path) -> dict[str, list[np.ndarray]]:
             if number in (100, 2) and isinstance(value, memoryview):
                 name_at, blobs_at = (1, 7) if number == 100 else (4, 6)
                 fields = list(_fields(value))
-                (name, *_) = [bytes(v).decode() for n, v in fields if n == name_at] or [""]
-                blobs = [_blob(v) for n, v in fields if n == blobs_at]
+                (name, *_) = [bytes(_as(memoryview, v)).decode() for n, v in fields if n == name_at] or [""]
+                blobs = [_blob(_as(memoryview, v)) for n, v in fields if n == blobs_at]
                 if blobs:
                     found[name] = blobs
-    except (ValueError, IndexError, struct.error, UnicodeDecodeError) as error:
+    except (ValueError, IndexError, struct.error) as error:
         raise WeightsError(f"{path} is no .caffemodel, or is cut short ({error}). Get the file again.") from error
     if not found:
         raise WeightsError(f"expected layers with weights in {path}. Received: none. Is it a .caffemodel file?")
     return found
 
 
-def _blob(data: Any) -> np.ndarray:
+def _blob(data: memoryview) -> np.ndarray:
     """BlobProto: num, channels, height, width are fields 1 to 4, floats 5, shape (of dims, field 1) 7, doubles 8."""
     old, shape = [0, 0, 0, 0], None
-    values: list[np.ndarray] = []
+    parts: list[Any] = []
     for number, value in _fields(data):
         if number in (1, 2, 3, 4):
-            old[number - 1] = value
+            old[number - 1] = _as(int, value)
+        elif number in (5, 8) and isinstance(value, memoryview):
+            parts.append(np.frombuffer(value, "<f4" if number == 5 else "<f8"))
         elif number in (5, 8):
-            kind = "<f4" if number == 5 else "<f8"
-            values.append(np.frombuffer(value, kind) if isinstance(value, memoryview) else np.array([value]))
+            # One number a field: they are gathered, because an array for each would take 20 times the file.
+            if not parts or not isinstance(parts[-1], array.array):
+                parts.append(array.array("f" if number == 5 else "d"))
+            parts[-1].append(_as(float, value))
         elif number == 7:
             shape = []
-            for n, dim in _fields(value):
+            for n, dim in _fields(_as(memoryview, value)):
                 if n == 1:
-                    shape += list(_varints(dim)) if isinstance(dim, memoryview) else [dim]
-    array = np.concatenate(values) if values else np.zeros(0)
+                    shape += list(_varints(dim)) if isinstance(dim, memoryview) else [_as(int, dim)]
+    values = np.concatenate([np.asarray(part) for part in parts]) if parts else np.zeros(0)
     if shape is None:
         shape = old if old[0] > 1 or old[1] > 1 or old[2] > 1 else old[3:]
-    if np.prod(shape) != array.size:
-        raise ValueError(f"{array.size} values for the shape {tuple(shape)}")
-    return array.reshape(shape).astype("float32")
+    if len(shape) > 32 or math.prod(shape) != values.size:
+        raise ValueError(f"{values.size} values for the shape {tuple(shape)[:32]}")
+    if not np.isfinite(values).all():
+        raise ValueError("NaN or infinite values")
+    return values.reshape(shape).astype("float32")
+
+
+def _as(kind: type, value: Any) -> Any:
+    if not isinstance(value, kind):
+        raise ValueError(f"a field of type {type(value).__name__} where {kind.__name__} belongs")
+    return value
 
 
 def _fields(data: memoryview) -> Iterator[tuple[int, Any]]:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from kerasmodels.data import write_image
 from kerasmodels.models import deeplab
-from tests.cases import Case, labelled_photos, photo
+from tests.cases import TINY_LABELS, Case, labelled_photos, photo
 
 
 def _deeplab_task(folder: Path, run: Path | None, out: Path) -> deeplab.RunOptions:

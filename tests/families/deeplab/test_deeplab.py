@@ -11,7 +11,7 @@ import tensorflow as tf
 from kerasmodels import export
 from kerasmodels.backbones import sources
 from kerasmodels.data import read_image, write_image
-from kerasmodels.data.segmentation import IGNORE, read_label_map, write_label_map
+from kerasmodels.data.segmentation import IGNORE, label_pairs, read_label_map, segmentation_crops, write_label_map
 from kerasmodels.errors import DataError, UsageError, WeightsError
 from kerasmodels.layers import DeformableConv2D
 from kerasmodels.layers.padding import on_multiples
@@ -207,12 +207,17 @@ def test_what_is_frozen_stays(config):
 
 
 @pytest.mark.parametrize("value", [1, IGNORE])
-def test_one_class_everywhere_or_nothing_known_trains(tmp_path, value):
+def test_one_class_everywhere_or_nothing_known(tmp_path, value):
+    """All label maps alike are refused; crops that happen to be train on."""
     for number in range(2):
         write_image(tmp_path / "photos" / f"{number}.png", photo(number, 50, 40))
         write_label_map(tmp_path / "masks" / f"{number}.png", np.full((50, 40), value, "uint8"))
     config = dataclasses.replace(VGG, photos=tmp_path / "photos", masks=tmp_path / "masks")
-    stream = deeplab.FAMILY.trainer()[1](config, 0).train
+    with pytest.raises(DataError, match=f"at least two labels .* Received: {value} on 100 %"):
+        deeplab.FAMILY.trainer()[1](config, 0)
+    stride = config.output_stride
+    crops = segmentation_crops(label_pairs(config.photos, config.masks), config.crop, config.batch)
+    stream = crops.map(lambda photo, labels: (photo, labels[:, ::stride, ::stride]))
     history = build(config).fit(stream, steps_per_epoch=2, shuffle=False, verbose=0).history
     assert np.isfinite(history["loss"]).all()
 
