@@ -168,7 +168,7 @@ def test_annotations_that_could_mean_anything(files):
     strokes = np.concatenate([read_image(files / "strokes.png"), np.full((40, 60, 1), 255, "uint8")], axis=-1)
     strokes[:, 20:40, 3] = 0
     write_image(files / "clear.png", strokes)
-    with pytest.raises(DataError, match="33.3 % of it transparent"):
+    with pytest.raises(DataError, match=r"33\.3 % of it transparent"):
         run(files / "photo.png", files / "out.png", files / "clear.png")
     assert not (files / "out.png").exists()
 
