@@ -75,6 +75,7 @@ class Config:
         """
         if not isinstance(values, Mapping):
             raise UsageError(f"expected the fields of {_owner(cls)} by name. Received: {values!r:.80}.")
+        values = {**values, **{name: None for name in _not_none(cls) if values.get(name) == "none"}}  # see `to_toml`
         config = cls(**values) if start is None else dataclasses.replace(start, **values)  # type: ignore[type-var]
         try:
             # Numbers in quotes, and true for 1, are let through above, because flags are text.
@@ -102,7 +103,6 @@ class Config:
             raise UsageError(f"expected a TOML file. Received: {str(path)!r} ({error.strerror}).") from error
         except ValueError as error:
             raise UsageError(f"{path} is not valid TOML: {error}.") from error
-        values |= {name: None for name in _not_none(cls) if values.get(name) == "none"}
         try:
             return cls.from_dict(values, start)
         except UsageError as error:
