@@ -215,8 +215,8 @@ def _hostile(rows: Sequence[Artifact]) -> list[str]:
     lines = ["## Hostile inputs", "", "Largest difference of any output to Keras, on inputs that no example resembles."]
     lines += ["", f"| artifact | precision | {' | '.join(names)} |", f"|---|---|{'---:|' * len(names)}"]
     for row in rows:
-        found = {e["input"]: max((o["max_abs_error"] for o in e["outputs"].values()), default=None) for e in row.hostile}
-        cells = ["-" if found.get(name) is None else f"{found[name]:.2g}" for name in names]
+        errors = {e["input"]: [output["max_abs_error"] for output in e["outputs"].values()] for e in row.hostile}
+        cells = [f"{max(errors[name]):.2g}" if errors.get(name) else "-" for name in names]
         if row.hostile:
             lines.append(f"| {row.path} | {row.precision} | {' | '.join(cells)} |")
     reasons = dict.fromkeys((e["input"], e["unequal"]) for row in rows for e in row.hostile if e["unequal"])

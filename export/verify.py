@@ -128,7 +128,7 @@ class Cases:
         """
         if self._hostile is None:
             self._hostile = []
-            for name, inputs in hostile.inputs(self._servable, self.tensors(self._dims, 0).inputs):
+            for name, inputs in hostile.inputs(self._servable, self._servable.example(self._dims, 0)):
                 expected = signatures.reference(self._servable, inputs)
                 _check_arrays(f"outputs for the hostile input {name!r}", expected, self._servable.outputs, self._dims)
                 self._hostile.append(Case(signatures.DEFAULT, self._dims, inputs, expected, name))

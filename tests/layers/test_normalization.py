@@ -42,7 +42,7 @@ def test_ignores_brightness_and_contrast():
 @pytest.mark.parametrize("axis", [-1, 1])
 @pytest.mark.parametrize("compiled", [False, True])
 def test_a_flat_map_becomes_exactly_0(axis, compiled):
-    """Whatever its value and size: the rounding of a mean must not be taken for a pattern, and grow from layer to layer."""
+    """Whatever its value and size: a mean's rounding must not be taken for a pattern, and grow from layer to layer."""
     layer = InstanceNormalization(axis=axis)
     for size in ((2, 2), (37, 61), (96, 128)):
         flat = np.broadcast_to(np.float32([1 / 3, -70.1, 1e4]), (2, *size, 3))

@@ -362,7 +362,11 @@ def servables(model: EBGAN, config: Config) -> dict[str, Servable]:
         "generate": Servable(
             call=generate,
             model=model.generator,
-            inputs=(TensorSpec("latent", ("batch", config.latent), "float32", "standard normal numbers", extremes=(-4, 0, 4)),),
+            inputs=(
+                TensorSpec(
+                    "latent", ("batch", config.latent), "float32", "standard normal numbers", extremes=(-4, 0, 4)
+                ),
+            ),
             outputs=(TensorSpec("pictures", shape, "uint8", "made pictures, 0-255", atol=1),),
             example=lambda dims, seed: {
                 "latent": np.random.default_rng(seed).standard_normal((dims["batch"], config.latent), "float32")
