@@ -158,7 +158,7 @@ def _of(kind: Any) -> tuple[Any, ...]:
 def _not_none(cls: type) -> list[str]:
     """The fields that are numbers by default, and may be None."""
     hints = get_type_hints(cls)
-    fields = dataclasses.fields(cls)  # type: ignore[arg-type]
+    fields = dataclasses.fields(cls)
     return [f.name for f in fields if isinstance(f.default, int | float) and type(None) in get_args(hints[f.name])]
 
 
