@@ -117,7 +117,7 @@ class FullyConnectedCRF(PaperModel):
     Config = Config
     family_name = "dense_crf"
 
-    def __init__(self, config: Any = None, method: str = "lattice", **kwargs: Any):
+    def __init__(self, config: Any = None, method: Any = "lattice", **kwargs: Any):
         super().__init__(config, **kwargs)
         self.method = method
         values = {name: value for name, value in self.config.to_dict().items() if name != "labels"}

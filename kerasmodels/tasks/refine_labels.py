@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import tyro
 
+from kerasmodels import reading
 from kerasmodels.config import Config, check
 from kerasmodels.data import read_image, write_image
 from kerasmodels.data.images import SUFFIXES, check_same_size
@@ -108,12 +109,12 @@ def write_labels(options: RefineOptions, refine: Callable[[np.ndarray, np.ndarra
 
 def _read_probabilities(path: Path, photo: np.ndarray) -> np.ndarray:
     try:
-        values = np.load(path, allow_pickle=False)
+        values = reading.read_npy(path)
     except (OSError, ValueError) as error:
         raise DataError(f"expected a NumPy file (.npy) at {path}. Received: {error}.") from error
-    if not isinstance(values, np.ndarray) or values.ndim != 3:
+    if values.ndim != 3 or values.dtype.kind not in "biuf":
         raise DataError(
-            f"expected one array (H, W, labels) in {path}. Received: {getattr(values, 'shape', 'several')}."
+            f"expected one array (H, W, labels) of numbers in {path}. Received: {values.dtype} of shape {values.shape}."
         )
     if values.shape[:2] != photo.shape[:2] and values.shape[1:] == photo.shape[:2]:
         values = np.moveaxis(values, 0, -1)

@@ -1,6 +1,6 @@
 """Conjugate gradients for alpha, preconditioned by a multigrid that knows what an alpha is.
 
-The matting Laplacian hardly resists maps that are an affine function of the colours, a I + b. So the coarse unknowns
+The matting Laplacian hardly resists maps that are an affine function of the colors, a I + b. So the coarse unknowns
 are not values of alpha but four coefficients (1, red, green, blue) for each tile of pixels, then for each 2x2 tiles,
 and so on. In the coarse space of plain averages the same iteration takes several times as many steps.
 
@@ -21,8 +21,8 @@ TILE = 4
 """Side of the finest tiles, pixels."""
 LEVELS = 5
 """Grids of tiles, each half the size of the one before."""
-BOND = 1e-5
-"""In float32, what neighbours pay for another alpha. Flat blocks of different colours are held together by nothing but
+BOND = 2e-6
+"""In float32, what neighbours pay for another alpha. Flat blocks of different colors are held together by nothing but
 epsilon, which is below float32's rounding of the weights: without it the system has negative eigenvalues there."""
 _NOISE = 1e-6
 """What the grids of tiles take to be rounding, as a part of the diagonal: where blocks are flat, a tile's own block is
@@ -64,7 +64,7 @@ def solve_alpha(
     tolerance: float | None = 1e-7,
     compiled: bool = False,
 ) -> Solution:
-    """Minimise alpha^T L alpha with alpha known at some pixels.
+    """Minimize alpha^T L alpha with alpha known at some pixels.
 
     Args:
         image: (N, H, W, 3), 0-1; float64, or float32 for half the digits and with the `BOND` these need.
