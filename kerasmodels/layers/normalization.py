@@ -86,7 +86,8 @@ class InstanceNormalization(keras.layers.Layer):
         normalize = _with_short_gradient if keras.backend.backend() == "tensorflow" else _normalized
         y = normalize(positions, self.epsilon, *given)
         if self.center:
-            y = ops.add(y, ops.reshape(ops.cast(self.beta, "float32"), (1, *per_channel)))
+            # Not ops.add, which takes a vector of any axis for a bias and adds it along the last axis that it fits.
+            y = y + ops.reshape(ops.cast(self.beta, "float32"), (1, *per_channel))
         return ops.cast(y, inputs.dtype)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
