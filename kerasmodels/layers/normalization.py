@@ -131,7 +131,8 @@ def _with_short_gradient(positions: list[int], epsilon: float, *given: Any) -> A
             dx = scaled * (dy - mean - unit * along)
             if gamma is None:
                 return dx
-            count = tf.cast(tf.size(x) // tf.size(along), dy.dtype)
+            # Of a batch that may be empty.
+            count = tf.cast(tf.reduce_prod(tf.gather(tf.shape(x), positions)), dy.dtype)
             return dx, count * tf.reduce_sum(along, 0, keepdims=True)
 
         return centred * scaled, gradient

@@ -53,6 +53,7 @@ from kerasmodels.layers import InstanceNormalization, PolyphaseConv2D, Reflectio
 from kerasmodels.layers.padding import on_multiples
 from kerasmodels.losses import Perceptual
 from kerasmodels.optimizers import minimize_function
+from kerasmodels.training import devices
 
 
 @dataclass(frozen=True)
@@ -252,11 +253,12 @@ class FastStyle(keras.Model):
     ) -> Any:
         if not isinstance(self.loss, Perceptual) or sample_weight is not None:
             return super().compute_loss(x, y, y_pred, sample_weight, training)
+        devices.check_share(y_pred)
         terms = self.loss.terms(y, y_pred)
         for mean in self._term_means:
             if mean.name in terms:
                 mean.update_state(terms[mean.name])
-        return ops.mean(sum(terms.values()))
+        return devices.scaled(ops.mean(sum(terms.values())))
 
     def get_compile_config(self) -> dict[str, Any] | None:
         # A perceptual loss cannot be saved: it holds VGG. What is loaded can be used, or compiled anew.

@@ -24,6 +24,7 @@ from kerasmodels.data import write_image
 from kerasmodels.data.images import SUFFIXES
 from kerasmodels.errors import DivergedError, UsageError, storage_error, unknown_name
 from kerasmodels.layers import Picture
+from kerasmodels.training import devices
 from kerasmodels.training.callbacks import Gallery, Log, NaNStop, StepCallback, due
 from kerasmodels.training.interrupts import Interrupted, stop_on_signal
 from kerasmodels.training.progress import display
@@ -52,6 +53,8 @@ class PictureModel(keras.Model):
         anything -> (1, height, width, 3), RGB 0-255, not clipped.
     """
 
+    one_device = "there is one picture, and no batch to share"
+
     def __init__(self, height: int, width: int, terms: Sequence[str], **kwargs: Any):
         super().__init__(**kwargs)
         self.picture = Picture(height, width)
@@ -73,6 +76,7 @@ class PictureModel(keras.Model):
     def compute_loss(
         self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
     ) -> Any:
+        devices.check_model(self)
         terms = {name: ops.sum(value) for name, value in self._objective().terms(y_pred).items()}
         for mean in self._term_means:
             if mean.name in terms:

@@ -43,6 +43,7 @@ from kerasmodels.layers.padding import on_multiples
 from kerasmodels.losses.adversarial import LEAST_SQUARES, cycle_consistency
 from kerasmodels.metrics import TermMean
 from kerasmodels.models.cyclegan import experiments
+from kerasmodels.training import devices
 from kerasmodels.training.image_pool import ImagePool
 from kerasmodels.training.translation import DIRECTIONS, RunOptions, run, translated
 
@@ -221,6 +222,7 @@ class CycleGAN(keras.Model):
 
     Config: TypeAlias = Config
     family_name = "cyclegan"
+    one_device = "its judges are shown pictures from one pool of earlier ones"
 
     def __init__(self, config: Config | Mapping[str, Any] | None = None, precision: str = "float32", **kwargs: Any):
         super().__init__(**{"name": "cyclegan", **kwargs})
@@ -261,6 +263,7 @@ class CycleGAN(keras.Model):
 
     def train_step(self, data: Any) -> dict[str, Any]:
         """The generators' update, then the judges'."""
+        devices.check_model(self)
         a, b = (_unit(pictures) for pictures in data)
         config = self.config
         with tf.GradientTape() as tape:

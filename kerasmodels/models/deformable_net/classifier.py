@@ -14,6 +14,7 @@ from kerasmodels.family import Datasets, Servable, TensorSpec, config_to_dict
 from kerasmodels.models.deformable_net.config import CLASSES, Config
 from kerasmodels.models.deformable_net.drawings import looked_at, middle
 from kerasmodels.models.deformable_net.trunk import adam, config_of, trunk
+from kerasmodels.training import devices
 
 
 def _network(config: Config, dtype: str) -> keras.Model:
@@ -68,6 +69,12 @@ class DeformableNet(keras.Model):
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         return self.network(inputs, training=training)
+
+    def compute_loss(
+        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
+    ) -> Any:
+        devices.check_share(y_pred)
+        return super().compute_loss(x, y, y_pred, sample_weight, training)
 
     def get_config(self) -> dict[str, Any]:
         return {"name": self.name, "config": config_to_dict(self.config), "precision": self.precision}

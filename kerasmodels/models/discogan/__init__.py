@@ -43,7 +43,7 @@ from kerasmodels.layers.padding import on_multiples
 from kerasmodels.losses.adversarial import STANDARD, feature_matching
 from kerasmodels.metrics import TermMean
 from kerasmodels.models.discogan import experiments
-from kerasmodels.training import translation
+from kerasmodels.training import devices, translation
 from kerasmodels.training.translation import DIRECTIONS, translated
 
 __all__ = ["Config", "DiscoGAN", "translated"]
@@ -196,6 +196,7 @@ class DiscoGAN(keras.Model):
 
     Config: TypeAlias = Config
     family_name = "discogan"
+    one_device = "its losses compare the means of whole batches, and steps take turns"
 
     def __init__(self, config: Config | Mapping[str, Any] | None = None, precision: str = "float32", **kwargs: Any):
         super().__init__(**{"name": "discogan", **kwargs})
@@ -233,6 +234,7 @@ class DiscoGAN(keras.Model):
 
     def train_step(self, data: Any) -> dict[str, Any]:
         """paper: the generators' update, then the judges'; code: one of the two."""
+        devices.check_model(self)
         a, b = (_unit(pictures) for pictures in data)
         if self.config.mode == "paper":
             self._improve_judges(a, b, *self._improve_generators(a, b))

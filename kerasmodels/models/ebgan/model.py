@@ -20,6 +20,7 @@ from kerasmodels.losses.adversarial import energy, pulling_away
 from kerasmodels.metrics import TermMean
 from kerasmodels.models.ebgan.config import CLASSES, Config
 from kerasmodels.models.ebgan.networks import decoder, encoder, generator
+from kerasmodels.training import devices
 from kerasmodels.training.callbacks import StepCallback
 
 
@@ -48,6 +49,7 @@ class EBGAN(keras.Model):
 
     Config: TypeAlias = Config
     family_name = "ebgan"
+    one_device = "the judge compares the pictures of a whole batch, and its running means are put back within a step"
 
     def __init__(self, config: Config | Mapping[str, Any] | None = None, precision: str = "float32", **kwargs: Any):
         super().__init__(**{"name": "ebgan", **kwargs})
@@ -127,6 +129,7 @@ class EBGAN(keras.Model):
 
     def train_step(self, data: Any) -> dict[str, Any]:
         """The judge's update, then the generator's."""
+        devices.check_model(self)
         if self.config.labelled:
             pictures, shown, labels = data
         else:

@@ -44,6 +44,7 @@ from kerasmodels.family import (
 from kerasmodels.losses.adversarial import WASSERSTEIN, clip_weights, gradient_penalty
 from kerasmodels.metrics import TermMean
 from kerasmodels.models.wgan import experiments
+from kerasmodels.training import devices
 
 __all__ = ["WGAN", "Config"]
 
@@ -250,6 +251,7 @@ class WGAN(keras.Model):
 
     Config: TypeAlias = Config
     family_name = "wgan"
+    one_device = "the updates of the critic follow one another within a step"
 
     def __init__(self, config: Config | Mapping[str, Any] | None = None, precision: str = "float32", **kwargs: Any):
         super().__init__(**{"name": "wgan", **kwargs})
@@ -280,6 +282,7 @@ class WGAN(keras.Model):
 
     def train_step(self, data: Any) -> dict[str, Any]:
         """All updates of the critic, then one of the generator."""
+        devices.check_model(self)
         pictures, *_ = keras.utils.unpack_x_y_sample_weight(data)
 
         def update(i: Any) -> tuple[Any]:
