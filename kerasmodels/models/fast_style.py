@@ -216,7 +216,7 @@ def _transformation_network(config: Config, dtype: str) -> keras.Model:
 
 
 @keras.saving.register_keras_serializable("kerasmodels")
-class FastStyle(keras.Model):
+class FastStyle(devices.SharesBatches, keras.Model):
     """The transformation network, with the terms of its loss as metrics while it trains.
 
     Args:
@@ -253,7 +253,6 @@ class FastStyle(keras.Model):
     ) -> Any:
         if not isinstance(self.loss, Perceptual) or sample_weight is not None:
             return super().compute_loss(x, y, y_pred, sample_weight, training)
-        devices.check_share(y_pred)
         terms = self.loss.terms(y, y_pred)
         for mean in self._term_means:
             if mean.name in terms:

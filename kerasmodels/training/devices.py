@@ -4,7 +4,7 @@ Keras adds up the gradients of all devices. So each device's loss must be its pa
 mean over pictures, a fraction of the device's own mean (`scaled`); where it is a sum over what counts, divided by how
 much does, the device's sum by the count of all (`mean_over_devices`). On one device all of these change nothing.
 
-What a model cannot share it says in `one_device`, a text for the user; `train` and the model's step then refuse.
+What a model cannot share it says in `one_device`, a text for the user; `compile` then refuses.
 """
 
 from typing import Any
@@ -41,14 +41,24 @@ def _reduced(how: Any, value: Any) -> Any:
     return value if context is None else context.all_reduce(how, value)
 
 
-def check_share(batch: Any) -> None:
-    """Within a step: stop it if this device was given none of the batch (N, ...), whose mean would be NaN."""
-    if count() > 1:
-        tf.debugging.assert_positive(
-            tf.shape(batch)[0],
+class SharesBatches:
+    """Mixed into a `keras.Model` whose steps devices may share: none of them goes on without pictures.
+
+    The means of no pictures would be NaN, and some operators end the process's work with words about shapes.
+    """
+
+    def train_step(self, data: Any) -> Any:
+        if count() == 1:
+            return super().train_step(data)  # type: ignore[misc]
+        there = tf.debugging.assert_positive(
+            tf.shape(keras.tree.flatten(data)[0])[0],
             f"expected pictures for each of {count()} devices. Received: too small a batch, maybe the last. "
             f"Use batches of a multiple of {count()}, and drop the remainder.",
         )
+        # Eagerly it has raised by now.
+        with tf.control_dependencies([there] if there is not None else []):
+            data = keras.tree.map_structure(tf.identity, data)
+        return super().train_step(data)  # type: ignore[misc]
 
 
 def check_model(model: keras.Model) -> None:

@@ -105,7 +105,6 @@ def train(
         model = build(config)
         if not model.built:
             raise TrainingError(f"expected a built model from {family.name}. Received: one without shapes.")
-        devices.check_model(model)
         devices.check_batch(config.batch)
         checkpoint.optimizers(model)
         start = _restore(family, model, folder, card) if resume else 0

@@ -68,6 +68,7 @@ class PictureModel(keras.Model):
 
     def compile(self, optimizer: Any = "adam", objective: Objective | None = None, **kwargs: Any) -> None:
         """As `keras.Model.compile`, with an objective instead of a loss."""
+        devices.check_model(self)
         super().compile(optimizer, loss=None, **kwargs)
         # Behind Keras' back: it would take a network inside for a part of the model, and save it.
         object.__setattr__(self, "objective", objective)
@@ -76,7 +77,6 @@ class PictureModel(keras.Model):
     def compute_loss(
         self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
     ) -> Any:
-        devices.check_model(self)
         terms = {name: ops.sum(value) for name, value in self._objective().terms(y_pred).items()}
         for mean in self._term_means:
             if mean.name in terms:

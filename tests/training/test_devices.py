@@ -10,14 +10,16 @@ import pytest
 from kerasmodels import registry
 from tests.tiny_families import TINY
 
-SHARED: dict[str, dict] = {
-    "fast_style": {},
-    "dilated_net": {"dropout": 0.0, "clip": 0.5},
-    "deeplab": {"dropout": 0.0, "batch_norm": "frozen"},
-    "deformable_net": {"trained": "offsets"},
-    "deformable_net:detector": {},
+SHARED: dict[str, tuple[float, dict]] = {
+    "fast_style": (1e-6, {}),
+    "dilated_net": (0, {"dropout": 0.0, "clip": 0.5}),
+    "deeplab": (0, {"dropout": 0.0, "batch_norm": "frozen"}),
+    "deformable_net": (0.1, {"trained": "offsets"}),
+    "deformable_net:detector": (0.1, {}),
 }
-"""What is trained on several devices, without dropout and statistics of batches, which are each device's own."""
+"""Name -> learning rate of SGD instead of Adam, and changes of the config: without dropout and statistics of batches,
+which are each device's own."""
+SLOW = ["deeplab", "deformable_net:detector"]
 REFUSED = [name for name in TINY if registry.row(name.split(":")[0]).trains and name not in SHARED]
 
 CHILD = """
@@ -39,28 +41,31 @@ found = {"shared": {}, "refused": {}}
 def of(name, **changes):
     data = folder / name.replace(":", "_")
     data.mkdir(exist_ok=True)
-    changes = TINY[name].data(data) | {"steps": 3, **changes}
+    changes = TINY[name].data(data) | {"steps": 2, **changes}
     return registry.family(name.split(":")[0]), dataclasses.replace(TINY[name].config, **changes)
 
-def frozen(build):
+def plain(build, rate):
+    # Adam makes steps of one size of gradients that are all but zero, whatever their sign.
     def built(config):
         model = build(config)
         for layer in model._flatten_layers():
             if isinstance(layer, keras.layers.BatchNormalization):
                 layer.trainable = False
+        if rate:
+            model.compile(keras.optimizers.SGD(rate), model.loss, jit_compile=False)
         return model
     return built
 
-for name, changes in shared.items():
+for name, (rate, changes) in shared.items():
     family, config = of(name, batch=4, **changes)
-    if name == "deformable_net:detector":
-        family = dataclasses.replace(family, build=frozen(family.build))
+    family = dataclasses.replace(family, build=plain(family.build, rate))
     results, losses = [], []
     for devices, strategy in (("one", None), ("two", two)):
         out = folder / "runs" / name.replace(":", "_") / devices
         results.append(train(family, config, out, strategy=strategy, **OPTIONS).model)
         rows = csv.DictReader(open(out / "log.csv"))
         losses.append([[float(v) for k, v in r.items() if k not in ("step", "seconds", "images/s")] for r in rows])
+    keras.utils.set_random_seed(config.seed)
     start = [w.numpy() for w in family.build(config).trainable_variables]
     weights = [[w.numpy() for w in model.trainable_variables] for model in results]
     moved = [float(np.abs(a - b).max()) for a, b in zip(weights[0], start)]
@@ -78,15 +83,6 @@ for name in refused:
     family, config = of(name)
     out = folder / "refused" / name
     found["refused"][name] = error_of(family, config, out)
-    keras.utils.set_random_seed(0)
-    with two.scope():
-        model = family.build(config)
-    try:
-        model.fit(family.datasets(config, 0).train, steps_per_epoch=1, verbose=0)
-        found["refused"][name] += ("trained",)
-    except UsageError as error:
-        found["refused"][name] += (str(error),)
-
 family, config = of("fast_style", batch=3)
 found["batch"] = error_of(family, config, folder / "batch")
 with two.scope():
@@ -101,32 +97,48 @@ except tf.errors.InvalidArgumentError as error:
 """
 
 
-@pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory, root: Path) -> dict:
+def child(folder: Path, root: Path, shared: list[str], refused: list[str]) -> dict:
     """In its own process, because devices are split before TensorFlow starts."""
-    folder = tmp_path_factory.mktemp("devices")
-    arguments = [json.dumps(SHARED), json.dumps(REFUSED), str(folder)]
+    arguments = [json.dumps({name: SHARED[name] for name in shared}), json.dumps(refused), str(folder)]
     subprocess.run([sys.executable, "-c", CHILD, *arguments], check=True, cwd=root)
     return json.loads((folder / "found.json").read_text())
 
 
-@pytest.mark.parametrize("name", SHARED)
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory, root: Path) -> dict:
+    return child(tmp_path_factory.mktemp("devices"), root, [name for name in SHARED if name not in SLOW], REFUSED)
+
+
+@pytest.fixture(scope="module")
+def found_slowly(tmp_path_factory: pytest.TempPathFactory, root: Path) -> dict:
+    return child(tmp_path_factory.mktemp("devices"), root, SLOW, [])
+
+
+@pytest.mark.parametrize("name", [name for name in SHARED if name not in SLOW])
 def test_two_devices_train_as_one(name: str, found: dict) -> None:
-    result = found["shared"][name]
+    _check_equal(found["shared"][name])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SLOW)
+def test_two_devices_train_as_one_slowly(name: str, found_slowly: dict) -> None:
+    _check_equal(found_slowly["shared"][name])
+
+
+def _check_equal(result: dict) -> None:
     one, two = result["losses"]
     for row, other in zip(one, two, strict=True):
-        assert other == pytest.approx(row, rel=1e-4, abs=1e-5)
-    assert result["moved"] > 1e-3
+        assert other == pytest.approx(row, rel=1e-5, abs=1e-5)
+    assert result["moved"] > 3e-4
     assert result["apart"] < min(1e-4, 0.05 * result["moved"])
 
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_others_are_refused_by_name_before_anything_is_written(name: str, found: dict) -> None:
-    by_train, written, by_fit = found["refused"][name]
-    assert f"expected one device for {name}: " in by_train
-    assert "Received: a strategy with 2 devices" in by_train
+    message, written = found["refused"][name]
+    assert f"expected one device for {name}: " in message
+    assert "Received: a strategy with 2 devices" in message
     assert not written
-    assert f"expected one device for {name}: " in by_fit
 
 
 def test_batch_that_cannot_be_shared_equally_is_refused(found: dict) -> None:

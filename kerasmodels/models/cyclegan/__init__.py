@@ -248,6 +248,7 @@ class CycleGAN(keras.Model):
             judge_optimizer: of both judges.
             **kwargs: see `keras.Model.compile`. XLA makes convolutions slower on CPUs, so `jit_compile` is False.
         """
+        devices.check_model(self)
         super().compile(optimizer=optimizer, **{"jit_compile": False, **kwargs})
         self.judge_optimizer = keras.optimizers.get(judge_optimizer)
         self.optimizer.build(self._generators())
@@ -263,7 +264,6 @@ class CycleGAN(keras.Model):
 
     def train_step(self, data: Any) -> dict[str, Any]:
         """The generators' update, then the judges'."""
-        devices.check_model(self)
         a, b = (_unit(pictures) for pictures in data)
         config = self.config
         with tf.GradientTape() as tape:

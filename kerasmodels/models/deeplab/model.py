@@ -17,10 +17,11 @@ from kerasmodels.models.deeplab import pretrained
 from kerasmodels.models.deeplab.config import Config
 from kerasmodels.models.deeplab.network import score_network
 from kerasmodels.models.segmentation import compile_with_sgd, labelled_crops, segmentation_servables, share_of_labels
+from kerasmodels.training import devices
 
 
 @keras.saving.register_keras_serializable("kerasmodels")
-class DeepLab(keras.Model):
+class DeepLab(devices.SharesBatches, keras.Model):
     """Scores of each label at every 8th (or 16th) pixel; with a pyramid, the largest of several scales.
 
     Args:

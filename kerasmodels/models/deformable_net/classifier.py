@@ -39,7 +39,7 @@ def _freeze(network: keras.Model, trained: str) -> None:
 
 
 @keras.saving.register_keras_serializable("kerasmodels")
-class DeformableNet(keras.Model):
+class DeformableNet(devices.SharesBatches, keras.Model):
     """The classifier.
 
     Args:
@@ -69,12 +69,6 @@ class DeformableNet(keras.Model):
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         return self.network(inputs, training=training)
-
-    def compute_loss(
-        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
-    ) -> Any:
-        devices.check_share(y_pred)
-        return super().compute_loss(x, y, y_pred, sample_weight, training)
 
     def get_config(self) -> dict[str, Any]:
         return {"name": self.name, "config": config_to_dict(self.config), "precision": self.precision}

@@ -81,7 +81,7 @@ def anchor_boxes(config: Config, height: Any, width: Any) -> Any:
 
 
 @keras.saving.register_keras_serializable("kerasmodels")
-class DeformableDetector(keras.Model):
+class DeformableDetector(devices.SharesBatches, keras.Model):
     """The detector of digits.
 
     Args:
@@ -202,7 +202,6 @@ class DeformableDetector(keras.Model):
         self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
     ) -> Any:
         """The four losses of Faster R-CNN, of the same weight; no gradients flow into the proposals."""
-        devices.check_share(x)
         things, (_, height, width, _) = Things(*y), shape_of(x)
         proposals = self.propose(y_pred, height, width)
         terms = {

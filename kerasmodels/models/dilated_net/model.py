@@ -17,10 +17,11 @@ from kerasmodels.models.dilated_net.caffe import load_caffemodel
 from kerasmodels.models.dilated_net.config import Config
 from kerasmodels.models.dilated_net.network import context_module, front_end, load_trunk
 from kerasmodels.models.segmentation import compile_with_sgd, labelled_crops, segmentation_servables, share_of_labels
+from kerasmodels.training import devices
 
 
 @keras.saving.register_keras_serializable("kerasmodels")
-class DilatedNet(keras.Model):
+class DilatedNet(devices.SharesBatches, keras.Model):
     """The front end, and behind it the context module if the config has one.
 
     Args:

@@ -221,6 +221,7 @@ class DiscoGAN(keras.Model):
             judge_optimizer: of both judges.
             **kwargs: see `keras.Model.compile`. XLA makes convolutions slower on CPUs, so `jit_compile` is False.
         """
+        devices.check_model(self)
         super().compile(optimizer=optimizer, **{"jit_compile": False, **kwargs})
         self.judge_optimizer = keras.optimizers.get(judge_optimizer)
         self.optimizer.build(self._generators())
@@ -234,7 +235,6 @@ class DiscoGAN(keras.Model):
 
     def train_step(self, data: Any) -> dict[str, Any]:
         """paper: the generators' update, then the judges'; code: one of the two."""
-        devices.check_model(self)
         a, b = (_unit(pictures) for pictures in data)
         if self.config.mode == "paper":
             self._improve_judges(a, b, *self._improve_generators(a, b))

@@ -98,6 +98,7 @@ class EBGAN(keras.Model):
             judge_optimizer: of the encoder, the decoder and the layer of classes.
             **kwargs: see `keras.Model.compile`. XLA makes convolutions slower on CPUs, so `jit_compile` is False.
         """
+        devices.check_model(self)
         super().compile(optimizer=optimizer, **{"jit_compile": False, **kwargs})
         self.judge_optimizer = keras.optimizers.get(judge_optimizer)
         self.optimizer.build(self.generator.trainable_variables)
@@ -129,7 +130,6 @@ class EBGAN(keras.Model):
 
     def train_step(self, data: Any) -> dict[str, Any]:
         """The judge's update, then the generator's."""
-        devices.check_model(self)
         if self.config.labelled:
             pictures, shown, labels = data
         else:

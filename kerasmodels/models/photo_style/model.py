@@ -14,7 +14,6 @@ from kerasmodels.layers import LocalAffineSmoothing, Picture
 from kerasmodels.models.photo_style.config import Config
 from kerasmodels.models.photo_style.objective import PhotorealisticObjective
 from kerasmodels.models.photo_style.pair import Pair, colour_matched, loss_network, read_pair
-from kerasmodels.training import devices
 from kerasmodels.training.picture import PictureModel, Stage, step_numbers, to_uint8
 
 
@@ -57,7 +56,6 @@ class PhotoStyle(PictureModel):
         """The sum of the terms at step number `x`: the affine term counts from `affine_from` on."""
         if self.objective is None:
             return super().compute_loss(x, y, y_pred, sample_weight, training)
-        devices.check_model(self)
         terms = {name: ops.sum(value) for name, value in self.objective.terms(y_pred).items()}
         if "affine" in terms:
             terms["affine"] *= ops.cast(ops.sum(x) >= self.affine_from, "float32")

@@ -275,6 +275,7 @@ class WGAN(keras.Model):
             critic_optimizer: of the critic.
             **kwargs: see `keras.Model.compile`. XLA makes convolutions slower on CPUs, so `jit_compile` is False.
         """
+        devices.check_model(self)
         super().compile(optimizer=optimizer, **{"jit_compile": False, **kwargs})
         self.critic_optimizer = keras.optimizers.get(critic_optimizer)
         self.optimizer.build(self.generator.trainable_variables)
@@ -282,7 +283,6 @@ class WGAN(keras.Model):
 
     def train_step(self, data: Any) -> dict[str, Any]:
         """All updates of the critic, then one of the generator."""
-        devices.check_model(self)
         pictures, *_ = keras.utils.unpack_x_y_sample_weight(data)
 
         def update(i: Any) -> tuple[Any]:
