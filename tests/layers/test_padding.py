@@ -123,7 +123,7 @@ def test_batch_of_none_has_a_gradient(compiled):
     def gradient(x):
         with tf.GradientTape() as tape:
             tape.watch(x)
-            loss = tf.reduce_sum(tf.square(layers.ReflectionPadding2D(2)(x)))
+            loss = tf.reduce_sum(tf.square(ReflectionPadding2D(2)(x)))
         return tape.gradient(loss, x)
 
     function = tf.function(gradient, input_signature=[tf.TensorSpec((None, 5, 4, 3))]) if compiled else gradient
