@@ -53,6 +53,7 @@ from kerasmodels.layers import InstanceNormalization, PolyphaseConv2D, Reflectio
 from kerasmodels.layers.padding import on_multiples
 from kerasmodels.losses import Perceptual
 from kerasmodels.optimizers import minimize_function
+from kerasmodels.training import devices
 
 
 @dataclass(frozen=True)
@@ -215,7 +216,7 @@ def _transformation_network(config: Config, dtype: str) -> keras.Model:
 
 
 @keras.saving.register_keras_serializable("kerasmodels")
-class FastStyle(keras.Model):
+class FastStyle(devices.SharesBatches, keras.Model):
     """The transformation network, with the terms of its loss as metrics while it trains.
 
     Args:
@@ -256,7 +257,7 @@ class FastStyle(keras.Model):
         for mean in self._term_means:
             if mean.name in terms:
                 mean.update_state(terms[mean.name])
-        return ops.mean(sum(terms.values()))
+        return devices.scaled(ops.mean(sum(terms.values())))
 
     def get_compile_config(self) -> dict[str, Any] | None:
         # A perceptual loss cannot be saved: it holds VGG. What is loaded can be used, or compiled anew.

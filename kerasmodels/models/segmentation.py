@@ -30,6 +30,7 @@ from kerasmodels.family import RunReport, Servable, TensorSpec, check
 from kerasmodels.models import dense_crf
 from kerasmodels.optimizers import LayerwiseSGD
 from kerasmodels.optimizers.layerwise_sgd import caffe_rate
+from kerasmodels.training import devices
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,6 +150,15 @@ def compile_with_sgd(model: keras.Model, config: SegmentationConfig, factors: Ma
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=IGNORE)
     # XLA makes convolutions slower on CPUs.
     model.compile(sgd, loss, jit_compile=False)
+
+
+def share_of_labels(labels: Any) -> Any:
+    """How many of this device's pixels count, in units of an equal share of the batch's; 1 on one device.
+
+    What a device's mean over the pixels that count is multiplied with: it may have more or fewer of them than others.
+    """
+    counted = tf.reduce_sum(tf.cast(tf.not_equal(labels, tf.cast(IGNORE, labels.dtype)), tf.float32))
+    return tf.math.divide_no_nan(counted, devices.mean_over_devices(counted)) if devices.count() > 1 else 1.0
 
 
 def labelled_crops(config: SegmentationConfig, start: int, margin: int = 0) -> tf.data.Dataset:

@@ -24,6 +24,7 @@ from kerasmodels.data import write_image
 from kerasmodels.data.images import SUFFIXES
 from kerasmodels.errors import DivergedError, UsageError, storage_error, unknown_name
 from kerasmodels.layers import Picture
+from kerasmodels.training import devices
 from kerasmodels.training.callbacks import Gallery, Log, NaNStop, StepCallback, due
 from kerasmodels.training.interrupts import Interrupted, stop_on_signal
 from kerasmodels.training.progress import display
@@ -52,6 +53,8 @@ class PictureModel(keras.Model):
         anything -> (1, height, width, 3), RGB 0-255, not clipped.
     """
 
+    one_device = "there is one picture, and no batch to share"
+
     def __init__(self, height: int, width: int, terms: Sequence[str], **kwargs: Any):
         super().__init__(**kwargs)
         self.picture = Picture(height, width)
@@ -65,6 +68,7 @@ class PictureModel(keras.Model):
 
     def compile(self, optimizer: Any = "adam", objective: Objective | None = None, **kwargs: Any) -> None:
         """As `keras.Model.compile`, with an objective instead of a loss."""
+        devices.check_model(self)
         super().compile(optimizer, loss=None, **kwargs)
         # Behind Keras' back: it would take a network inside for a part of the model, and save it.
         object.__setattr__(self, "objective", objective)

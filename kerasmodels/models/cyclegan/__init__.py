@@ -43,6 +43,7 @@ from kerasmodels.layers.padding import on_multiples
 from kerasmodels.losses.adversarial import LEAST_SQUARES, cycle_consistency
 from kerasmodels.metrics import TermMean
 from kerasmodels.models.cyclegan import experiments
+from kerasmodels.training import devices
 from kerasmodels.training.image_pool import ImagePool
 from kerasmodels.training.translation import DIRECTIONS, RunOptions, run, translated
 
@@ -221,6 +222,7 @@ class CycleGAN(keras.Model):
 
     Config: TypeAlias = Config
     family_name = "cyclegan"
+    one_device = "its judges are shown pictures from one pool of earlier ones"
 
     def __init__(self, config: Config | Mapping[str, Any] | None = None, precision: str = "float32", **kwargs: Any):
         super().__init__(**{"name": "cyclegan", **kwargs})
@@ -246,6 +248,7 @@ class CycleGAN(keras.Model):
             judge_optimizer: of both judges.
             **kwargs: see `keras.Model.compile`. XLA makes convolutions slower on CPUs, so `jit_compile` is False.
         """
+        devices.check_model(self)
         super().compile(optimizer=optimizer, **{"jit_compile": False, **kwargs})
         self.judge_optimizer = keras.optimizers.get(judge_optimizer)
         self.optimizer.build(self._generators())

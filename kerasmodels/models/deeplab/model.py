@@ -17,11 +17,12 @@ from kerasmodels.layers.resize import resize_corners
 from kerasmodels.models.deeplab import pretrained
 from kerasmodels.models.deeplab.config import Config
 from kerasmodels.models.deeplab.network import score_network
-from kerasmodels.models.segmentation import compile_with_sgd, labelled_crops, segmentation_servables
+from kerasmodels.models.segmentation import compile_with_sgd, labelled_crops, segmentation_servables, share_of_labels
+from kerasmodels.training import devices
 
 
 @keras.saving.register_keras_serializable("kerasmodels")
-class DeepLab(keras.Model):
+class DeepLab(devices.SharesBatches, keras.Model):
     """Scores of each label at every 8th (or 16th) pixel; with a pyramid, the largest of several scales.
 
     Args:
@@ -91,7 +92,8 @@ class DeepLab(keras.Model):
         total = tf.constant(0.0)
         for logits in y_pred if isinstance(y_pred, list) else [y_pred]:
             labels = _nearest(y, tf.shape(logits)[1:3])
-            total += super().compute_loss(x, labels, logits, sample_weight, training)
+            part = super().compute_loss(x, labels, logits, sample_weight, training)
+            total += part * share_of_labels(labels)
         return total
 
     def compute_output_shape(self, input_shape: Any) -> Any:

@@ -14,6 +14,7 @@ from kerasmodels.family import Datasets, Servable, TensorSpec, config_to_dict
 from kerasmodels.models.deformable_net.config import CLASSES, Config
 from kerasmodels.models.deformable_net.drawings import looked_at, middle
 from kerasmodels.models.deformable_net.trunk import adam, config_of, trunk
+from kerasmodels.training import devices
 
 
 def _network(config: Config, dtype: str) -> keras.Model:
@@ -38,7 +39,7 @@ def _freeze(network: keras.Model, trained: str) -> None:
 
 
 @keras.saving.register_keras_serializable("kerasmodels")
-class DeformableNet(keras.Model):
+class DeformableNet(devices.SharesBatches, keras.Model):
     """The classifier.
 
     Args:

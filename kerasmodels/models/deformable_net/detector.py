@@ -23,6 +23,7 @@ from kerasmodels.models.deformable_net.trunk import adam, config_of, trunk
 from kerasmodels.ops import box_iou, clip_boxes, decode_boxes, encode_boxes, non_max_suppression
 from kerasmodels.ops.bilinear import shape_of
 from kerasmodels.ops.boxes import rows_of
+from kerasmodels.training import devices
 
 SPREAD = (0.1, 0.1, 0.2, 0.2)
 """Unit of a box's four offsets, so that what is learnt is about 1 (Fast R-CNN's code)."""
@@ -80,7 +81,7 @@ def anchor_boxes(config: Config, height: Any, width: Any) -> Any:
 
 
 @keras.saving.register_keras_serializable("kerasmodels")
-class DeformableDetector(keras.Model):
+class DeformableDetector(devices.SharesBatches, keras.Model):
     """The detector of digits.
 
     Args:
@@ -209,7 +210,7 @@ class DeformableDetector(keras.Model):
         }
         for name, value in terms.items():
             self._term_means[name].update_state(value)
-        return sum(terms.values())
+        return devices.scaled(sum(terms.values()))
 
     def _proposal_losses(self, maps: Mapping[str, Any], things: Things) -> dict[str, Any]:
         n, rows, columns, count = shape_of(maps["objectness"])
@@ -223,7 +224,7 @@ class DeformableDetector(keras.Model):
         positive = ops.cast(ops.logical_or(nearest >= 0.5, own), "float32")
         is_there = ops.expand_dims(ops.cast(things.labels >= 0, "float32"), 1)
         negative = ops.cast(ops.max(overlap * is_there, axis=2) < 0.3, "float32") * (1.0 - positive)
-        found = ops.maximum(ops.sum(positive), 1.0)
+        found = _counted(positive)
         logits = ops.reshape(maps["objectness"], (n, total))
         # Focal loss, gamma 2, alpha 0.25 (Lin 2017, equation 5).
         focal = 0.25 * positive * ops.square(ops.sigmoid(-logits)) * ops.softplus(-logits)
@@ -255,8 +256,8 @@ class DeformableDetector(keras.Model):
         positive *= is_region
         edges = _smooth(offsets - wanted) * ops.expand_dims(positive, 2)
         return {
-            "class": ops.sum(entropy * counts) / ops.maximum(ops.sum(counts), 1.0),
-            "box": ops.sum(edges) / ops.maximum(ops.sum(positive), 1.0) / 4,
+            "class": ops.sum(entropy * counts) / _counted(counts),
+            "box": ops.sum(edges) / _counted(positive) / 4,
         }
 
     @property
@@ -275,6 +276,11 @@ def _matches(overlap: Any, things: Things) -> tuple[Any, Any, Any]:
     """The overlap (N, A, T) with things that count, the greatest of each box, and with which."""
     counted = ops.multiply(overlap, ops.expand_dims(things.counts, 1))
     return counted, ops.max(counted, axis=2), ops.cast(ops.argmax(counted, axis=2), "int32")
+
+
+def _counted(which: Any) -> Any:
+    """How many boxes of the batch count, at least 1; with several devices, each one's equal share of it."""
+    return ops.maximum(devices.mean_over_devices(ops.sum(which)), 1.0 / devices.count())
 
 
 def _smooth(x: Any) -> Any:

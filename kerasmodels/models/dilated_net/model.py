@@ -17,11 +17,12 @@ from kerasmodels.layers.padding import on_multiples
 from kerasmodels.models.dilated_net.caffe import load_caffemodel
 from kerasmodels.models.dilated_net.config import Config
 from kerasmodels.models.dilated_net.network import context_module, front_end, load_trunk
-from kerasmodels.models.segmentation import compile_with_sgd, labelled_crops, segmentation_servables
+from kerasmodels.models.segmentation import compile_with_sgd, labelled_crops, segmentation_servables, share_of_labels
+from kerasmodels.training import devices
 
 
 @keras.saving.register_keras_serializable("kerasmodels")
-class DilatedNet(keras.Model):
+class DilatedNet(devices.SharesBatches, keras.Model):
     """The front end, and behind it the context module if the config has one.
 
     Args:
@@ -75,6 +76,11 @@ class DilatedNet(keras.Model):
     def contextual(self, maps: Any) -> Any:
         """The front end's maps (N, h, w, C) -> logits, float32."""
         return tf.cast(maps if self.context is None else self.context(maps), tf.float32)
+
+    def compute_loss(
+        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
+    ) -> Any:
+        return super().compute_loss(x, y, y_pred, sample_weight, training) * share_of_labels(y)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         n, *sides, _ = input_shape

@@ -43,7 +43,7 @@ from kerasmodels.layers.padding import on_multiples
 from kerasmodels.losses.adversarial import STANDARD, feature_matching
 from kerasmodels.metrics import TermMean
 from kerasmodels.models.discogan import experiments
-from kerasmodels.training import translation
+from kerasmodels.training import devices, translation
 from kerasmodels.training.translation import DIRECTIONS, translated
 
 __all__ = ["Config", "DiscoGAN", "translated"]
@@ -196,6 +196,7 @@ class DiscoGAN(keras.Model):
 
     Config: TypeAlias = Config
     family_name = "discogan"
+    one_device = "its losses compare the means of whole batches, and steps take turns"
 
     def __init__(self, config: Config | Mapping[str, Any] | None = None, precision: str = "float32", **kwargs: Any):
         super().__init__(**{"name": "discogan", **kwargs})
@@ -220,6 +221,7 @@ class DiscoGAN(keras.Model):
             judge_optimizer: of both judges.
             **kwargs: see `keras.Model.compile`. XLA makes convolutions slower on CPUs, so `jit_compile` is False.
         """
+        devices.check_model(self)
         super().compile(optimizer=optimizer, **{"jit_compile": False, **kwargs})
         self.judge_optimizer = keras.optimizers.get(judge_optimizer)
         self.optimizer.build(self._generators())

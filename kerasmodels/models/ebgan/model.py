@@ -20,6 +20,7 @@ from kerasmodels.losses.adversarial import energy, pulling_away
 from kerasmodels.metrics import TermMean
 from kerasmodels.models.ebgan.config import CLASSES, Config
 from kerasmodels.models.ebgan.networks import decoder, encoder, generator
+from kerasmodels.training import devices
 from kerasmodels.training.callbacks import StepCallback
 
 
@@ -48,6 +49,7 @@ class EBGAN(keras.Model):
 
     Config: TypeAlias = Config
     family_name = "ebgan"
+    one_device = "the judge compares the pictures of a whole batch, and its running means are put back within a step"
 
     def __init__(self, config: Config | Mapping[str, Any] | None = None, precision: str = "float32", **kwargs: Any):
         super().__init__(**{"name": "ebgan", **kwargs})
@@ -96,6 +98,7 @@ class EBGAN(keras.Model):
             judge_optimizer: of the encoder, the decoder and the layer of classes.
             **kwargs: see `keras.Model.compile`. XLA makes convolutions slower on CPUs, so `jit_compile` is False.
         """
+        devices.check_model(self)
         super().compile(optimizer=optimizer, **{"jit_compile": False, **kwargs})
         self.judge_optimizer = keras.optimizers.get(judge_optimizer)
         self.optimizer.build(self.generator.trainable_variables)

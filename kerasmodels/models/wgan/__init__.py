@@ -44,6 +44,7 @@ from kerasmodels.family import (
 from kerasmodels.losses.adversarial import WASSERSTEIN, clip_weights, gradient_penalty
 from kerasmodels.metrics import TermMean
 from kerasmodels.models.wgan import experiments
+from kerasmodels.training import devices
 
 __all__ = ["WGAN", "Config"]
 
@@ -250,6 +251,7 @@ class WGAN(keras.Model):
 
     Config: TypeAlias = Config
     family_name = "wgan"
+    one_device = "the updates of the critic follow one another within a step"
 
     def __init__(self, config: Config | Mapping[str, Any] | None = None, precision: str = "float32", **kwargs: Any):
         super().__init__(**{"name": "wgan", **kwargs})
@@ -273,6 +275,7 @@ class WGAN(keras.Model):
             critic_optimizer: of the critic.
             **kwargs: see `keras.Model.compile`. XLA makes convolutions slower on CPUs, so `jit_compile` is False.
         """
+        devices.check_model(self)
         super().compile(optimizer=optimizer, **{"jit_compile": False, **kwargs})
         self.critic_optimizer = keras.optimizers.get(critic_optimizer)
         self.optimizer.build(self.generator.trainable_variables)
