@@ -108,7 +108,7 @@ def _contestants(python: Path, torch: Path, folder: Path, picture: np.ndarray) -
     config = Config(labels=labels, iterations=10)
     model = FullyConnectedCRF(config)
     export.export_servable(
-        FAMILY.servables(model, config)["refine"],
+        FAMILY.servables(model)["refine"],
         "refine",
         folder / "served",
         formats=["litert", "onnx"],

@@ -27,6 +27,7 @@ PositiveInt = Annotated[int, Gt(0)]
 NonNegativeInt = Annotated[int, Ge(0)]
 Positive = Annotated[float, Gt(0), pydantic.AllowInfNan(False)]
 NonNegative = Annotated[float, Ge(0), pydantic.AllowInfNan(False)]
+Finite = Annotated[float, pydantic.AllowInfNan(False)]
 Fraction = Annotated[float, Interval(ge=0, le=1)]
 """From 0 to 1."""
 
@@ -74,6 +75,7 @@ class Config:
         """
         if not isinstance(values, Mapping):
             raise UsageError(f"expected the fields of {_owner(cls)} by name. Received: {values!r:.80}.")
+        values = {**values, **{name: None for name in _not_none(cls) if values.get(name) == "none"}}  # see `to_toml`
         config = cls(**values) if start is None else dataclasses.replace(start, **values)  # type: ignore[type-var]
         try:
             # Numbers in quotes, and true for 1, are let through above, because flags are text.
@@ -81,6 +83,12 @@ class Config:
         except pydantic.ValidationError as error:
             raise _usage_error(error) from None
         return config
+
+    @classmethod
+    def part_of(cls, options: "Config") -> Self:
+        """The config whose fields `options` has among others, under the same names; the rest are the defaults."""
+        names = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
+        return cls(**{name: getattr(options, name) for name in names if hasattr(options, name)})
 
     @classmethod
     def from_toml(cls, path: str | Path, start: "Self | None" = None) -> Self:
@@ -101,8 +109,13 @@ class Config:
             raise UsageError(f"{path}: {error}") from None
 
     def to_toml(self) -> str:
-        """The config as TOML, a line for each field; what is None is left out, because TOML has no null."""
-        return "".join(f"{key} = {_toml(value)}\n" for key, value in self.to_dict().items() if value is not None)
+        """The config as TOML, a line for each field.
+
+        TOML has no null: what is None is left out, or is the string "none" where the default is a number.
+        """
+        unset = dict.fromkeys(_not_none(type(self)), "none")
+        values = {key: unset.get(key) if value is None else value for key, value in self.to_dict().items()}
+        return "".join(f"{key} = {_toml(value)}\n" for key, value in values.items() if value is not None)
 
 
 class TrainingConfig(Config):
@@ -140,6 +153,13 @@ def list_fields(options: type) -> set[str]:
 def _of(kind: Any) -> tuple[Any, ...]:
     """The members of a union, or the type alone."""
     return get_args(kind) if get_origin(kind) is types.UnionType else (kind,)
+
+
+def _not_none(cls: type) -> list[str]:
+    """The fields that are numbers by default, and may be None."""
+    hints = get_type_hints(cls)
+    fields = dataclasses.fields(cls)
+    return [f.name for f in fields if isinstance(f.default, int | float) and type(None) in get_args(hints[f.name])]
 
 
 def _owner(cls: type) -> str:

@@ -50,6 +50,19 @@ def write_atomic(path: str | Path, write: Callable[[IO[bytes]], object]) -> Path
     return path
 
 
+def check_writable(path: str | Path) -> None:
+    """Find out before long work, not after it, that `path` cannot be written. Its folder is made.
+
+    Raises:
+        StorageError: it cannot.
+    """
+    try:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=Path(path).parent).close()
+    except OSError as error:
+        raise storage_error(path, error) from error
+
+
 def write_text(path: str | Path, text: str) -> Path:
     """Write `text` as UTF-8, atomically."""
     return write_atomic(path, lambda file: file.write(text.encode()))

@@ -1,5 +1,6 @@
 """What README and docs/ say is true: examples run, commands parse, numbers are the measured ones, links work."""
 
+import dataclasses
 import doctest
 import importlib
 import json
@@ -12,12 +13,13 @@ from typing import Any
 
 import pytest
 
-from kerasmodels import claims, registry
+from kerasmodels import claims, export, registry, storage, training
 from kerasmodels.apps import cli
 from kerasmodels.apps.command import HelpRequest
+from tests import cases
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 BLOCK = re.compile(r"(?P<run><!-- run -->\n)?^```(?P<language>\w+)\n(?P<code>.*?)^```$", re.DOTALL | re.MULTILINE)
 FIGURE = re.compile(r"<!-- (?P<file>[\w/.-]+\.json): (?P<path>\S+) -->(?P<text>.*?)<!-- / -->", re.DOTALL)
@@ -40,6 +42,27 @@ def _examples() -> list[Any]:
 def test_python_example_runs(code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     exec(compile(code, "example", "exec"), {"__name__": "__main__"})
+
+
+def test_the_family_of_contributing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The worked example is written to files, registered, trained, used, exported and measured."""
+    codes = [block["code"] for page, _, block in _blocks("python") if page.name == "CONTRIBUTING.md"]
+    files = {code.split()[1].rstrip(","): code for code in codes}
+    row = eval(files.pop("kerasmodels/registry.py"), {"Row": registry.Row})
+    monkeypatch.setattr(registry, "ROWS", (*registry.ROWS, row))
+    for name, code in files.items():
+        storage.write_text(tmp_path / name, code)
+        folder = Path(name).parent if name.startswith("kerasmodels/") else Path(name).parents[1]
+        package = importlib.import_module(".".join(folder.parts))
+        monkeypatch.setattr(package, "__path__", [*package.__path__, str(tmp_path / folder)])
+    family, case = registry.family(row.name), cases.case_of(row.name)
+    config = dataclasses.replace(case.config, **case.data(tmp_path))
+    training.train(family, config, tmp_path / "run", progress=False)
+    report = family.task.run(case.task(tmp_path, tmp_path / "run", tmp_path / "out"))
+    assert [path.name for path in report.outputs] == ["clean.png"]
+    assert export.export(tmp_path / "run", tmp_path / "served", formats=["litert"]).artifacts
+    (claim,) = claims.experiments(row.name)["noise"].measure(None, tmp_path, True)
+    assert claim.passed, claim
 
 
 def _modules() -> list[str]:

@@ -7,7 +7,8 @@ from PIL import Image, ImageDraw
 from skimage import data
 
 from kerasmodels.data import write_image
-from kerasmodels.models.closed_form_matting import Config, estimate_foreground, matte
+from kerasmodels.models.closed_form_matting import Config, matte
+from kerasmodels.tasks.cut_out import estimate_foreground
 
 # In pixels of the cat, 451 x 300: strokes well inside it and well outside.
 INSIDE = [
@@ -35,7 +36,7 @@ front, _ = estimate_foreground(photo / 255, alpha)
 green = np.array([0.35, 0.6, 0.45])
 new = alpha[..., None] * front + (1 - alpha)[..., None] * green
 shown = np.where(known[..., None], trimap[..., None], photo)
-grey = np.repeat(alpha[..., None], 3, axis=-1)
-rows = [np.concatenate([photo / 255, shown / 255], axis=1), np.concatenate([grey, new], axis=1)]
+gray = np.repeat(alpha[..., None], 3, axis=-1)
+rows = [np.concatenate([photo / 255, shown / 255], axis=1), np.concatenate([gray, new], axis=1)]
 picture = np.rint(255 * np.concatenate(rows)).astype("uint8")
 print(write_image(Path(__file__).with_suffix(".jpg"), picture))

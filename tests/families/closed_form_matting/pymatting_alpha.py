@@ -1,9 +1,10 @@
 """Writes pymatting_alpha.npz: what pymatting makes of the composite of test_closed_form_matting.py.
 
     python -c "import numpy as np; from kerasmodels.models import closed_form_matting as m; \
-        image, truth, strokes = m._composite(120, 160); \
+        image, truth, strokes = m.synthetic_composite(120, 160); \
         np.savez('composite.npz', image=image, trimap=np.where(strokes, truth, 0.5))"
-    python tests/models/pymatting_alpha.py composite.npz        # where pymatting is installed (made with 1.1.16)
+    # Where pymatting is installed (made with 1.1.16):
+    python tests/families/closed_form_matting/pymatting_alpha.py composite.npz
 """
 
 import sys

@@ -1,6 +1,7 @@
 """The family in miniature, for the conformance battery."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -9,10 +10,10 @@ from kerasmodels.models import dense_crf
 from tests.cases import Case, photo
 
 
-def _dense_crf_task(folder: Path, run: Path | None, out: Path) -> dense_crf.RunOptions:
+def _dense_crf_task(folder: Path, run: Path | None, out: Path) -> Any:
     strokes = np.zeros((45, 62, 3), "uint8")
     strokes[:6], strokes[-6:] = (255, 0, 0), (0, 0, 255)
-    return dense_crf.RunOptions(
+    return dense_crf.FAMILY.task.options(
         image=write_image(folder / "photo.png", photo(7, 45, 62)),
         labels=write_image(folder / "strokes.png", strokes),
         out=out / "labels.png",

@@ -1,4 +1,4 @@
-"""The patches are the best ones and are what the unit sees; pictures made to excite a unit do."""
+"""The patches are the best ones and are what the unit sees; pictures optimized to excite a unit do."""
 
 import dataclasses
 import json
@@ -13,10 +13,12 @@ import tensorflow as tf
 
 from kerasmodels import models
 from kerasmodels.backbones import receptive_field, sources
+from kerasmodels.claims import feature_patches as claims
 from kerasmodels.data import read_image, write_image
 from kerasmodels.errors import DataError, StorageError, UsageError, WeightsError
-from kerasmodels.models import FeaturePatches, feature_patches
-from kerasmodels.models.feature_patches import FAMILY, Config, RunOptions, maximise, top_patches
+from kerasmodels.models import FeaturePatches
+from kerasmodels.models.feature_patches import FAMILY, Config
+from kerasmodels.tasks.patches import top_patches
 from tests.cases import photo
 
 SIZES = [(70, 90), (90, 70), (64, 64), (57, 83), (80, 61)]
@@ -37,7 +39,7 @@ def folder(tmp_path):
 
 def options(folder: Path | None, **changes):
     given = {"unit": (5, 60), "out": Path("grid.png"), "photos": folder, "layer": "relu2_1", "vgg": "random", "k": 4}
-    return RunOptions(**{**given, **changes})
+    return FAMILY.task.options(**{**given, **changes})
 
 
 # --- the nine best
@@ -137,7 +139,7 @@ def test_one_pixel_more_or_less_changes_the_value(model):
         assert border.max() > 0
 
 
-def test_photos_smaller_than_the_field_are_shown_with_grey_around():
+def test_photos_smaller_than_the_field_are_shown_with_gray_around():
     model = FeaturePatches(Config(layer="relu3_3", vgg="random"))
     small = [(str(i), photo(i, 30, 64)) for i in range(4)]
     for patch in top_patches(model, small, [2])[2]:
@@ -146,11 +148,11 @@ def test_photos_smaller_than_the_field_are_shown_with_grey_around():
         assert (bottom - top, right - left) == (40, 40) == patch.pixels.shape[:2]
         # Along the side that is long enough, only inner positions count.
         assert 0 <= left < right <= 64
-        grey = np.full((40, 40), False)
-        grey[: max(-top, 0)] = True
-        grey[30 - top :] = True
-        assert (patch.pixels[grey] == 128).all()
-        np.testing.assert_array_equal(patch.pixels[~grey].reshape(-1, 40, 3), small[int(patch.photo)][1][:, left:right])
+        gray = np.full((40, 40), False)
+        gray[: max(-top, 0)] = True
+        gray[30 - top :] = True
+        assert (patch.pixels[gray] == 128).all()
+        np.testing.assert_array_equal(patch.pixels[~gray].reshape(-1, 40, 3), small[int(patch.photo)][1][:, left:right])
 
 
 # --- the servable
@@ -161,7 +163,7 @@ def test_photos_smaller_than_the_field_are_shown_with_grey_around():
 def test_servable_equals_numpy(layer, size):
     model = FeaturePatches(Config(layer=layer, vgg="random"))
     picture = photo(3, *size)
-    found = {k: np.asarray(v)[0] for k, v in FAMILY.servables(model, model.config)["peaks"].call(picture[None]).items()}
+    found = {k: np.asarray(v)[0] for k, v in FAMILY.servables(model)["peaks"].call(picture[None]).items()}
     features = np.asarray(model(picture[None].astype("float32")))[0]
     inner = [
         [i for i in range(n) if model.field.inside((i,) * 2, (size[axis],) * 2)] or list(range(n))
@@ -191,7 +193,7 @@ def test_keras_file_needs_no_cached_weights(tmp_path, monkeypatch):
     )
     with monkeypatch.context() as patched:
         patched.setattr(sources, "load", lambda network, weights: loaded)
-        model = FeaturePatches(Config("vgg19", layer="relu2_2"))
+        model = FeaturePatches(Config(model="vgg19", layer="relu2_2"))
     model.save(tmp_path / "model.keras")
     monkeypatch.setenv("KERASMODELS_HOME", str(tmp_path / "empty"))
     again = keras.models.load_model(tmp_path / "model.keras")
@@ -206,16 +208,16 @@ def test_keras_file_needs_no_cached_weights(tmp_path, monkeypatch):
         assert float(again.on_patches(patch.pixels[None])[0, 9]) == pytest.approx(patch.activation, rel=1e-4)
 
 
-# --- activation maximisation
+# --- activation maximization
 
 
 @pytest.mark.parametrize("layer", ["conv2_1", "relu2_2", "pool2"])
-def test_made_pictures_excite_more_than_any_photo(layer):
+def test_maximized_pictures_excite_more_than_any_photo(layer):
     model = FeaturePatches(Config(layer=layer, vgg="random"))
     best = top_patches(model, PHOTOS, range(0, model.units, 7))
     units = [unit for unit, patches in best.items() if patches][:2]
-    # A network that has learnt nothing likes what regularisation is there to keep out.
-    made = maximise(model, units, 60, blur_every=0, tv_weight=0.0)
+    # A network that has learnt nothing likes what regularization is there to keep out.
+    made = model.maximize(units, 60, blur_every=0, tv_weight=0.0)
     assert made.shape == (2, *model.field.size, 3)
     assert made.dtype == np.uint8
     values = np.asarray(model.on_patches(made))
@@ -223,13 +225,13 @@ def test_made_pictures_excite_more_than_any_photo(layer):
         assert values[row, unit] > best[unit][0].activation
 
 
-def test_making_pictures_is_reproducible_and_regularised(model):
-    one, two = maximise(model, [4], 9), maximise(model, [4], 9)
+def test_maximizing_is_reproducible_and_regularized(model):
+    one, two = model.maximize([4], 9), model.maximize([4], 9)
     np.testing.assert_array_equal(one, two)
-    assert np.any(one != maximise(model, [4], 9, seed=1))
+    assert np.any(one != model.maximize([4], 9, seed=1))
 
     def roughness(**how):
-        picture = maximise(model, [4], 20, **how)[0].astype("float64")
+        picture = model.maximize([4], 20, **how)[0].astype("float64")
         return np.abs(np.diff(picture, axis=0)).mean() + np.abs(np.diff(picture, axis=1)).mean()
 
     assert roughness() < roughness(blur_every=0, tv_weight=0.0)
@@ -240,7 +242,7 @@ def test_making_pictures_is_reproducible_and_regularised(model):
 
 
 def test_rows_of_units(folder, tmp_path):
-    report = FAMILY.run(options(folder, out=tmp_path / "out" / "grid.png", cell=40))
+    report = FAMILY.task.run(options(folder, out=tmp_path / "out" / "grid.png", cell=40))
     assert report.outputs == (tmp_path / "out" / "grid.png", tmp_path / "out" / "grid.json")
     assert read_image(report.outputs[0]).shape == (2 * 42 + 2, 4 * 42 + 2, 3)
     record = json.loads(report.outputs[1].read_text())
@@ -250,7 +252,7 @@ def test_rows_of_units(folder, tmp_path):
     for row in record["rows"]:
         assert [p["photo"] for p in row["patches"]] == [p.photo for p in best[row["unit"]]]
         assert [p["box"] for p in row["patches"]] == [[list(side) for side in p.box] for p in best[row["unit"]]]
-        assert row["maximised"] is None
+        assert row["maximized"] is None
     assert report.facts["photos"] == 6
     assert report.facts["receptive field"] == "10 pixels, one every 2"
     # The picture shows those patches, the small ones enlarged fourfold without smoothing.
@@ -258,8 +260,8 @@ def test_rows_of_units(folder, tmp_path):
     np.testing.assert_array_equal(shown, best[5][0].pixels)
 
 
-def test_only_made_pictures(tmp_path):
-    report = FAMILY.run(options(None, out=tmp_path, maximise=True, steps=3))
+def test_only_maximized_pictures(tmp_path):
+    report = FAMILY.task.run(options(None, out=tmp_path, maximize=True, steps=3))
     assert report.outputs[0] == tmp_path / "vgg16_relu2_1_5-60.png"
     assert read_image(report.outputs[0]).shape == (2 * 98 + 2, 100, 3)
     assert "photos" not in report.facts
@@ -268,7 +270,7 @@ def test_only_made_pictures(tmp_path):
 def test_a_bad_photo_does_not_cost_the_good_ones(folder, tmp_path):
     (folder / "bad.jpg").write_text("Dear diary")
     write_image(folder / "dot.png", np.zeros((1, 9, 3), "uint8"))
-    report = FAMILY.run(options(folder, out=tmp_path / "grid.png", k=9))
+    report = FAMILY.task.run(options(folder, out=tmp_path / "grid.png", k=9))
     assert report.facts["photos"] == 6
     assert re.match(
         r"2: .*bad\.jpg is not a picture.*dot\.png is smaller than 2 pixels", report.facts["photos skipped"]
@@ -279,7 +281,7 @@ def test_a_bad_photo_does_not_cost_the_good_ones(folder, tmp_path):
 def test_nothing_to_see(tmp_path):
     write_image(tmp_path / "photos" / "dot.png", np.zeros((1, 1, 3), "uint8"))
     with pytest.raises(DataError, match=r"none of the 1 photos can be used: .*smaller than 2 pixels"):
-        FAMILY.run(options(tmp_path / "photos", out=tmp_path / "grid.png"))
+        FAMILY.task.run(options(tmp_path / "photos", out=tmp_path / "grid.png"))
     assert not (tmp_path / "grid.png").exists()
 
 
@@ -292,12 +294,13 @@ def test_nothing_to_see(tmp_path):
         ({"unit": (-1,)}, UsageError, "units of relu2_1 from 0 to 127. Received: -1"),
         ({"unit": (3, 3)}, UsageError, "each unit once"),
         ({"unit": ()}, UsageError, "at least one unit"),
-        ({"k": 0}, UsageError, "k >= 1"),
-        ({"max_side": 0}, UsageError, "max_side >= 1"),
-        ({"photos": None}, UsageError, "--photos DIR.*--maximise"),
+        ({"k": 0}, UsageError, "k > 0"),
+        ({"max_side": 0}, UsageError, "max_side > 0"),
+        ({"photos": None}, UsageError, "--photos DIR.*--maximize"),
         ({"photos": Path("nowhere")}, DataError, "expected a folder of pictures"),
         ({"photos": Path("empty")}, DataError, "no pictures in"),
         ({"out": Path("grid.docx")}, UsageError, "a picture name such as grid.png"),
+        ({"out": Path("photos/0.png")}, UsageError, "no input is overwritten"),
         ({"out": Path("file/grid.png")}, StorageError, "a file is where a folder is needed"),
         ({"vgg": "nonsense"}, (UsageError, WeightsError), "nonsense"),
     ],
@@ -308,13 +311,15 @@ def test_run_says_what_is_wrong(changes, error, words, folder, tmp_path, monkeyp
     (tmp_path / "file").touch()
     before = sorted(os.listdir(tmp_path))
     with pytest.raises(error, match=words):
-        FAMILY.run(options(**{"folder": folder, **changes} if "photos" not in changes else {"folder": None, **changes}))
+        FAMILY.task.run(
+            options(**{"folder": folder, **changes} if "photos" not in changes else {"folder": None, **changes})
+        )
     assert sorted(os.listdir(tmp_path)) == before
 
 
 def test_config_and_model_say_what_is_wrong(tmp_path, monkeypatch):
-    with pytest.raises(UsageError, match="model in"):
-        FAMILY.config_from_dict({"model": "resnet"})
+    with pytest.raises(UsageError, match=r"model: .*vgg16"):
+        Config.from_dict({"model": "resnet"})
     monkeypatch.setenv("KERASMODELS_HOME", str(tmp_path))
     with pytest.raises(WeightsError, match="kerasmodels weights vgg16"):
         models.FeaturePatches(Config())
@@ -324,27 +329,27 @@ def test_config_and_model_say_what_is_wrong(tmp_path, monkeypatch):
 
 
 def test_fields_of_alexnet_and_the_first_layers_of_vgg(tmp_path):
-    rows = FAMILY.experiments["fields"].measure(None, tmp_path, True)
+    rows = claims.EXPERIMENTS["fields"].measure(None, tmp_path, True)
     assert len(rows) == 6
-    assert [row.claim for row in rows if not row.passed] == []
+    assert [row.key for row in rows if not row.passed] == []
     assert {row.ours for row in rows} == {"3, 5, 10, 14, 24, 32, 40", "11, 51, 99, 131, 163"}
 
 
 def test_a_wrong_field_does_not_pass(monkeypatch):
-    network = feature_patches._alexnet()
-    assert feature_patches._reach(network, ["conv2"]) == [51]
+    network = claims._alexnet()
+    assert claims._reach(network, ["conv2"]) == [51]
     field = receptive_field(network, "conv2")
-    monkeypatch.setattr(feature_patches, "receptive_field", lambda *_: dataclasses.replace(field, size=(47, 47)))
-    assert feature_patches._reach(network, ["conv2"]) == [-1]
+    monkeypatch.setattr(claims, "receptive_field", lambda *_: dataclasses.replace(field, size=(47, 47)))
+    assert claims._reach(network, ["conv2"]) == [-1]
 
 
 @pytest.mark.slow
 def test_patches_are_alike(tmp_path):
-    rows = FAMILY.experiments["alike"].measure(None, tmp_path, True)
-    assert [row.claim for row in rows if not row.passed] == []
+    rows = claims.EXPERIMENTS["alike"].measure(None, tmp_path, True)
+    assert [row.key for row in rows if not row.passed] == []
     assert [path.name for path in tmp_path.iterdir()] == ["feature_patches_relu3_3.jpg"]
 
 
 def test_alike_says_what_data_it_needs(tmp_path):
     with pytest.raises(DataError, match="expected a folder of pictures"):
-        FAMILY.experiments["alike"].measure(tmp_path / "nowhere", tmp_path, True)
+        claims.EXPERIMENTS["alike"].measure(tmp_path / "nowhere", tmp_path, True)
