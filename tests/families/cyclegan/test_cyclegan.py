@@ -161,15 +161,16 @@ def test_pools_keep_pictures_of_one_size():
     def batches(*shape):
         spec = tf.TensorSpec((None, *shape), tf.float32)
         pictures = tf.random.stateless_uniform((1, 32, 32, 3), (0, 1))
-        return tf.data.Dataset.from_generator(lambda: [(pictures, pictures)], output_signature=(spec, spec))
+        given = tf.data.Dataset.from_generator(lambda: [(pictures, pictures)], output_signature=(spec, spec))
+        return given.repeat()
 
     with pytest.raises(DataError, match="pictures of one size"):
-        model.fit(batches(None, None, 3), verbose=0)
+        model.fit(batches(None, None, 3), steps_per_epoch=1, verbose=0)
     model.compile()
-    model.fit(batches(32, 32, 3), verbose=0)
+    model.fit(batches(32, 32, 3), steps_per_epoch=1, verbose=0)
     without = CycleGAN(dataclasses.replace(SMALL, pool=0))
     without.compile()
-    without.fit(batches(None, None, 3), verbose=0)
+    without.fit(batches(None, None, 3), steps_per_epoch=1, verbose=0)
 
 
 def test_one_bad_picture_does_not_stop_the_others(tmp_path: Path):
