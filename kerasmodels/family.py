@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from kerasmodels.config import Config
 from kerasmodels.errors import UsageError, unknown_name
 
 if TYPE_CHECKING:
@@ -236,7 +237,7 @@ class Family:
     """
 
     name: str
-    config: type
+    config: type[Config]
     variants: Mapping[str, Any]
     model: "Callable[..., keras.Model]"
     servables: "Callable[[Any], Mapping[str, Servable]]"

@@ -27,7 +27,7 @@ from kerasmodels import __version__, export, registry, storage
 from kerasmodels.errors import UsageError
 from kerasmodels.export import litert_metadata, to_saved_model
 from kerasmodels.export.pipeline import digest
-from kerasmodels.family import Servable, config_to_dict
+from kerasmodels.family import Servable
 from tests.export.servables import make_rounding_servable, photo_like
 
 pytestmark = pytest.mark.usefixtures("forks")
@@ -453,7 +453,7 @@ def test_a_model_of_a_family_and_its_run_folder(tmp_path: Path) -> None:
 
     run = tmp_path / "my run"
     storage.save_npz(run / "weights.npz", storage.model_arrays(model))
-    card = {"family": name, "config": config_to_dict(config), "seed": 7}
+    card = {"family": name, "config": config.to_dict(), "seed": 7}
     storage.write_json(run / "run.json", card)
     report = export.export(run, tmp_path / "out", formats="litert", size=size)
     assert report.artifacts[0].path == "my-run.32x36.tflite"

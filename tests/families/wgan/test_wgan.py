@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from kerasmodels.claims.wgan import EXPERIMENTS
 from kerasmodels.data import read_image
 from kerasmodels.errors import DataError, UsageError
 from kerasmodels.models import wgan
-from kerasmodels.models.wgan import experiments
 from kerasmodels.training import train
 from tests.cases import case_of
 
@@ -48,7 +48,7 @@ def config(tmp_path: Path) -> wgan.Config:
 def test_clipped_critic_stays_in_its_box(config):
     model = wgan.FAMILY.build(config)
     assert any(np.abs(v.numpy()).max() > config.clip for v in model.critic.trainable_variables)
-    model.fit(wgan.FAMILY.datasets(config, 0).train, steps_per_epoch=1, shuffle=False, verbose=0)
+    model.fit(wgan.FAMILY.batches(config), steps_per_epoch=1, shuffle=False, verbose=0)
     for variable in model.critic.trainable_variables:
         assert np.abs(variable.numpy()).max() <= np.float32(config.clip)
     assert any(np.abs(v.numpy()).max() > config.clip for v in model.generator.trainable_variables)
@@ -57,16 +57,16 @@ def test_clipped_critic_stays_in_its_box(config):
 def test_a_step_is_all_updates_of_the_critic_and_one_of_the_generator(config):
     config = dataclasses.replace(config, critic_steps=3)
     model = wgan.FAMILY.build(config)
-    model.fit(wgan.FAMILY.datasets(config, 0).train, steps_per_epoch=2, shuffle=False, verbose=0)
-    assert int(model.critic_optimizer.iterations) == 6
-    assert int(model.optimizer.iterations) == 2
+    model.fit(wgan.FAMILY.batches(config), steps_per_epoch=2, shuffle=False, verbose=0)
+    assert int(model.optimizers["critic"].iterations) == 6
+    assert int(model.optimizers["generator"].iterations) == 2
 
 
 def test_schedule_of_the_code(config):
     config = dataclasses.replace(config, schedule="code", size=4 * 4)
-    stream = iter(wgan.FAMILY.datasets(config, 23).train)
+    stream = iter(wgan.FAMILY.batches(config, start=23))
     assert [next(stream).shape[0] for _ in range(4)] == [100, 100, config.critic_steps, config.critic_steps]
-    assert next(iter(wgan.FAMILY.datasets(config, 500).train)).shape[0] == 100
+    assert next(iter(wgan.FAMILY.batches(config, start=500))).shape[0] == 100
 
 
 def test_loss_is_minus_the_distance_plus_the_penalty(tmp_path: Path):
@@ -75,7 +75,7 @@ def test_loss_is_minus_the_distance_plus_the_penalty(tmp_path: Path):
         **TINY_WGAN.data(tmp_path),
     )  # fmt: skip
     model = wgan.FAMILY.build(config)
-    history = model.fit(wgan.FAMILY.datasets(config, 0).train, steps_per_epoch=1, shuffle=False, verbose=0).history
+    history = model.fit(wgan.FAMILY.batches(config), steps_per_epoch=1, shuffle=False, verbose=0).history
     (loss,), (distance,), (penalty,) = (history[name] for name in ("loss", "distance", "penalty"))
     assert loss == pytest.approx(-distance + 7 * penalty, rel=1e-5)
     assert penalty > 0
@@ -88,7 +88,7 @@ def test_a_trained_critic_tells_apart_and_the_generator_follows():
     )
     keras.utils.set_random_seed(0)
     model = wgan.WGAN(config)
-    model.compile(keras.optimizers.Adam(2e-3, 0.5, 0.9), keras.optimizers.Adam(2e-3, 0.5, 0.9))
+    model.compile()
     pictures = tf.fill((5, 16, 4, 4, 1), 200.0)
     data = tf.data.Dataset.from_tensors(pictures).repeat()
     latent = np.random.default_rng(0).normal(size=(64, 2)).astype("float32")
@@ -99,13 +99,13 @@ def test_a_trained_critic_tells_apart_and_the_generator_follows():
 
 def test_sheets(config, tmp_path: Path):
     train(wgan.FAMILY, dataclasses.replace(config, steps=1), tmp_path / "run", preview_every=0, progress=False)
-    options = wgan.RunOptions(out=tmp_path / "a.png", run=tmp_path / "run", rows=3, columns=5)
-    report = wgan.FAMILY.run(options)
+    options = wgan.FAMILY.task.options(out=tmp_path / "a.png", run=tmp_path / "run", rows=3, columns=5)
+    report = wgan.FAMILY.task.run(options)
     first = read_image(report.outputs[0])
     assert first.shape == (3 * 16, 5 * 16, 3)
-    again = wgan.FAMILY.run(dataclasses.replace(options, out=tmp_path / "b.png"))
+    again = wgan.FAMILY.task.run(dataclasses.replace(options, out=tmp_path / "b.png"))
     np.testing.assert_array_equal(read_image(again.outputs[0]), first)
-    other = wgan.FAMILY.run(dataclasses.replace(options, out=tmp_path / "c.png", seed=1))
+    other = wgan.FAMILY.task.run(dataclasses.replace(options, out=tmp_path / "c.png", seed=1))
     assert (read_image(other.outputs[0]) != first).any()
 
 
@@ -114,8 +114,8 @@ def test_sheets(config, tmp_path: Path):
     [
         ({"size": 48}, "size in"),
         ({"network": "digits"}, "size 28"),
-        ({"network": "cnn"}, "network in"),
-        ({"channels": 2}, "channels in"),
+        ({"network": "cnn"}, "expected network: 'dcgan', 'mlp' or 'digits'"),
+        ({"channels": 2}, "expected channels: 1 or 3"),
         ({"lipschitz": "penalty"}, "mlp or digits"),
         ({"clip": 0}, "clip > 0"),
         ({"critic_steps": 0}, "critic_steps > 0"),
@@ -123,22 +123,22 @@ def test_sheets(config, tmp_path: Path):
 )
 def test_config_out_of_range(change, message):
     with pytest.raises(UsageError, match=message):
-        dataclasses.replace(wgan.Config(), **change).validate()
+        dataclasses.replace(wgan.Config(), **change)
 
 
 def test_mistakes(tmp_path: Path):
     with pytest.raises(UsageError, match="training needs pictures: --pictures"):
-        wgan.FAMILY.build(wgan.Config())
+        wgan.FAMILY.batches(wgan.Config())
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="no pictures in"):
-        wgan.FAMILY.datasets(wgan.Config(pictures=tmp_path / "empty"), 0)
+        wgan.FAMILY.batches(wgan.Config(pictures=tmp_path / "empty"))
     with pytest.raises(UsageError, match="one of --preset NAME and --run"):
-        wgan.FAMILY.run(wgan.RunOptions(out=tmp_path / "a.png"))
+        wgan.FAMILY.task.run(wgan.FAMILY.task.options(out=tmp_path / "a.png"))
     with pytest.raises(UsageError, match="rows > 0"):
-        wgan.FAMILY.run(wgan.RunOptions(out=tmp_path / "a.png", run=tmp_path, rows=0))
+        wgan.FAMILY.task.run(wgan.FAMILY.task.options(out=tmp_path / "a.png", run=tmp_path, rows=0))
 
 
 def test_parallel_lines_are_the_paper_s(tmp_path: Path):
-    rows = experiments.lines(None, tmp_path, quick=True)
-    assert all(row.passed for row in rows)
+    found = EXPERIMENTS["lines"].measure(None, tmp_path, True)
+    assert [claim.passed for claim in found] == [True] * 3
     assert (tmp_path / "wgan_lines.png").is_file()
