@@ -52,7 +52,7 @@ class PaperModel(keras.Model):
         self, config: Any = None, *, dtype: Any = None, name: str | None = None, **networks: keras.Layer
     ) -> None:
         super().__init__(name=name or self.family_name, dtype=dtype)
-        self.config: Any = config if isinstance(config, self.Config) else self.Config.from_dict(config or {})
+        self.config = config if isinstance(config, self.Config) else self.Config.from_dict(config or {})
         for given in networks:
             if given not in self.networks:
                 raise unknown_name(f"network of {type(self).__name__}", given, self.networks)

@@ -525,7 +525,9 @@ def _servables(model: EBGAN) -> dict[str, Servable]:
     config = model.config
     sides = {"height": config.size, "width": config.size}
     shape = ("batch", config.size, config.size, config.channels)
-    image = TensorSpec("image", shape, "uint8", "pictures, 0-255", "image" if config.channels == 3 else "tensor")
+    image = TensorSpec("image", shape, "uint8", "pictures, 0-255", "image")
+    if config.channels == 1:
+        image = TensorSpec("image", shape, "uint8", "gray pictures, 0-255", extremes=(0, 128, 255))
 
     def measure(image: tf.Tensor) -> dict[str, tf.Tensor]:
         pictures = _unit(image)

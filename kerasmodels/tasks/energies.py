@@ -11,6 +11,7 @@ import tyro
 
 from kerasmodels.config import check
 from kerasmodels.data import read_image, write_image
+from kerasmodels.data.images import check_photo
 from kerasmodels.data.stacks import fitted
 from kerasmodels.data.video import is_video
 from kerasmodels.errors import DataError
@@ -40,15 +41,19 @@ def anomaly_map(model: Any, picture: np.ndarray) -> tuple[float, np.ndarray]:
 
     Args:
         model: a trained one, such as `EBGAN`, whose servable is "energy".
-        picture: (H, W, 3) or (H, W) uint8, 0-255, of any size; cut to a square in the middle and resized as in
-            training.
+        picture: (H, W, 3) or (H, W), uint8 or floats of 0-255, of any size; cut to a square in the middle and resized
+            as in training.
 
     Returns:
         The energy, and (size, 3 * size, 3) uint8, at least 128 pixels high (small ones are enlarged): the picture, its
         reconstruction, and the anomaly map, in which white is a difference of half the range.
+
+    Raises:
+        DataError: no such picture, or floats of 0-1.
     """
+    picture = np.clip(np.rint(check_photo(picture, name="a picture", grey=True)), 0, 255).astype("uint8")
     size, channels = model.config.size, model.config.channels
-    picture = fitted(picture, size, size, channels)
+    picture = fitted(picture[..., 0] if picture.shape[2:] == (1,) else picture, size, size, channels)
     found = served(model, "energy")(image=picture[None])
     different = np.sqrt(found["anomaly_map"][0] / channels)
     gray = np.clip(255 * different, 0, 255).astype("uint8")[..., None]

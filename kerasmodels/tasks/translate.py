@@ -26,8 +26,8 @@ def translate(model: Any, picture: np.ndarray, direction: str = "a_to_b") -> np.
 
     Args:
         model: a trained one of two generators, such as `CycleGAN`.
-        picture: (H, W, 3) uint8, RGB 0-255, of any size; for a model that takes one size only it is cut to that shape
-            in the middle and resized.
+        picture: (H, W, 3) RGB, uint8 or floats of 0-255, of any size; for a model that takes one size only it is cut
+            to that shape in the middle and resized.
         direction: "a_to_b" or "b_to_a".
 
     Returns:
@@ -35,10 +35,10 @@ def translate(model: Any, picture: np.ndarray, direction: str = "a_to_b") -> np.
 
     Raises:
         UsageError: another direction.
-        DataError: see `check_photo`.
+        DataError: no such picture, or floats of 0-1.
     """
     check(direction in DIRECTIONS, f"direction in {DIRECTIONS}", direction)
-    check_photo(picture, name="a picture")
+    picture = np.clip(np.rint(check_photo(picture, name="a picture")), 0, 255).astype("uint8")
     _, height, width, channels = getattr(model, direction).input_shape
     if height is not None:
         picture = fitted(picture, height, width, channels)

@@ -226,6 +226,13 @@ def test_folders_and_directions(trained, tmp_path: Path):
         discogan.FAMILY.task.run(dataclasses.replace(options, inputs=(picture,), out=picture))
 
 
+def test_floats_are_taken_as_they_are_meant():
+    model, picture = DiscoGAN(SMALL), photo(0, 40, 61)
+    np.testing.assert_array_equal(translate(model, picture.astype("float32"), "a_to_b"), translate(model, picture))
+    with pytest.raises(DataError, match="0-255"):
+        translate(model, picture / 255.0)
+
+
 def test_extra_layers_take_squares():
     model = DiscoGAN(dataclasses.replace(SMALL, extra_layers=True))
     assert translate(model, photo(0, 40, 61), "b_to_a").shape == (32, 32, 3)

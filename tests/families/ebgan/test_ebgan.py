@@ -374,6 +374,10 @@ def test_the_map_shows_where(tmp_path: Path):
     bright = shown[::16, 256::16, 0] > 128
     assert bright.sum() == 2
     assert bright[2:4, 5].all()
+    for same in (picture.astype("float32"), picture[..., None], np.stack([picture] * 3, axis=-1)):
+        np.testing.assert_array_equal(anomaly_map(model, same)[1], shown)
+    with pytest.raises(DataError, match="0-255"):
+        anomaly_map(model, np.stack([picture / 255.0] * 3, axis=-1))
 
 
 def test_mistakes(tmp_path: Path):
