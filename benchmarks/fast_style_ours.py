@@ -47,13 +47,13 @@ def train(job: Job) -> Prepared:
     tf.config.threading.set_inter_op_parallelism_threads(job["threads"])
     from kerasmodels.models import fast_style
 
-    config = fast_style.FAMILY.config_from_dict(job["config"])
+    config = fast_style.Config.from_dict(job["config"])
     keras.utils.set_random_seed(0)
     model = fast_style.FAMILY.build(config)
     photos = np.load(job["photos"]).astype("float32")
 
     def step() -> float:
-        loss = model.train_on_batch(photos, photos)
+        loss = model.train_on_batch(photos)
         return float(np.ravel(loss)[0])
 
     return step, {

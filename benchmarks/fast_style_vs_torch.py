@@ -31,7 +31,6 @@ from kerasmodels.backbones import sources
 from kerasmodels.data import write_image
 from kerasmodels.errors import ExportError, VerificationError
 from kerasmodels.export import export
-from kerasmodels.family import config_to_dict
 from kerasmodels.models import fast_style
 
 HERE = Path(__file__).resolve().parent
@@ -117,12 +116,11 @@ def _say(line: str) -> None:
 # --- preparation ------------------------------------------------------------------------------------------------------
 
 
-def _nets(presets: Sequence[str]) -> dict[str, tuple[fast_style.Config, str | None]]:
+def _nets(names: Sequence[str]) -> dict[str, tuple[fast_style.Config, str | None]]:
     """Name -> config, and the preset whose weights it gets if not random ones."""
     nets: dict[str, tuple[fast_style.Config, str | None]] = {name: (config, None) for name, config in NETS.items()}
-    for preset in presets:
-        values = presets.preset("fast_style", preset).config
-        config = fast_style.FAMILY.config_from_dict(values)
+    for preset in names:
+        config = fast_style.Config.from_dict(presets.preset("fast_style", preset).config)
         same = [n for n, (c, _) in nets.items() if all(getattr(c, f) == getattr(config, f) for f in ARCHITECTURE)]
         nets[same[0] if same else f"preset {preset}"] = (config, f"fast_style/{preset}")
     return nets
@@ -254,7 +252,7 @@ def _training(python: Path, folder: Path, options: argparse.Namespace) -> list[t
                 photos=folder,
                 vgg=str(folder / "vgg16.npz"),
             )
-            job = {"task": "train", "config": config_to_dict(config), "photos": paths["photos"]}
+            job = {"task": "train", "config": config.to_dict(), "photos": paths["photos"]}
             facts = {"net": net, "precision": precision}
             found.append((Contestant(f"{net}: {precision}", Path(sys.executable), OURS, job), facts))
     return found

@@ -17,18 +17,14 @@ def prepare(job: Job) -> Prepared:
     tf.config.threading.set_intra_op_parallelism_threads(job["threads"])
     tf.config.threading.set_inter_op_parallelism_threads(job["threads"])
     random = np.random.default_rng(0)
-    rules: list[Any]
     if job["task"] == "cyclegan":
-        config = CycleGAN.Config(blocks=job["blocks"], size=job["size"], precision=job["precision"])
-        model: Any = CycleGAN(config, precision=config.precision)
-        rules = [keras.optimizers.Adam(2e-4, 0.5, 0.999) for _ in range(2)]
+        model: Any = CycleGAN(CycleGAN.Config(blocks=job["blocks"], size=job["size"]), dtype=job["precision"])
         shape: tuple[int, ...] = (1, job["size"], job["size"], 3)
         batch: Any = tuple(tf.constant(random.uniform(0, 255, shape), tf.float32) for _ in range(2))
     else:
-        model = WGAN(WGAN.Config(batch=job["batch"]), precision=job["precision"])
-        rules = [keras.optimizers.RMSprop(5e-5, rho=0.99, epsilon=1e-8) for _ in range(2)]
+        model = WGAN(WGAN.Config(batch=job["batch"]), dtype=job["precision"])
         batch = tf.constant(random.integers(0, 256, (5, job["batch"], 64, 64, 3)), tf.uint8)
-    model.compile(*rules)
+    model.compile()
     model.make_train_function()
     data = iter(tf.data.Dataset.from_tensors(batch).repeat())
     versions = {"versions": {"tensorflow": tf.__version__, "keras": keras.__version__}}

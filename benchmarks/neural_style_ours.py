@@ -17,10 +17,10 @@ def prepare(job: Job) -> Prepared:
     tf.config.threading.set_intra_op_parallelism_threads(job["threads"])
     tf.config.threading.set_inter_op_parallelism_threads(job["threads"])
     values = {**job["config"], "content": Path(job["content"]), "style": (Path(job["style"]),)}
-    model = neural_style.build(neural_style.FAMILY.config_from_dict(values))
+    model = neural_style.FAMILY.build(neural_style.Config.from_dict(values))
     facts = {"versions": {"tensorflow": tf.__version__, "keras": keras.__version__}}
     if job["task"] == "adam":
-        number = np.zeros((1, 1), "float32")
+        number = np.zeros((1, 0), "float32")
 
         def step() -> float:
             # Else the losses it returns are means over all calls.

@@ -40,7 +40,7 @@ def prepare(job: Job) -> Prepared:
     masks[0, : height // 2] = masks[1, height // 2 :] = 1
     config = photo_style.Config(height=height, width=width, vgg="random")
     pair = photo_style.Pair(*pictures, masks, masks)
-    objective = photo_style.PhotorealisticObjective(config, pair, affine=job["affine"] == "compiled")
+    objective = photo_style.objective(config, pair, affine=job["affine"] == "compiled")
     laplacian = MattingLaplacian(pair.photo[None].astype("float32") / 255) if job["affine"] == "graph" else None
 
     @tf.function(autograph=False)

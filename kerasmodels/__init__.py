@@ -27,9 +27,13 @@ __all__ = [
     "models",
     "ops",
     "optimizers",
+    "ports",
+    "presets",
     "registry",
+    "runs",
+    "servables",
+    "tasks",
     "training",
-    "weights",
 ]
 
 _here = os.path.dirname(os.path.abspath(__file__))

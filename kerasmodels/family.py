@@ -125,6 +125,17 @@ def stream(make: "Callable[[Any, int], tf.data.Dataset]") -> Callable[[Any], Sou
     return lambda config: _Stream(partial(make, config))
 
 
+def _nothing(config: Any, start: int) -> "tf.data.Dataset":
+    import tensorflow as tf
+
+    return tf.data.Dataset.from_tensors(tf.zeros((1, 0))).repeat()
+
+
+without_examples = stream(_nothing)
+"""The `source` of a family whose model holds all that its training looks at, such as a picture that is optimized:
+batches (1, 0), one example without values, so that `fit` counts steps."""
+
+
 @dataclass(frozen=True)
 class RunReport:
     """What a task did: files written, in order, and facts worth showing (seconds, sizes, answers)."""
@@ -236,8 +247,7 @@ class Family:
     def build(self, config: Any) -> "keras.Model":
         """The model as `train` begins with it: compiled, with the config's dtype policy and first weights."""
         model: Any = self.model(config, dtype=config.precision)
-        if config.start_from is not None:
-            model.start_from(config.start_from)
+        model.initialize()
         model.compile()
         return model
 

@@ -20,8 +20,10 @@ class PaperModel(keras.Model):
     """The networks of a paper, the config they were made with, and what their training needs besides the algorithm.
 
     A subclass names its `Config`, its `family_name` and its `networks`, and has a `train_step`; where several networks
-    learn by optimizers of their own, also `optimizer_groups`, and the paper's optimizers as `default_optimizer`. Where
-    there is nothing to train (its `Config` is no `TrainingConfig`), `call` is all it has, and `networks` may be empty.
+    learn by optimizers of their own, also `optimizer_groups`, and the paper's optimizers as `default_optimizer`. One
+    that Keras' own `train_step` trains has a `default_loss` or `compute_loss` instead, and `loss_terms` without "loss".
+    Where there is nothing to train (its `Config` is no `TrainingConfig`), `call` is all it has, and `networks` may be
+    empty.
 
     Args:
         config: the class's `Config`, its values as a dict, or None for the paper's.
@@ -38,12 +40,13 @@ class PaperModel(keras.Model):
     """
 
     Config: ClassVar[type[Config]]
+    config: Any
     family_name: ClassVar[str]
-    networks: ClassVar[Mapping[str, Callable[[Any], keras.Model]]] = {}
-    """Attribute's name -> (config) -> network."""
+    networks: ClassVar[Mapping[str, Callable[[Any], keras.Layer | None]]] = {}
+    """Attribute's name -> (config) -> network, or a layer; None where the config has no such network."""
 
     def __init__(
-        self, config: Any = None, *, dtype: Any = None, name: str | None = None, **networks: keras.Model
+        self, config: Any = None, *, dtype: Any = None, name: str | None = None, **networks: keras.Layer
     ) -> None:
         super().__init__(name=name or self.family_name, dtype=dtype)
         self.config: Any = config if isinstance(config, self.Config) else self.Config.from_dict(config or {})
@@ -64,7 +67,7 @@ class PaperModel(keras.Model):
     # --- what a subclass says ---
 
     def loss_terms(self) -> Sequence[str]:
-        """Names of what `fit` reports, "loss" first."""
+        """Names of what `fit` reports, "loss" first. Keras' own `train_step` reports the loss by itself."""
         return ("loss",)
 
     def optimizer_groups(self) -> dict[str, list[keras.Variable]]:
@@ -75,14 +78,19 @@ class PaperModel(keras.Model):
         """The paper's optimizer of a group."""
         return keras.optimizers.Adam(self.config.learning_rate)
 
+    def default_loss(self) -> Any:
+        """The paper's loss of (truth, prediction), for Keras' own `train_step`; None where the step computes it."""
+        return None
+
     # --- training ---
 
-    def compile(self, optimizer: Any = None, **kwargs: Any) -> None:
-        """Compile with the paper's optimizers, or others.
+    def compile(self, optimizer: Any = None, loss: Any = None, **kwargs: Any) -> None:
+        """Compile with the paper's optimizers and loss, or others.
 
         Args:
             optimizer: None for the paper's; one of Keras' names or a config of one, made anew for each group; or a dict
                 with an optimizer for each group of `optimizer_groups()`.
+            loss: None for the paper's; else as Keras takes it, for models that Keras' own `train_step` trains.
             **kwargs: see `keras.Model.compile`. XLA makes convolutions slower on CPUs, so `jit_compile` is False.
 
         Raises:
@@ -104,10 +112,17 @@ class PaperModel(keras.Model):
                 f"expected an optimizer for each of {', '.join(groups)}, in a dict, or the name of one. "
                 f"Received: {optimizer!r}."
             )
-        super().compile(optimizer=next(iter(made.values())), **{"jit_compile": False, **kwargs})
+        loss = self.default_loss() if loss is None else loss
+        super().compile(optimizer=next(iter(made.values())), loss=loss, **{"jit_compile": False, **kwargs})
         self.optimizers = {group: made[group] for group in groups}
         for group, variables in groups.items():
             self.optimizers[group].build(variables)
+
+    def fit(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """As `keras.Model.fit`. A `tf.data.Dataset` is taken in its own order, of which Keras would warn."""
+        if isinstance(x, tf.data.Dataset) and len(args) < 8:
+            kwargs.setdefault("shuffle", False)
+        return super().fit(x, *args, **kwargs)
 
     def minimize(self, group: str, loss: Any, tape: tf.GradientTape) -> None:
         """One update of a group's variables, down the gradient of a loss that `tape` has seen."""
@@ -126,7 +141,7 @@ class PaperModel(keras.Model):
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
-        return list(self._terms.values())
+        return list(self._terms.values()) if "loss" in self._terms else super().metrics
 
     def training_state(self) -> dict[str, np.ndarray]:
         """What decides the next step besides variables, optimizers and random states, such as a pool of pictures."""
@@ -136,6 +151,16 @@ class PaperModel(keras.Model):
         """Put `training_state()` back."""
 
     # --- weights ---
+
+    def initialize(self) -> None:
+        """Take over the weights that the config names for a training to begin with; without any, keep the random ones.
+
+        Raises:
+            UsageError: no such thing.
+            WeightsError: they are of another network, or cannot be had.
+        """
+        if self.config.start_from is not None:
+            self.start_from(self.config.start_from)
 
     def start_from(self, source: str) -> None:
         """Take over the weights of a run folder or a preset, given as in `Config.start_from`.

@@ -20,8 +20,8 @@ from kerasmodels import reading
 from kerasmodels.backbones import sources
 from kerasmodels.data import read_idx
 from kerasmodels.errors import DataError, WeightsError
-from kerasmodels.models.dense_crf import _read_probabilities
-from kerasmodels.models.dilated_net.caffe import read_caffemodel
+from kerasmodels.ports.caffe import read_caffemodel
+from kerasmodels.tasks.refine_labels import _read_probabilities
 from kerasmodels.weights import load_npz
 from tests.fuzz.corpus import _caffe
 

@@ -18,7 +18,9 @@ def main() -> None:
             labels, overlay, legend = (Path(temporary, f"{what}.png") for what in ("labels", "overlay", "legend"))
             shown = [read_image(photo)]
             for crf in (True, False):
-                family.run(family.RunOptions(photo, labels, preset="streets", overlay=overlay, legend=legend, crf=crf))
+                given = {"preset": "streets", "overlay": overlay, "legend": legend, "crf": crf}
+                task = family.FAMILY.task
+                task.run(task.options(photo=photo, out=labels, **given))
                 shown.insert(1, read_image(overlay))
             # The last one's, which has more labels than what the CRF has left.
             key = read_image(legend)

@@ -1,7 +1,7 @@
 """Trunks for phones, MobileNetV2 and EfficientNet-Lite0, that keep a resolution: stages of inverted residual blocks.
 
 They pad alike on all sides of a picture of s k + 1 pixels, s the output stride: position i of the maps is pixel s i.
-`mobile_weights` reads what others have trained on ImageNet.
+`ports.trunks` reads what others have trained on ImageNet.
 """
 
 from collections.abc import Sequence
@@ -41,7 +41,7 @@ CHANNELS = {trunk: (32, *(channels for _, channels, _, _ in stages)) for trunk, 
 INPUT = {"mobilenet_v2": ((127.5,) * 3, 127.5), "efficientnet_lite0": ((127.0,) * 3, 128.0)}
 """Of each trunk: what is subtracted from red, green and blue of 0-255, and what they are divided by."""
 EPSILON = 1e-3
-"""Of these trunks' batch normalisation."""
+"""Of these trunks' batch normalization."""
 
 
 def first_kernel(scale: float = 1.0) -> keras.initializers.Initializer:
@@ -50,35 +50,33 @@ def first_kernel(scale: float = 1.0) -> keras.initializers.Initializer:
 
 
 class Units:
-    """Convolutions with batch normalisation, in stages that may be frozen.
+    """Convolutions with batch normalization, in stages that may be frozen.
 
     Args:
-        epsilon: of batch normalisation.
+        epsilon: of batch normalization.
         batch_norm: frozen, its statistics, scales and shifts stay as they are; trained.
         frozen: stages at the beginning that keep their weights.
-        dtype: policy of the layers.
     """
 
-    def __init__(self, epsilon: float, batch_norm: str, frozen: int = 0, dtype: str | None = None):
-        self.epsilon, self.batch_norm, self.frozen, self.dtype = epsilon, batch_norm, frozen, dtype
+    def __init__(self, epsilon: float, batch_norm: str, frozen: int = 0):
+        self.epsilon, self.batch_norm, self.frozen = epsilon, batch_norm, frozen
         self.trainable = True
 
     def stage(self, number: int) -> None:
         """What follows belongs to this stage; the first is 1."""
         self.trainable = number > self.frozen
 
-    def normalised(self, x: Any, name: str, activation: str | None) -> Any:
-        """Batch normalisation, and relu, relu6 or nothing."""
+    def normalized(self, x: Any, name: str, activation: str | None) -> Any:
+        """Batch normalization, and relu, relu6 or nothing."""
         x = layers.BatchNormalization(
             epsilon=self.epsilon,
-            dtype=self.dtype,
             trainable=self.trainable and self.batch_norm == "trained",
             name=f"{name}_bn",
         )(x)
         if activation is None:
             return x
         most = 6.0 if activation == "relu6" else None
-        return layers.ReLU(most, dtype=self.dtype, name=f"{name}_relu")(x)
+        return layers.ReLU(most, name=f"{name}_relu")(x)
 
     def convolution(
         self,
@@ -93,12 +91,11 @@ class Units:
         deformable: bool = False,
         initializer: Any = "he_normal",
     ) -> Any:
-        """A convolution without bias, normalised."""
+        """A convolution without bias, normalized."""
         shared: dict[str, Any] = {
             "padding": "same",
             "use_bias": False,
             "kernel_initializer": initializer,
-            "dtype": self.dtype,
             "trainable": self.trainable,
             "name": name,
         }
@@ -108,15 +105,15 @@ class Units:
             x = AtrousConvolution2D(channels, kernel, atrous_rate=rate, **shared)(x)
         else:
             x = layers.Conv2D(channels, kernel, stride, **shared)(x)
-        return self.normalised(x, name, activation)
+        return self.normalized(x, name, activation)
 
     def depthwise(self, x: Any, kernel: int, name: str, *, stride: int, rate: int, activation: str) -> Any:
-        """A kernel for each channel, without bias, normalised."""
+        """A kernel for each channel, without bias, normalized."""
         padding = "same"
         if stride == 1:
             # With the padding known, runtimes need no arithmetic on the picture's size.
             zeros = rate * (kernel - 1) // 2
-            x = layers.ZeroPadding2D(zeros, dtype=self.dtype, name=f"{name}_pad")(x)
+            x = layers.ZeroPadding2D(zeros, name=f"{name}_pad")(x)
             padding = "valid"
         x = layers.DepthwiseConv2D(
             kernel,
@@ -125,11 +122,10 @@ class Units:
             dilation_rate=rate,
             use_bias=False,
             depthwise_initializer="he_normal",
-            dtype=self.dtype,
             trainable=self.trainable,
             name=name,
         )(x)
-        return self.normalised(x, name, activation)
+        return self.normalized(x, name, activation)
 
 
 def mobile(
@@ -162,9 +158,9 @@ def mobile(
             x = units.depthwise(x, kernel, f"{name}_depthwise", stride=step, rate=rate, activation="relu6")
             x = units.convolution(x, wide, 1, f"{name}_project", activation=None)
             if block > 0:
-                x = layers.Add(dtype=units.dtype, name=f"{name}_add")([x, before])
+                x = layers.Add(name=f"{name}_add")([x, before])
             elif jump == 2:
-                # The convolution whose stride is left out sees neighbours yet; those after it see every other one.
+                # The convolution whose stride is left out sees neighbors yet; those after it see every other one.
                 stride, rate = stride * step, rate if step == 2 else 2 * rate
             number += 1
     return x

@@ -17,7 +17,7 @@ from kerasmodels.data import write_image
 from kerasmodels.data.plots import COLOURS, plot
 from kerasmodels.family import Claim, Experiment
 from kerasmodels.losses.adversarial import STANDARD
-from kerasmodels.metrics import covered_modes, wasserstein
+from kerasmodels.metrics import covered_modes, mixture_log_likelihood, wasserstein
 from kerasmodels.models.wgan import WGAN, Config
 
 Sampler = Callable[[int, np.random.Generator], np.ndarray]
@@ -203,11 +203,12 @@ def _mean_length(critic: keras.Model, real: np.ndarray, fake: np.ndarray) -> flo
 # --- eight Gaussians --------------------------------------------------------------------------------------------------
 
 CENTERS = 2.0 * np.stack([np.cos(np.arange(8) * np.pi / 4), np.sin(np.arange(8) * np.pi / 4)], axis=1)
+DEVIATION = 0.02
 
 
 def eight_gaussians(count: int, random: np.random.Generator) -> np.ndarray:
-    """Points of eight Gaussians, deviation 0.02, on a circle of radius 2."""
-    return CENTERS[random.integers(8, size=count)] + 0.02 * random.standard_normal((count, 2))
+    """Points of eight Gaussians on a circle of radius 2."""
+    return CENTERS[random.integers(8, size=count)] + DEVIATION * random.standard_normal((count, 2))
 
 
 class _GAN(WGAN):
@@ -229,6 +230,10 @@ def gaussians(data: Path | None, figures: Path, quick: bool) -> Sequence[Claim]:
     given = random.standard_normal((2000, 2)).astype("float32")
     samples = [model.generator.predict(given, verbose=0) for model in fitted]
     (found, near), (others, near_others) = (covered_modes(points, CENTERS, 0.3, least=20) for points in samples)
+    likelihoods = [
+        float(np.median(mixture_log_likelihood(points, CENTERS, DEVIATION)))
+        for points in (eight_gaussians(2000, random), samples[0])
+    ]
     correlation = float(np.corrcoef(ours.estimates, ours.distances)[0, 1])
     write_image(figures / "wgan_gaussians.png", _scatter(samples))
     places = np.linspace(0, steps, len(ours.estimates) + 1)[1:]
@@ -260,6 +265,12 @@ def gaussians(data: Path | None, figures: Path, quick: bool) -> Sequence[Claim]:
             "8 Gaussians: part of that GAN's samples within 0.3 of a mode",
             "not given",
             round(near_others, 4),
+        ),
+        Claim(
+            "gaussians_log_likelihood",
+            f"8 Gaussians: median log-likelihood of samples, nats (of the mixture's own: {likelihoods[0]:.2f})",
+            "not given",
+            round(likelihoods[1], 4),
         ),
         Claim(
             "gaussians_correlation",

@@ -7,6 +7,7 @@ from kerasmodels.data.images import (
     photo_crops,
     read_drawing,
     read_image,
+    read_mask,
     resized,
     write_image,
 )
@@ -25,6 +26,7 @@ __all__ = [
     "read_idx",
     "read_image",
     "read_labels",
+    "read_mask",
     "region_masks",
     "resized",
     "unpaired",

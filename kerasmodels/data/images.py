@@ -100,6 +100,33 @@ def resized(picture: np.ndarray, height: int, width: int) -> np.ndarray:
     return np.stack([resized(channel, height, width) for channel in np.moveaxis(picture, -1, 0)], axis=-1)
 
 
+def read_mask(path: str | Path, shape: tuple[int, ...], size: tuple[int, ...], whose: str | Path) -> np.ndarray:
+    """A mask, white where it counts, at the size of what it masks. It may be larger or smaller, not of another shape.
+
+    Args:
+        path: the file.
+        shape: height and width of the picture it belongs to.
+        size: height and width of the result.
+        whose: that picture, for the error.
+
+    Returns:
+        `size` float32, 0-1.
+
+    Raises:
+        DataError: it cannot be read, is of another shape, has no white in it, or is transparent somewhere.
+    """
+    mask = np.mean(read_drawing(path), axis=-1) / 255
+    if abs(np.log(mask.shape[0] / mask.shape[1] * shape[1] / shape[0])) > 0.03:
+        raise DataError(
+            f"expected a mask of the shape of {whose}, {shape[1]} x {shape[0]} or a multiple. Received: {path}, which "
+            f"is {mask.shape[1]} x {mask.shape[0]}."
+        )
+    mask = np.clip(resized(mask, *size), 0, 1)
+    if mask.max() < 0.5:
+        raise DataError(f"expected a mask with some white in it. Received: {path}, which has none.")
+    return mask
+
+
 @contextmanager
 def _opened(path: str | Path) -> Iterator[Image.Image]:
     """The picture in a file. What is wrong with it, even if found later while it is decoded, becomes a DataError."""

@@ -168,7 +168,7 @@ def merge_orphans(labels: np.ndarray, known: Sequence[int] | np.ndarray, least: 
     kept = [k for k in np.unique(labels) if k in np.asarray(known) and (labels == k).mean() >= least]
     if not kept:
         raise DataError(
-            "expected the masks of picture and reference to share a colour. "
+            "expected the masks of picture and reference to share a color. "
             f"Received: {_names(labels)} and {_names(np.asarray(known))}."
         )
     fine = np.isin(labels, kept)
@@ -229,3 +229,34 @@ def cluster(features: Sequence[np.ndarray], classes: int, seed: int = 0) -> list
     ends = np.cumsum([f.shape[0] * f.shape[1] for f in features])
     parts = np.split(rank[best[1]], ends[:-1])
     return [part.reshape(f.shape[:2]) for part, f in zip(parts, features, strict=True)]
+
+
+def matched_masks(
+    labels: np.ndarray, others: np.ndarray, size: tuple[int, int], other_size: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """One mask for each region of a picture, and of what it belongs to in another; see `merge_orphans`.
+
+    Args:
+        labels, others: of the two pictures, (h, w) integers.
+        size, other_size: height and width of the masks.
+
+    Returns:
+        (K, *size) and (K, *other_size) float32, 0-1.
+
+    Raises:
+        DataError: they share no label.
+    """
+    found, counts = np.unique(others, return_counts=True)
+    labels = merge_orphans(labels, found[counts >= _LEAST * others.size])
+    classes = np.unique(labels)
+    return region_masks(labels, classes, *size), region_masks(others, classes, *other_size)
+
+
+def along_edges(masks: np.ndarray, photo: np.ndarray) -> np.ndarray:
+    """Coarse masks (K, H, W), their borders drawn to the edges of a photo (H, W, 3) uint8; they still sum to 1."""
+    from kerasmodels.layers.local_affine import guided_filter
+
+    guide, values = (photo[None] / np.float32(255)), np.moveaxis(masks, 0, -1)[None]
+    fine = np.moveaxis(np.asarray(guided_filter(guide, values, radius=8, edge=0.05))[0], -1, 0)
+    fine = np.clip(fine, 0, 1)
+    return fine / np.maximum(fine.sum(0), 1e-6)

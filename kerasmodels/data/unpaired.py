@@ -1,4 +1,4 @@
-"""Pictures of two kinds, of which nothing needs to match."""
+"""Pictures of two domains, unpaired."""
 
 import sys
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 
-def kinds(a: str | Path | None, b: str | Path | None) -> tuple[Path, Path]:
+def domains(a: str | Path | None, b: str | Path | None) -> tuple[Path, Path]:
     """Two folders of pictures, looked into.
 
     Args:
@@ -27,7 +27,8 @@ def kinds(a: str | Path | None, b: str | Path | None) -> tuple[Path, Path]:
     for folder in (a, b):
         if len(list_images(folder)) < 2:
             raise DataError(
-                f"expected at least 2 pictures of each kind. Received: one, in {folder}. A kind is learnt from many."
+                f"expected at least 2 pictures of each domain. Received: one, in {folder}. A domain is learned from "
+                "many."
             )
     return Path(a), Path(b)
 
@@ -35,26 +36,27 @@ def kinds(a: str | Path | None, b: str | Path | None) -> tuple[Path, Path]:
 def unpaired(
     a: str | Path | None, b: str | Path | None, size: int, batch: int = 1, seed: int = 0, start: int = 0
 ) -> "tf.data.Dataset":
-    """An endless, reproducible stream of random square crops of two kinds of pictures.
+    """An endless, reproducible stream of random square crops of two domains' pictures.
 
     Pictures may have any sizes. Of those smaller than the crops, which are enlarged, stderr is told.
 
     Args:
         a, b: folders, searched with their subfolders.
         size: side of the crops, pixels.
-        batch: pictures of each kind in a batch.
+        batch: pictures of each domain in a batch.
         seed: another seed, another stream.
         start: number of the first batch; see `photo_crops`.
 
     Returns:
-        Dataset of pairs of (batch, size, size, 3) float32, RGB 0-255; the two have nothing to do with each other.
+        Dataset of pairs of (batch, size, size, 3) float32, RGB 0-255; the two have nothing to do with each other. It
+        does not end: `fit` needs `steps_per_epoch`.
 
     Raises:
-        UsageError, DataError: see `kinds` and `photo_crops`.
+        UsageError, DataError: see `domains` and `photo_crops`.
     """
     import tensorflow as tf
 
-    folders = kinds(a, b)
+    folders = domains(a, b)
     for folder in folders:
         warn_of_small(list_images(folder), size)
     # Another seed each, or folders of as many pictures would come in step.
@@ -70,7 +72,7 @@ def warn_of_small(files: Sequence[Path], size: int) -> None:
         height, width = small[least]
         print(
             f"warning: {len(small)} of {len(files)} pictures in {least.parent} are smaller than {size} x {size} pixels "
-            f"(the smallest, {least.name}: {width} x {height}). They are enlarged, and what is learnt from them looks "
+            f"(the smallest, {least.name}: {width} x {height}). They are enlarged, and what is learned from them looks "
             "soft: take larger ones, or a smaller --size.",
             file=sys.stderr,
         )

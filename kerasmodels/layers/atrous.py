@@ -74,7 +74,7 @@ class AtrousConvolution2D(_Atrous, layers.Conv2D):
     convolution, whatever is known of the picture's size.
 
     Args:
-        filters: channels of the answer.
+        filters: channels of the output.
         kernel_size: weights on each side, as one number or a pair; or, as in Keras 1, two numbers: (64, 3, 3).
         atrous_rate: distance between two weights, pixels; 1 is an ordinary convolution.
         **kwargs: as `keras.layers.Conv2D`, without dilation_rate.
@@ -109,10 +109,10 @@ class AtrousConvolution3D(_Atrous, layers.Conv3D):
 
 @keras.saving.register_keras_serializable("kerasmodels")
 class AtrousSpatialPyramidPooling(layers.Layer):
-    """Convolutions of several rates side by side, their answers summed (DeepLab v2; v3 concatenates instead).
+    """Convolutions of several rates side by side, their outputs summed (DeepLab v2; v3 concatenates instead).
 
     Args:
-        filters: channels of the answer, such as the number of classes.
+        filters: channels of the output, such as the number of classes.
         rates: of the branches (paper: 6, 12, 18, 24).
         kernel_size: of the first convolution of each branch.
         hidden: channels of layers with ReLU before the last of each branch: () for one convolution a branch, as after

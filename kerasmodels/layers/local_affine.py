@@ -1,4 +1,4 @@
-"""What a picture becomes under colour maps that change slowly over it: the last step of photographic style transfer."""
+"""What a picture becomes under color maps that change slowly over it: the last step of photographic style transfer."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -9,26 +9,26 @@ from keras import ops
 
 @keras.saving.register_keras_serializable("kerasmodels")
 class LocalAffineSmoothing(keras.layers.Layer):
-    """Rebuild a stylised photo as colour maps applied to the photo itself.
+    """Rebuild a stylized photo as color maps applied to the photo itself.
 
-    Around every pixel an affine map from the photo's colours to the stylised picture's is fitted on a 3x3 window; the
-    maps are averaged with those of the neighbourhood, but not across the photo's edges; each pixel's map is applied to
-    the photo. What is left of the stylised picture is its colours: edges and detail are the photo's own.
+    Around every pixel an affine map from the photo's colors to the stylized picture's is fitted on a 3x3 window; the
+    maps are averaged with those of the neighborhood, but not across the photo's edges; each pixel's map is applied to
+    the photo. What is left of the stylized picture is its colors: edges and detail are the photo's own.
 
     The released code differs in three places. (1) It averages with a joint bilateral filter (Gaussian of 5 pixels, 961
-    neighbours each); here it is a guided filter, whose cost does not grow with the radius and which is made of
-    poolings and products, so that it exports to every format. (2) Its fits are drawn to a constant colour where a
+    neighbors each); here it is a guided filter, whose cost does not grow with the radius and which is made of
+    poolings and products, so that it exports to every format. (2) Its fits are drawn to a constant color where a
     window has no contrast; here they are drawn to the affine map that fits the whole picture best, so that a picture
     that *is* such a map comes back as it is. (3) Its Gaussian of 5 pixels is two box averages of radius 6 here, which
     spread as far.
 
     Args:
         radius: of the box averages, pixels.
-        edge: a step of the photo's colours, 0-1, that the averaging stops at.
+        edge: a step of the photo's colors, 0-1, that the averaging stops at.
         ridge: draws the fits to the picture's overall map; the squared unit of the photo, summed over the window.
 
     Shapes:
-        [photo (N, H, W, 3), stylised (N, H, W, 3)], both 0-1, of any (unknown) size -> (N, H, W, 3), about 0-1. The
+        [photo (N, H, W, 3), stylized (N, H, W, 3)], both 0-1, of any (unknown) size -> (N, H, W, 3), about 0-1. The
         arithmetic is float32 whatever the dtype policy.
 
     Raises:
@@ -54,18 +54,18 @@ class LocalAffineSmoothing(keras.layers.Layer):
         self.radius, self.edge, self.ridge = int(radius), float(edge), float(ridge)
 
     def call(self, inputs: Sequence[Any]) -> Any:
-        photo, stylised = (ops.cast(x, "float32") for x in inputs)
-        return self.apply(self.maps(photo, stylised), photo)
+        photo, stylized = (ops.cast(x, "float32") for x in inputs)
+        return self.apply(self.maps(photo, stylized), photo)
 
-    def maps(self, photo: Any, stylised: Any) -> dict[str, Any]:
-        """The colour maps before the last step: what `apply` needs to map the photo, or a larger version of it.
+    def maps(self, photo: Any, stylized: Any) -> dict[str, Any]:
+        """The color maps before the last step: what `apply` needs to map the photo, or a larger version of it.
 
         Returns:
             "overall" (N, 1, 1, 12), and "slopes" (N, H, W, 36) and "offsets" (N, H, W, 12): each of a pixel's 12
-            coefficients is itself an affine function of the colour there, which keeps it sharp at edges.
+            coefficients is itself an affine function of the color there, which keeps it sharp at edges.
         """
-        overall = _affine_fit(photo, stylised, _mean_of_all, 1e-7)
-        rest = ops.subtract(stylised, _mapped(overall, photo))
+        overall = _affine_fit(photo, stylized, _mean_of_all, 1e-7)
+        rest = ops.subtract(stylized, _mapped(overall, photo))
         fitted = _affine_fit(photo, rest, lambda x: _box_mean(x, 1), self.ridge / 9)
         coefficients = ops.concatenate(fitted, axis=-1)
         smooth = _guided_maps(photo, coefficients, self.radius, self.edge)
@@ -97,7 +97,7 @@ def guided_filter(guide: Any, values: Any, radius: int, edge: float) -> Any:
         guide: (N, H, W, 3), 0-1.
         values: (N, H, W, K), any unit.
         radius: of the two box averages, pixels.
-        edge: a step of the guide's colours, 0-1, that the averaging stops at.
+        edge: a step of the guide's colors, 0-1, that the averaging stops at.
 
     Returns:
         (N, H, W, K), the unit of the values, at places a little beyond their range.

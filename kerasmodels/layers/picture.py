@@ -1,4 +1,4 @@
-"""A picture as the weight of a layer: what is trained where a paper optimises pixels."""
+"""A picture as the weight of a layer: what is trained where a paper optimizes pixels."""
 
 from typing import Any
 
@@ -11,12 +11,12 @@ from keras import ops
 class Picture(keras.layers.Layer):
     """Holds one picture as its only weight and answers with it, whatever it is given.
 
-    The weight `pixels` is float32 under every dtype policy: steps of an optimiser are smaller than bfloat16's grain.
-    Values are not clipped, because clipping would hide the direction of the gradient from the optimiser.
+    The weight `pixels` is float32 under every dtype policy: steps of an optimizer are smaller than bfloat16's grain.
+    Values are not clipped, because clipping would hide the direction of the gradient from the optimizer.
 
     Args:
         height, width: of the picture, pixels.
-        pixels: what it shows at first, (height, width, 3) or (1, height, width, 3), RGB 0-255; None for mid-grey. It is
+        pixels: what it shows at first, (height, width, 3) or (1, height, width, 3), RGB 0-255; None for mid-gray. It is
             no part of the config: a loaded layer shows its saved weight.
 
     Shapes:

@@ -15,6 +15,8 @@ from kerasmodels.losses.adversarial import (
 from kerasmodels.losses.augmented_style import AugmentedStyle, masks_at_taps
 from kerasmodels.losses.matting import MattingEnergy, MattingLaplacian, laplacian_product, matting_laplacian_matrix
 from kerasmodels.losses.perceptual import Content, GramStyle, Perceptual, content_distance, gram_matrix, style_distance
+from kerasmodels.losses.photorealistic import PhotorealisticObjective
+from kerasmodels.losses.style_transfer import StyleTransfer
 from kerasmodels.losses.total_variation import TotalVariation, total_variation
 
 __all__ = [
@@ -28,6 +30,8 @@ __all__ = [
     "MattingEnergy",
     "MattingLaplacian",
     "Perceptual",
+    "PhotorealisticObjective",
+    "StyleTransfer",
     "TotalVariation",
     "clip_weights",
     "content_distance",

@@ -1,6 +1,6 @@
 """Style by regions: each class of a segmentation takes its look from the same class of the reference.
 
-Without it the sky's colours reach the buildings, because a Gram matrix does not know where in the picture its features
+Without it the sky's colors reach the buildings, because a Gram matrix does not know where in the picture its features
 come from.
 """
 
@@ -100,7 +100,7 @@ class AugmentedStyle(keras.losses.Loss):
     Example: `AugmentedStyle(VGG19(["relu1_1", "relu2_1"]), reference, reference_masks, masks)`.
 
     Reference:
-        Luan et al. 2017, equation 3, in the released code's normalisation.
+        Luan et al. 2017, equation 3, in the released code's normalization.
     """
 
     def __init__(

@@ -1,7 +1,8 @@
-"""What models are judged by."""
+"""What models are measured by."""
 
 from kerasmodels.metrics.checkerboard import checkerboard
 from kerasmodels.metrics.detection import MeanAveragePrecision
+from kerasmodels.metrics.mixture import mixture_log_likelihood
 from kerasmodels.metrics.segmentation import SegmentationIoU, boundary_band, boundary_iou
 from kerasmodels.metrics.term import TermMean
 from kerasmodels.metrics.wasserstein import covered_modes, wasserstein
@@ -14,5 +15,6 @@ __all__ = [
     "boundary_iou",
     "checkerboard",
     "covered_modes",
+    "mixture_log_likelihood",
     "wasserstein",
 ]

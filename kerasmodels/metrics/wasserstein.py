@@ -49,12 +49,12 @@ def wasserstein(a: np.ndarray, b: np.ndarray) -> float:
     return float(costs[linear_sum_assignment(costs)].mean())
 
 
-def covered_modes(points: np.ndarray, centres: np.ndarray, radius: float, least: int = 1) -> tuple[int, float]:
+def covered_modes(points: np.ndarray, centers: np.ndarray, radius: float, least: int = 1) -> tuple[int, float]:
     """How many modes a sample reaches, and what part of the sample lies on one.
 
     Args:
         points: (N, D).
-        centres: (K, D), the modes.
+        centers: (K, D), the modes.
         radius: a point belongs to the nearest mode if it is no further from it than this; the points' unit.
         least: so many points make a mode covered.
 
@@ -66,7 +66,7 @@ def covered_modes(points: np.ndarray, centres: np.ndarray, radius: float, least:
         >>> km.metrics.covered_modes(np.array([[0.1, 0], [9, 9]]), np.array([[0, 0], [5, 5]]), radius=1)
         (1, 0.5)
     """
-    distances = np.linalg.norm(np.asarray(points)[:, None] - np.asarray(centres)[None], axis=-1)
+    distances = np.linalg.norm(np.asarray(points)[:, None] - np.asarray(centers)[None], axis=-1)
     nearest, near = distances.argmin(1), distances.min(1) <= radius
-    counts = np.bincount(nearest[near], minlength=len(centres))
+    counts = np.bincount(nearest[near], minlength=len(centers))
     return int((counts >= least).sum()), float(near.mean())

@@ -140,14 +140,17 @@ _TILE = 1 << 22
 
 
 def refine(
-    photo: np.ndarray, probabilities: np.ndarray, config: Config | None = None, method: str = "lattice"
+    photo: np.ndarray,
+    probabilities: np.ndarray,
+    config: Config | Mapping[str, Any] | None = None,
+    method: str = "lattice",
 ) -> np.ndarray:
     """The probabilities of a photo's labels after inference.
 
     Args:
         photo: (H, W, 3) RGB, uint8 or floats of 0-255.
         probabilities: (H, W, L), 0-1.
-        config: of the CRF, pydensecrf's by default.
+        config: of the CRF, or its values as a dict; pydensecrf's by default.
         method: lattice, window or exact.
 
     Returns:
@@ -166,7 +169,7 @@ def refine(
         >>> refine(photo, rough).argmax(-1)[0].tolist()
         [0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1]
     """
-    config = config or Config()
+    config = config if isinstance(config, Config) else Config.from_dict(config or {})
     check(method in METHODS, f"method in {METHODS}", method)
     photo = check_photo(photo)
     if probabilities.ndim != 3 or photo.shape[:2] != probabilities.shape[:2]:

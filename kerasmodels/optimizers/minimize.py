@@ -4,8 +4,8 @@ Both search along a direction for a step that satisfies the strong Wolfe conditi
 The loop over iterations and the line search are `tf.while_loop`s of one `tf.function`; Python is entered once every
 `callback_every` iterations, to report progress.
 
-Departure: TensorFlow Probability has an L-BFGS, but tensorflow-probability 0.25 cannot be imported beside Keras 3
-without `tf_keras`, a second Keras, so the method is written here.
+Departure: TensorFlow Probability has an L-BFGS, which the tests compare with (the extra `prob`). It needs a second
+Keras beside Keras 3, and neither reports progress nor says why it stopped, so the method is written here.
 
 References:
     Nocedal and Wright, Numerical Optimization, 2nd ed.: two-loop recursion (algorithm 7.4), line search (3.5, 3.6),

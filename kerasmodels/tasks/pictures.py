@@ -1,5 +1,6 @@
 """Pictures in, pictures out: single files, folders with their subfolders, and videos."""
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -130,6 +131,31 @@ def each(jobs: Sequence[Job], work: Callable[[Path, Path], object]) -> list[Path
     if failures:
         raise DataError(f"{len(written)} of {len(jobs)} inputs are done; the others could not be: {' '.join(failures)}")
     return written
+
+
+def check_memory(picture: np.ndarray, bytes_per_pixel: int) -> None:
+    """Refuse a picture (H, W, ...) whose change needs more memory than is free.
+
+    Raises:
+        DataError: it does; the message has the size that would fit.
+    """
+    height, width = picture.shape[:2]
+    need, have = height * width * bytes_per_pixel, _free_memory()
+    if need > have:
+        side = int(max(height, width) * (0.8 * have / need) ** 0.5)
+        raise DataError(
+            f"a picture of {width} x {height} pixels needs about {need / 1e9:.0f} GB of memory, and "
+            f"{have / 1e9:.0f} GB are free. Shrink it: --max-side {side}."
+        )
+
+
+def _free_memory() -> int:
+    """Bytes that can still be used, as far as the system tells."""
+    try:
+        fields = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
+        return int(fields["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError):
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
 
 
 def _shrunk(picture: np.ndarray, max_side: int | None) -> np.ndarray:

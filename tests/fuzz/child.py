@@ -20,15 +20,16 @@ from typing import Any
 import numpy as np
 
 from kerasmodels import presets, registry, storage
-from kerasmodels.backbones import mobile_weights, sources
+from kerasmodels.backbones import sources
 from kerasmodels.backbones.torch_file import read_torch
 from kerasmodels.data import image_size, read_idx, read_image
 from kerasmodels.data.segmentation import read_annotation, read_label_map
 from kerasmodels.errors import KerasModelsError
 from kerasmodels.export.pipeline import _Place
-from kerasmodels.models import dense_crf
-from kerasmodels.models.dilated_net.caffe import read_caffemodel
+from kerasmodels.ports import trunks
+from kerasmodels.ports.caffe import read_caffemodel
 from kerasmodels.runs import RunFolder
+from kerasmodels.tasks import refine_labels
 from kerasmodels.training import checkpoint, gallery
 from tests.backbones.test_sources import BLOCKS
 from tests.fuzz import corpus
@@ -51,13 +52,13 @@ def _preset(path: Path) -> None:
 READERS: dict[str, list[Callable[[Path], Any]]] = {
     "picture": [read_image, lambda p: read_image(p, 4), image_size, read_label_map, read_annotation],
     "npz": [storage.load_npz],
-    "npy": [lambda p: dense_crf._read_probabilities(p, PHOTO)],
+    "npy": [lambda p: refine_labels._read_probabilities(p, PHOTO)],
     "idx": [read_idx],
     "checkpoint": [checkpoint.read],
     "vgg16": [lambda p: sources.load("vgg16", p), lambda p: sources._card(p) if p.suffix == ".npz" else None],
     "vgg19": [lambda p: sources.load("vgg19", p)],
     "torch": [read_torch],
-    "package": [mobile_weights.from_lite],
+    "package": [trunks.from_lite],
     "caffe": [read_caffemodel],
     "run": [lambda p: RunFolder(p.parent).read(), _run],
     "export": [lambda p: _Place(p.parent).read_index()],

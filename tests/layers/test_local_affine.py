@@ -23,7 +23,7 @@ PHOTO = photo()
 MATRIX = np.array([[0.6, 0.1, -0.2], [0.2, 0.5, 0.1], [0.0, -0.3, 0.9]], "float32")
 
 
-def test_one_affine_map_of_all_colours_comes_back():
+def test_one_affine_map_of_all_colors_comes_back():
     evening = PHOTO @ MATRIX + np.float32([0.1, 0.2, 0.05])
     np.testing.assert_allclose(LocalAffineSmoothing()([PHOTO, evening]), evening, atol=1e-3)
 

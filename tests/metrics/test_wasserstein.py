@@ -44,7 +44,7 @@ def test_samples_that_cannot_be_compared(a, b, message):
 
 
 def test_modes():
-    centres = np.array([[0, 0], [10, 0], [0, 10.0]])
+    centers = np.array([[0, 0], [10, 0], [0, 10.0]])
     points = np.array([[0.5, 0], [0, 0.5], [10, 0.2], [5, 5]])
-    assert covered_modes(points, centres, radius=1) == (2, 0.75)
-    assert covered_modes(points, centres, radius=1, least=2) == (1, 0.75)
+    assert covered_modes(points, centers, radius=1) == (2, 0.75)
+    assert covered_modes(points, centers, radius=1, least=2) == (1, 0.75)

@@ -39,6 +39,27 @@ def test_rosenbrock_ends_where_scipy_does(method: str, n: int) -> None:
         assert result.evaluations <= 2 * best.nfev
 
 
+@pytest.mark.parametrize("n", [2, 10])
+def test_lbfgs_ends_where_tensorflow_probability_does(n: int) -> None:
+    import tensorflow_probability as tfp
+
+    start = np.where(np.arange(n) % 2, 1.0, -1.2)
+
+    def value_and_gradient(x: tf.Tensor) -> Any:
+        return tfp.math.value_and_gradient(
+            lambda x: tf.reduce_sum(100 * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2), x
+        )
+
+    theirs = tfp.optimizer.lbfgs_minimize(
+        value_and_gradient, start, tolerance=1e-9, max_iterations=500, num_correction_pairs=10
+    )
+    x = tf.Variable(start)
+    ours = minimize_function(_rosenbrock(x), [x], max_iterations=500, tolerance=1e-9)
+    assert bool(theirs.converged)
+    np.testing.assert_allclose(x.numpy(), theirs.position.numpy(), atol=1e-6)
+    assert ours.iterations <= 1.5 * int(theirs.num_iterations)
+
+
 def _quadratic(n: int, dtype: Any = np.float64) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     rng = np.random.default_rng(0)
     basis, _ = np.linalg.qr(rng.normal(size=(n, n)))

@@ -1,4 +1,4 @@
-"""The pool of made pictures."""
+"""The pool of generated pictures."""
 
 import keras
 import numpy as np
@@ -59,3 +59,11 @@ def test_state_goes_on_where_it_was():
 
 def test_no_pool():
     assert ImagePool(0, (1, 1, 1), keras.random.SeedGenerator(0))(numbered(1, 2)).numpy().ravel().tolist() == [1, 2]
+
+
+def test_the_last_batch_of_an_epoch_may_be_smaller():
+    made = ImagePool(3, (1, 1, 1), keras.random.SeedGenerator(3))
+    call = tf.function(made.__call__, input_signature=[tf.TensorSpec((None, 1, 1, 1))], autograph=False)
+    assert call(numbered(1, 2)).numpy().ravel().tolist() == [1, 2]
+    assert call(numbered(3)).numpy().ravel().tolist() == [3]
+    assert int(made.state()["count"]) == 3

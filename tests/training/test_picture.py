@@ -10,10 +10,13 @@ import pytest
 import tensorflow as tf
 from keras import ops
 
+from kerasmodels.config import TrainingConfig
 from kerasmodels.data import read_image
 from kerasmodels.errors import DivergedError, StorageError, UsageError
+from kerasmodels.family import without_examples
+from kerasmodels.layers import Picture
 from kerasmodels.training import Interrupted
-from kerasmodels.training.picture import PictureModel, Stage, optimize_picture, step_numbers, to_uint8
+from kerasmodels.training.picture import PictureModel, Stage, optimize_picture, to_uint8
 
 TARGET = np.random.default_rng(0).uniform(20, 235, (1, 10, 14, 3)).astype("float32")
 
@@ -29,12 +32,28 @@ class Near:
         return {"near": distance, "far": ops.where(distance < self.nan_below, np.nan, 0.0)}
 
 
+class Config(TrainingConfig):
+    """A picture of TARGET's size."""
+
+    shape = (10, 14)
+
+
+class Found(PictureModel):
+    """The picture that is to become TARGET."""
+
+    Config = Config
+    family_name = "found"
+
+    def loss_terms(self):
+        return ("loss", "near", "far")
+
+
 def stage(steps: int, objective=None, rate: float = 20.0) -> Stage:
     def model(before):
-        made = PictureModel(10, 14, ("near", "far"))
+        made = Found()
         if before is not None:
             made.picture.show(before)
-        made.compile(keras.optimizers.Adam(rate), objective or Near(), jit_compile=False)
+        made.compile(keras.optimizers.Adam(rate), objective or Near())
         return made
 
     return Stage(steps, model)
@@ -131,8 +150,23 @@ def test_a_place_that_cannot_be_written_is_found_before_the_work(tmp_path):
 
 def test_a_model_without_an_objective():
     with pytest.raises(UsageError, match="no objective yet"):
-        PictureModel(4, 4, ()).terms()
+        Found().terms()
+    with pytest.raises(UsageError, match="no objective of its own"):
+        Found().compile()
 
 
-def test_step_numbers():
-    assert [n.numpy().tolist() for n in step_numbers(7).take(2)] == [[[7.0]], [[8.0]]]
+def test_fit_needs_no_examples():
+    model, batches = Found(), without_examples(Config()).batches(Found(), 7)
+    model.compile(keras.optimizers.Adam(20.0), Near())
+    history = model.fit(batches, steps_per_epoch=5, epochs=4, shuffle=False, verbose=0).history
+    assert [batch.shape for batch in batches.take(2)] == [(1, 0)] * 2
+    assert int(model.optimizer.iterations) == 20
+    assert history["loss"][-1] < 0.5 * history["loss"][0]
+
+
+def test_the_picture_can_be_handed_in_and_is_saved(tmp_path):
+    model = Found(picture=Picture(2, 3, np.full((2, 3, 3), 7.0)))
+    keras.saving.register_keras_serializable("tests")(Found)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(loaded.pixels(), np.full((2, 3, 3), 7.0))

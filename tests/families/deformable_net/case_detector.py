@@ -15,9 +15,9 @@ def _detector_data(folder: Path) -> Mapping[str, Any]:
     return {**digits(folder), "photos": folder / "photos"}
 
 
-def _detector_task(folder: Path, run: Path | None, out: Path) -> deformable_net.RunOptions:
+def _detector_task(folder: Path, run: Path | None, out: Path) -> Any:
     pictures = tuple(write_image(folder / f"{k}.jpg", photo(k, 70 - k, 90 + k)) for k in range(2))
-    return deformable_net.RunOptions(
+    return deformable_net.FAMILY.task.options(
         inputs=pictures, out=out / "seen.png", run=run, show_offsets=True, size=64, least=0.0, boxes=out / "boxes.json"
     )
 

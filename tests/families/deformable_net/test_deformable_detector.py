@@ -8,17 +8,19 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from kerasmodels.claims.deformable_net import average_precision
 from kerasmodels.data import read_image, write_image
+from kerasmodels.data.scenes import GroundTruth
 from kerasmodels.errors import UsageError
 from kerasmodels.metrics.detection import overlaps
-from kerasmodels.models.deformable_net import FAMILY, DeformableDetector, RunOptions, detector, regions
-from kerasmodels.models.deformable_net.scenes import Things
+from kerasmodels.models import deformable_detector as detector
+from kerasmodels.models.deformable_net import FAMILY, DeformableDetector
 from kerasmodels.ops import encode_boxes
 from kerasmodels.training import train
 from tests.cases import case_of, photo
 
 TINY_CONFIG = case_of("deformable_net:detector").config
-THINGS = Things(
+TRUTH = GroundTruth(
     np.array([[[6, 5, 20, 18], [22, 12, 46, 40]], [[2, 20, 15, 34], [0, 0, 0, 0]]], "float32"),
     np.array([[3, 7], [0, -1]], "int32"),
     np.array([[1, 1], [1, 0]], "float32"),
@@ -41,12 +43,12 @@ def maps_of(model, count=2, side=48):
     return model(np.random.default_rng(0).uniform(0, 255, (count, side, side, 3)).astype("float32"))
 
 
-def perfect_maps(model, things=THINGS):
+def perfect_maps(model, truth=TRUTH):
     """The model's maps with objectness and offsets as they should be: every anchor says what is nearest."""
     maps = dict(maps_of(model))
     anchors = np.asarray(detector.anchor_boxes(model.config, 12, 12))[0]
     objectness, offsets = [], []
-    for boxes, counts in zip(things.boxes, things.counts, strict=True):
+    for boxes, counts in zip(truth.boxes, truth.counts, strict=True):
         overlap = overlaps(anchors, boxes[counts > 0])
         good = (overlap.max(1) >= 0.5) | np.any(overlap == overlap.max(0), axis=1)
         objectness.append(np.where(good, 12.0 + overlap.max(1), -12.0))
@@ -68,8 +70,8 @@ def test_proposals_are_what_the_maps_say(model):
     boxes = np.asarray(model.propose(perfect_maps(model), 48, 48))
     assert boxes.shape == (2, 6, 4)
     # All anchors near a digit propose the same box; only one of them is ahead of the rest.
-    np.testing.assert_allclose(boxes[0, :2][np.argsort(boxes[0, :2, 0])], THINGS.boxes[0], atol=1e-3)
-    np.testing.assert_allclose(boxes[1, 0], THINGS.boxes[1, 0], atol=1e-3)
+    np.testing.assert_allclose(boxes[0, :2][np.argsort(boxes[0, :2, 0])], TRUTH.boxes[0], atol=1e-3)
+    np.testing.assert_allclose(boxes[1, 0], TRUTH.boxes[1, 0], atol=1e-3)
 
 
 def test_proposals_lie_inside_and_have_an_area(model):
@@ -81,29 +83,29 @@ def test_proposals_lie_inside_and_have_an_area(model):
 
 
 def test_perfect_proposals_cost_nothing(model):
-    losses = model._proposal_losses(perfect_maps(model), THINGS)
+    losses = model._proposal_losses(perfect_maps(model), TRUTH)
     assert float(losses["objectness"]) < 1e-4
     assert float(losses["anchor"]) < 1e-6
-    others = model._proposal_losses(dict(maps_of(model)), THINGS)
+    others = model._proposal_losses(dict(maps_of(model)), TRUTH)
     assert float(others["objectness"]) > 0.05
     assert float(others["anchor"]) > 0.05
 
 
 def test_hidden_digits_are_neither_right_nor_wrong(model):
     maps = perfect_maps(model)
-    hidden = THINGS._replace(counts=np.array([[1, 0], [1, 0]], "float32"))
+    hidden = TRUTH._replace(counts=np.array([[1, 0], [1, 0]], "float32"))
     # The anchors that say there is a digit where one is hidden cost nothing; if nothing were there, they would.
     assert float(model._proposal_losses(maps, hidden)["objectness"]) < 1e-4
     gone = hidden._replace(labels=np.array([[3, -1], [0, -1]], "int32"))
     assert float(model._proposal_losses(maps, gone)["objectness"]) > 1
     proposals = model.propose(maps, 48, 48)
-    mine, theirs = (model._region_losses(maps, proposals, things, 48, 48) for things in (hidden, gone))
+    mine, theirs = (model._region_losses(maps, proposals, truth, 48, 48) for truth in (hidden, gone))
     assert float(mine["class"]) != float(theirs["class"])
     assert float(mine["box"]) == pytest.approx(float(theirs["box"]))
 
 
 def test_regions_are_the_pixels_of_boxes(model):
-    boxes = tf.constant(THINGS.boxes)
+    boxes = tf.constant(TRUTH.boxes)
     np.testing.assert_array_equal(model.regions(boxes)[1], [0, 22, 12, 45, 39])
     np.testing.assert_array_equal(np.asarray(model.regions(boxes))[:, 0], [0, 0, 1, 1])
 
@@ -114,7 +116,7 @@ def test_each_bin_votes(model):
     scores[..., 0 * 11 + 4] = 8.0  # the first of 2 x 2 bins says: a three
     maps["scores"] = tf.constant(scores)
     maps["score_moves"] = tf.zeros_like(maps["score_moves"])
-    logits, offsets = model.judge(maps, tf.constant(THINGS.boxes[:, :1]))
+    logits, offsets = model.classify_regions(maps, tf.constant(TRUTH.boxes[:, :1]))
     assert (logits.shape, offsets.shape) == ((2, 1, 11), (2, 1, 4))
     np.testing.assert_allclose(np.asarray(logits)[:, 0], np.eye(11)[[4, 4]] * 2, atol=1e-5)
 
@@ -133,14 +135,14 @@ def test_begins_as_the_plain_detector(model):
 def test_bins_are_where_the_box_is_until_they_move(model):
     boxes = np.array([[8.0, 4, 28, 44]])
     image = photo(3, 48, 48)
-    still = detector.moved_bins(model, image, boxes)
+    still = model.bins_of(image, boxes)
     np.testing.assert_allclose(still[0], [[8, 4, 18, 24], [18, 4, 28, 24], [8, 24, 18, 44], [18, 24, 28, 44]])
     moved = DeformableDetector(TINY_CONFIG)
     bias = np.zeros(8)
     bias[2 * 3] = 2.0  # the last bin, down: by 2 x 0.1 of the height
     moved.network.get_layer("score_moves").set_weights([np.zeros((1, 1, 16, 8)), bias])
     np.testing.assert_allclose(
-        detector.moved_bins(moved, image, boxes) - still, np.array([[[0.0] * 4] * 3 + [[0, 8, 0, 8]]]), atol=1e-4
+        moved.bins_of(image, boxes) - still, np.array([[[0.0] * 4] * 3 + [[0, 8, 0, 8]]]), atol=1e-4
     )
 
 
@@ -165,14 +167,14 @@ def test_it_learns(data):
         steps=150, learning_rate=5e-3, schedule="cosine", **data,
     )  # fmt: skip
     keras.utils.set_random_seed(0)
-    model = detector.build(config)
-    batch = next(iter(detector.datasets(config).train))
-    before = regions.average_precision(model, [batch])
+    model = FAMILY.build(config)
+    batch = next(iter(FAMILY.batches(config)))
+    before = average_precision(model, [batch])
     stream = tf.data.Dataset.from_tensors(batch).repeat()
     losses = model.fit(stream, steps_per_epoch=75, epochs=2, shuffle=False, verbose=0).history
     assert set(losses) == {"loss", "objectness", "anchor", "class", "box"}
     assert losses["loss"][1] < 0.5 * losses["loss"][0]
-    after = regions.average_precision(model, [batch])
+    after = average_precision(model, [batch])
     assert before[0.5] < 0.3
     assert after[0.5] > 0.9
     assert after[0.7] > 0.6
@@ -190,13 +192,19 @@ def run(data, tmp_path_factory):
 
 def test_boxes_are_told_in_the_photo_s_pixels(run, tmp_path):
     picture = write_image(tmp_path / "photo.png", photo(2, 200, 300))
-    options = RunOptions(
-        (picture,), tmp_path / "seen.png", run, show_offsets=True, least=0.0, boxes=tmp_path / "boxes.json", size=60
+    options = FAMILY.task.options(
+        inputs=(picture,),
+        out=tmp_path / "seen.png",
+        run=run,
+        show_offsets=True,
+        least=0.0,
+        boxes=tmp_path / "boxes.json",
+        size=60,
     )
-    report = FAMILY.run(options)
+    report = FAMILY.task.run(options)
     (told,) = json.loads((tmp_path / "boxes.json").read_text())["photos"]
     assert (told["photo"], told["height"], told["width"]) == ("photo.png", 200, 300)
-    boxes = np.array([thing["box"] for thing in told["found"]])
+    boxes = np.array([digit["box"] for digit in told["found"]])
     assert 1 <= len(boxes) <= TINY_CONFIG.detections
     assert np.all((boxes >= 0) & (boxes <= [300, 200, 300, 200]))
     assert boxes.max() > 60
@@ -208,9 +216,9 @@ def test_boxes_are_told_in_the_photo_s_pixels(run, tmp_path):
 def test_run_refuses(run, tmp_path):
     picture = write_image(tmp_path / "photo.png", photo(2, 50, 60))
     with pytest.raises(UsageError, match="least"):
-        FAMILY.run(RunOptions((picture,), tmp_path / "seen.png", run, least=2.0))
+        FAMILY.task.options(inputs=(picture,), out=tmp_path / "seen.png", run=run, least=2.0)
     with pytest.raises(UsageError, match="a name of its own"):
-        FAMILY.run(RunOptions((picture,), tmp_path / "seen.png", run, boxes=tmp_path / "seen.png"))
+        FAMILY.task.options(inputs=(picture,), out=tmp_path / "seen.png", run=run, boxes=tmp_path / "seen.png")
 
 
 def test_settings_of_the_detector():

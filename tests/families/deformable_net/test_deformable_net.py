@@ -7,21 +7,15 @@ import keras
 import numpy as np
 import pytest
 
-from kerasmodels import layers
+from kerasmodels import claims, layers
+from kerasmodels.claims import deformable_net as evidence
+from kerasmodels.claims.deformable_net import take_over
 from kerasmodels.data import read_image, write_image
+from kerasmodels.data import scenes as data
 from kerasmodels.data.digits import read_digits
 from kerasmodels.errors import DataError, UsageError
-from kerasmodels.models.deformable_net import (
-    FAMILY,
-    Config,
-    DeformableNet,
-    RunOptions,
-    regions,
-    sampling_positions,
-    scenes,
-)
-from kerasmodels.models.deformable_net.experiments import take_over
-from kerasmodels.models.deformable_net.task import as_digit
+from kerasmodels.models.deformable_net import FAMILY, Config, DeformableNet
+from kerasmodels.tasks.digits import as_digit, sampling_positions
 from kerasmodels.training import train
 from tests.cases import case_of, photo
 
@@ -54,10 +48,9 @@ def test_begins_as_the_plain_network_it_takes_over():
 @pytest.mark.parametrize("trained", ["all", "offsets", "normalization", "offsets and normalization"])
 def test_only_what_is_named_moves(trained, mnist):
     config = dataclasses.replace(SMALL, trained=trained, **mnist)
-    build, datasets = FAMILY.trainer()
-    model = build(config)
+    model = FAMILY.build(config)
     before = {v.path: v.numpy() for v in model.variables}
-    model.fit(datasets(config, 0).train, steps_per_epoch=2, shuffle=False, verbose=0)
+    model.fit(FAMILY.batches(config), steps_per_epoch=2, shuffle=False, verbose=0)
     moved = {v.path for v in model.network.variables if np.any(v.numpy() != before[v.path])}
 
     def may(path):
@@ -111,8 +104,8 @@ def ink(dark):
 
 def test_run_draws_and_tells(run, tmp_path):
     photos = tuple(write_image(tmp_path / f"{dark}.png", ink(dark)) for dark in (True, False))
-    plain = FAMILY.run(RunOptions(photos, tmp_path / "plain.png", run))
-    drawn = FAMILY.run(RunOptions(photos, tmp_path / "drawn.png", run, show_offsets=True))
+    plain = FAMILY.task.run(FAMILY.task.options(inputs=photos, out=tmp_path / "plain.png", run=run))
+    drawn = FAMILY.task.run(FAMILY.task.options(inputs=photos, out=tmp_path / "drawn.png", run=run, show_offsets=True))
     assert read_image(plain.outputs[0]).shape == (560, 560, 3)
     picture = read_image(drawn.outputs[0])
     assert picture.shape == (560, 6 * 280, 3)
@@ -137,17 +130,27 @@ def test_uneven_light_is_taken_away():
 
 def test_run_refuses(run, tmp_path):
     seven = write_image(tmp_path / "photo.png", ink(True))
+
+    def run_with(**changes):
+        return FAMILY.task.run(
+            FAMILY.task.options(**{"inputs": (seven,), "out": tmp_path / "out.png", "run": run, **changes})
+        )
+
     with pytest.raises(UsageError, match="--run FOLDER"):
-        FAMILY.run(RunOptions((seven,), tmp_path / "out.png"))
-    with pytest.raises(UsageError, match="8 to 2048"):
-        FAMILY.run(RunOptions((seven,), tmp_path / "out.png", run, size=4))
+        run_with(run=None)
+    with pytest.raises(UsageError, match="size >= 8"):
+        run_with(size=4)
+    with pytest.raises(UsageError, match="size <= 2048"):
+        run_with(size=3000)
+    with pytest.raises(UsageError, match="at least one photo"):
+        run_with(inputs=())
     with pytest.raises(UsageError, match="--boxes is for detectors"):
-        FAMILY.run(RunOptions((seven,), tmp_path / "out.png", run, boxes=tmp_path / "boxes.json"))
-    with pytest.raises(UsageError, match="no photo is overwritten"):
-        FAMILY.run(RunOptions((seven,), seven, run))
+        run_with(boxes=tmp_path / "boxes.json")
+    with pytest.raises(UsageError, match="no input is overwritten"):
+        run_with(out=seven)
     even = write_image(tmp_path / "even.png", np.full((30, 30, 3), 77, "uint8"))
-    with pytest.raises(DataError, match="even grey"):
-        FAMILY.run(RunOptions((even,), tmp_path / "out.png", run))
+    with pytest.raises(DataError, match="even gray"):
+        run_with(inputs=(even,))
 
 
 @pytest.mark.parametrize(
@@ -169,19 +172,22 @@ def test_run_refuses(run, tmp_path):
         {"task": "detect", "scene": 200},
         {"task": "detect", "pooling": "max"},
         {"task": "detect", "anchors": ()},
+        {"task": "detect", "anchors": (0.0,)},
+        {"strides": (1, 2, 0)},
+        {"filters": (4, 8, 0)},
         {"task": "detect", "bins": 0},
         {"task": "detect", "proposals": 1, "detections": 11},
     ],
 )
 def test_config_refuses(change):
     with pytest.raises(UsageError, match="Received"):
-        dataclasses.replace(SMALL, **change).validate()
+        dataclasses.replace(SMALL, **change)
 
 
 def test_samples_are_kept_in_float32_in_mixed_precision():
-    model = DeformableNet(SMALL, precision="mixed_bfloat16")
+    model = DeformableNet(SMALL, dtype="mixed_bfloat16")
     assert model.network.get_layer("conv3").compute_dtype == "bfloat16"
-    assert {v.dtype for v in model.variables} == {"float32"}
+    assert {v.dtype for v in model.weights} == {"float32"}
     x = keras.random.uniform((1, 28, 28, 1), 0, 255)
     assert model(x).dtype == "float32"
 
@@ -200,28 +206,28 @@ def world(mnist, tmp_path_factory):
 
 
 def test_scenes_hold_digits_where_the_classes_say(world):
-    photos, digits = scenes.photos_of(world), read_digits(world, "train")
+    photos, digits = data.read_photos(world / "photos"), read_digits(world, "train")
     assert photos.shape == (5, 160, 160, 3)
     full = np.full_like(digits[0], 255)  # squares instead of digits: their places are easy to see
-    scene, target = (np.asarray(a) for a in scenes.scenes(photos, full, digits[1], 6, [0, 5]))
-    empty = np.asarray(scenes.scenes(photos, np.zeros_like(full), digits[1], 6, [0, 5])[0])
+    scene, target = (np.asarray(a) for a in evidence.labeled_scenes(photos, full, digits[1], 6, [0, 5]))
+    empty = np.asarray(evidence.labeled_scenes(photos, np.zeros_like(full), digits[1], 6, [0, 5])[0])
     assert (scene.shape, target.shape) == ((6, 64, 64, 3), (6, 64, 64))
     changed = np.abs(scene - empty).max(-1) > 0
     assert np.all(changed[target > 0])
     assert 0.1 < np.mean(target > 0) < 0.7
     assert np.mean(changed & (target == 0)) < 0.03  # the squares' edges
     assert set(np.unique(target)) <= {0, *(digits[1] + 1)}
-    np.testing.assert_array_equal(scenes.scenes(photos, full, digits[1], 6, [0, 5])[0], scene)
-    assert np.any(np.asarray(scenes.scenes(photos, full, digits[1], 6, [0, 6])[0]) != scene)
+    np.testing.assert_array_equal(evidence.labeled_scenes(photos, full, digits[1], 6, [0, 5])[0], scene)
+    assert np.any(np.asarray(evidence.labeled_scenes(photos, full, digits[1], 6, [0, 6])[0]) != scene)
 
 
 def test_networks_on_scenes_have_equally_many_weights():
-    budget = scenes.network(scenes.ARMS[-1], scenes.WIDTH).count_params()
-    for arm in scenes.ARMS[::2]:
-        model = scenes.network(arm, scenes.equal_width(arm, budget))
+    budget = evidence.network(evidence.ARMS[-1], evidence.WIDTH).count_params()
+    for arm in evidence.ARMS[::2]:
+        model = evidence.network(arm, evidence.equal_width(arm, budget))
         assert 0.95 * budget < model.count_params() <= budget
         assert sum(isinstance(layer, layers.DeformableConv2D) for layer in model.layers) == arm.deformable
-    assert scenes.equal_width(scenes.ARMS[-1], budget) == scenes.WIDTH
+    assert evidence.equal_width(evidence.ARMS[-1], budget) == evidence.WIDTH
     assert model(np.zeros((1, 8, 12, 3), "float32")).shape == (1, 8, 12, 6)
 
 
@@ -234,11 +240,11 @@ def test_dilations_reach_further():
 
 
 def test_boxes_are_around_what_is_seen(world):
-    photos, digits = scenes.photos_of(world), read_digits(world, "train")
+    photos, digits = data.read_photos(world / "photos"), read_digits(world, "train")
     full = np.full_like(digits[0], 255)
-    scene, pasted = scenes.pasted(photos, full, digits[1], 20, [0, 5], 80, 3, vary=True)
+    scene, pasted = data.pasted(photos, full, digits[1], 20, [0, 5], 80, 3, vary=True)
     assert scene.shape == (20, 80, 80, 3)
-    boxes, labels, counts = (np.asarray(a) for a in scenes.boxed(pasted))
+    boxes, labels, counts = (np.asarray(a) for a in data.ground_truth(pasted))
     assert (boxes.shape, labels.shape, counts.shape) == ((20, 3, 4), (20, 3), (20, 3))
     assert set(np.sum(labels >= 0, axis=1)) == {1, 2, 3}
     assert np.all(boxes[labels < 0] == 0)
@@ -259,24 +265,25 @@ def test_boxes_are_around_what_is_seen(world):
 
 
 def test_photos_of_the_test_are_not_trained_on(world):
-    photos = scenes.photos_of(world)
-    backgrounds, unseen = scenes.split(photos)
+    photos = data.read_photos(world / "photos")
+    backgrounds, unseen = data.split(photos)
     assert (len(backgrounds), len(unseen)) == (4, 1)
     assert not any(np.array_equal(unseen[0], photo) for photo in backgrounds)
-    assert scenes.read_photos(None).shape == (6, 160, 160, 3)
+    assert data.read_photos(None).shape == (6, 160, 160, 3)
 
 
-def test_experiments_need_their_data(mnist, tmp_path):
-    for experiment in (scenes.measure, regions.measure):
+@pytest.mark.parametrize("name", ["scenes", "regions"])
+def test_experiments_need_their_data(name, mnist, tmp_path):
+    measure = claims.experiments("deformable_net")[name].measure
+    for folder in (None, mnist["digits"]):
         with pytest.raises(DataError, match="photos"):
-            experiment(None, tmp_path, True)
-        with pytest.raises(DataError, match="photos"):
-            experiment(mnist["digits"], tmp_path, True)
+            measure(folder, tmp_path, True)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["scaled", "rotated", "scenes", "regions"])
 def test_experiments_run(name, world, tmp_path):
-    rows = FAMILY.experiments[name].measure(world, tmp_path, True)
-    assert len(rows) >= 2
-    assert all(np.isfinite(row.ours) for row in rows)
+    found = claims.experiments("deformable_net")[name].measure(world, tmp_path, True)
+    assert len(found) >= 2
+    assert len({claim.key for claim in found}) == len(found)
+    assert all(np.isfinite(claim.ours) for claim in found)

@@ -1,15 +1,16 @@
 """The family in miniature, for the conformance battery."""
 
 from pathlib import Path
+from typing import Any
 
 from kerasmodels.data import write_image
 from kerasmodels.models import discogan
 from tests.cases import Case, photo, unpaired_pictures
 
 
-def _discogan_task(folder: Path, run: Path | None, out: Path) -> discogan.RunOptions:
+def _discogan_task(folder: Path, run: Path | None, out: Path) -> Any:
     picture = write_image(folder / "picture.png", photo(3, 37, 46))
-    return discogan.RunOptions(inputs=(picture,), out=out / "a.png", run=run, direction="b_to_a")
+    return discogan.FAMILY.task.options(inputs=(picture,), out=out / "a.png", run=run, direction="b_to_a")
 
 
 CASE = Case(

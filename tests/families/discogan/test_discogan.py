@@ -1,4 +1,4 @@
-"""DiscoGAN: the authors' networks, what a step minimises in both modes, the command on files."""
+"""DiscoGAN: the authors' networks, what a step minimizes in both modes, the command on files."""
 
 import dataclasses
 from pathlib import Path
@@ -8,10 +8,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from kerasmodels.claims import discogan as claims
 from kerasmodels.data import read_image, write_image
 from kerasmodels.errors import DataError, DivergedError, UsageError
 from kerasmodels.models import discogan
-from kerasmodels.models.discogan import VARIANTS, Config, DiscoGAN, experiments
+from kerasmodels.models.discogan import VARIANTS, Config, DiscoGAN
+from kerasmodels.servables import DIRECTIONS
+from kerasmodels.tasks.translate import translate
 from kerasmodels.training import NaNStop, TrainResult, train
 from tests.cases import case_of, photo
 
@@ -27,8 +30,8 @@ def trainable(network: keras.Model) -> int:
 def test_parameters_are_the_authors(extra, generator):
     model = DiscoGAN(Config(extra_layers=extra))
     assert trainable(model.a_to_b) == trainable(model.b_to_a) == generator
-    assert trainable(model.judge_a) == trainable(model.judge_b) == 2_765_568
-    assert [tuple(shape[1:]) for shape in model.judge_a.output_shape] == [
+    assert trainable(model.discriminator_a) == trainable(model.discriminator_b) == 2_765_568
+    assert [tuple(shape[1:]) for shape in model.discriminator_a.output_shape] == [
         (16, 16, 128), (8, 8, 256), (4, 4, 512), (1,),
     ]  # fmt: skip
     assert model.a_to_b.count_params() > generator
@@ -41,7 +44,7 @@ def test_sizes_and_range():
     assert float(np.max(made)) <= 255
 
 
-# --- what a step minimises --------------------------------------------------------------------------------------------
+# --- what a step minimizes --------------------------------------------------------------------------------------------
 
 
 class Shift(keras.layers.Layer):
@@ -66,10 +69,10 @@ class Say(Shift):
 def known(config: Config) -> DiscoGAN:
     model = DiscoGAN(config)
     model.a_to_b, model.b_to_a = Shift(0.25), Shift(-0.125)
-    model.judge_a, model.judge_b = Say(0.0), Say(0.5)
-    model.compile("sgd", "sgd")
-    model.optimizer.learning_rate.assign(0.0)
-    model.judge_optimizer.learning_rate.assign(0.0)
+    model.discriminator_a, model.discriminator_b = Say(0.0), Say(0.5)
+    model.compile("sgd")
+    for optimizer in model.optimizers.values():
+        optimizer.learning_rate.assign(0.0)
     return model
 
 
@@ -80,12 +83,12 @@ def softplus(x):
     return np.log1p(np.exp(x))
 
 
-# a -> .25, b -> .375; back .125 and .625. Judges say .375 of what became of b, .75 of what became of a.
+# a -> .25, b -> .375; reconstructions .125 and .625. Scores: .375 of b's fake, .75 of a's.
 ADVERSARIAL = softplus(-0.375) + softplus(-0.75)
 RECONSTRUCTION = 0.125**2 + 0.125**2
 FEATURES = (2 * 0.375) ** 2 + 0.375**4 + (2 * 0.25) ** 2 + (0.5**2 - 0.25**2) ** 2
-JUDGE_A = softplus(0.0) + softplus(0.375)
-JUDGE_B = softplus(-1.0) + softplus(0.75)
+DISCRIMINATOR_A = softplus(0.0) + softplus(0.375)
+DISCRIMINATOR_B = softplus(-1.0) + softplus(0.75)
 
 
 def test_terms_of_the_paper():
@@ -93,8 +96,8 @@ def test_terms_of_the_paper():
     assert terms["adversarial"] == pytest.approx(ADVERSARIAL, rel=1e-5)
     assert terms["reconstruction"] == pytest.approx(RECONSTRUCTION, rel=1e-5)
     assert terms["loss"] == pytest.approx(ADVERSARIAL + RECONSTRUCTION, rel=1e-5)
-    assert terms["judge_a"] == pytest.approx(JUDGE_A, rel=1e-5)
-    assert terms["judge_b"] == pytest.approx(JUDGE_B, rel=1e-5)
+    assert terms["discriminator_a"] == pytest.approx(DISCRIMINATOR_A, rel=1e-5)
+    assert terms["discriminator_b"] == pytest.approx(DISCRIMINATOR_B, rel=1e-5)
 
 
 def test_terms_and_turns_of_the_code():
@@ -103,18 +106,56 @@ def test_terms_and_turns_of_the_code():
     for _ in range(6):
         model.reset_metrics()
         seen.append({k: float(v) for k, v in model.train_step((A, B)).items()})
-    assert (int(model.optimizer.iterations), int(model.judge_optimizer.iterations)) == (4, 2)
+    assert [int(optimizer.iterations) for optimizer in model.optimizers.values()] == [4, 2]
     for step, terms in enumerate(seen):
         if step % 3 == 0:
-            assert terms["judge_a"] == pytest.approx(JUDGE_A / 2, rel=1e-5)
-            assert terms["judge_b"] == pytest.approx(JUDGE_B / 2, rel=1e-5)
+            assert terms["discriminator_a"] == pytest.approx(DISCRIMINATOR_A / 2, rel=1e-5)
+            assert terms["discriminator_b"] == pytest.approx(DISCRIMINATOR_B / 2, rel=1e-5)
             assert terms["loss"] == 0
             continue
         rate = 0.01 if step < 3 else 0.5
         expected = (1 - rate) * (0.1 * ADVERSARIAL + 0.9 * FEATURES) + rate * RECONSTRUCTION
         assert terms["features"] == pytest.approx(FEATURES, rel=1e-5)
         assert terms["loss"] == pytest.approx(expected, rel=1e-5)
-        assert terms["judge_a"] == 0
+        assert terms["discriminator_a"] == 0
+
+
+@pytest.mark.parametrize(
+    ("objective", "loss", "moved"),
+    [
+        ("recongan", softplus(-0.75) + 0.125**2, {"a_to_b", "b_to_a", "discriminator_b"}),
+        ("gan", softplus(-0.75), {"a_to_b", "discriminator_b"}),
+    ],
+)
+def test_objectives_that_the_paper_compares_with(objective, loss, moved):
+    config = dataclasses.replace(SMALL, objective=objective)
+    terms = {k: float(v) for k, v in known(config).train_step((A, B)).items()}
+    assert terms["loss"] == pytest.approx(loss, rel=1e-5)
+    keras.utils.set_random_seed(0)
+    model = DiscoGAN(config)
+    model.compile()
+    networks = ("a_to_b", "b_to_a", "discriminator_a", "discriminator_b")
+    before = {name: [v.numpy() for v in getattr(model, name).trainable_variables] for name in networks}
+    model.train_step((A + photo(0, 32, 32), B))
+    changed = {
+        name
+        for name, values in before.items()
+        for old, new in zip(values, getattr(model, name).trainable_variables, strict=True)
+        if np.any(old != new.numpy())
+    }
+    assert changed == moved
+
+
+def test_the_code_s_objectives_have_features_but_no_rate_without_reconstruction():
+    for objective, rate in (("recongan", 0.5), ("gan", 0.0)):
+        model = known(dataclasses.replace(CODE, rate_from=0, objective=objective))
+        model.train_step((A, B))
+        model.reset_metrics()
+        terms = {k: float(v) for k, v in model.train_step((A, B)).items()}
+        features = (2 * 0.25) ** 2 + (0.5**2 - 0.25**2) ** 2
+        matched = 0.1 * softplus(-0.75) + 0.9 * features
+        assert terms["features"] == pytest.approx(features, rel=1e-5)
+        assert terms["loss"] == pytest.approx((1 - rate) * matched + rate * 0.125**2, rel=1e-5)
 
 
 def test_weight_decay_goes_through_the_gradient():
@@ -122,7 +163,7 @@ def test_weight_decay_goes_through_the_gradient():
     for decay in (0.0, 0.5):
         keras.utils.set_random_seed(0)
         model = DiscoGAN(dataclasses.replace(SMALL, weight_decay=decay))
-        model.compile(keras.optimizers.SGD(0.1), keras.optimizers.SGD(0.1))
+        model.compile({group: keras.optimizers.SGD(0.1) for group in ("generators", "discriminators")})
         before = model.get_weights()
         model.train_step((A + photo(0, 32, 32), B))
         moved[decay] = [new - old for old, new in zip(before, model.get_weights(), strict=True)], before
@@ -156,12 +197,12 @@ def test_the_code_s_turns_resume_exactly(trained, tmp_path: Path):
     assert parts.step == whole.step == 5
     for a, b in zip(whole.model.get_weights(), parts.model.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
-    assert int(parts.model.judge_optimizer.iterations) == 2
+    assert int(parts.model.optimizers["discriminators"].iterations) == 2
 
 
 def test_a_loss_that_is_no_number_is_named():
     model = DiscoGAN(SMALL)
-    model.compile("adam", "adam")
+    model.compile()
     bad = tf.data.Dataset.from_tensors((tf.fill((2, 32, 32, 3), np.nan), tf.zeros((2, 32, 32, 3)))).repeat()
     with pytest.raises(DivergedError, match="adversarial is nan at step 1"):
         model.fit(bad, steps_per_epoch=2, shuffle=False, verbose=0, callbacks=[NaNStop()])
@@ -172,35 +213,36 @@ def test_a_loss_that_is_no_number_is_named():
 
 def test_folders_and_directions(trained, tmp_path: Path):
     config, run = trained
-    options = discogan.RunOptions(inputs=(config.a,), out=tmp_path / "out", run=run.folder)
-    assert [p.name for p in discogan.FAMILY.run(options).outputs] == ["0.png", "1.png", "2.png"]
+    options = discogan.FAMILY.task.options(inputs=(config.a,), out=tmp_path / "out", run=run.folder)
+    assert [p.name for p in discogan.FAMILY.task.run(options).outputs] == ["0.png", "1.png", "2.png"]
     picture = write_image(tmp_path / "odd.png", photo(1, 35, 50))
     ways = []
-    for way in discogan.DIRECTIONS:
+    for way in DIRECTIONS:
         one = dataclasses.replace(options, inputs=(picture,), out=tmp_path / f"{way}.png", direction=way)
-        ways.append(read_image(discogan.FAMILY.run(one).outputs[0]))
+        ways.append(read_image(discogan.FAMILY.task.run(one).outputs[0]))
     assert ways[0].shape == ways[1].shape == (35, 50, 3)
     assert (ways[0] != ways[1]).any()
     with pytest.raises(UsageError, match="no input is overwritten"):
-        discogan.FAMILY.run(dataclasses.replace(options, inputs=(picture,), out=picture))
+        discogan.FAMILY.task.run(dataclasses.replace(options, inputs=(picture,), out=picture))
 
 
 def test_extra_layers_take_squares():
     model = DiscoGAN(dataclasses.replace(SMALL, extra_layers=True))
-    assert discogan.translated(model, photo(0, 40, 61), "b_to_a").shape == (32, 32, 3)
-    (servable, _) = discogan.FAMILY.servables(model, model.config).values()
+    assert translate(model, photo(0, 40, 61), "b_to_a").shape == (32, 32, 3)
+    (servable, _) = discogan.FAMILY.servables(model).values()
     assert servable.inputs[0].shape == ("batch", 32, 32, 3)
     assert servable.call(**servable.example({"batch": 2}, 0))["translated"].shape == (2, 32, 32, 3)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"size": 40}, "multiple of 16"), ({"size": 16}, "at least 32"), ({"mode": "fast"}, "mode in"),
-     ({"judge_every": 1}, "judge_every >= 2"), ({"rate": 1.5}, "rate from 0 to 1"), ({"filters": 0}, "filters > 0")],
+    [({"size": 40}, "multiple of 16"), ({"size": 16}, "at least 32"), ({"mode": "fast"}, "mode: 'paper' or 'code'"),
+     ({"discriminator_every": 1}, "discriminator_every >= 2"), ({"rate": 1.5}, "rate <= 1"),
+     ({"filters": 0}, "filters > 0")],
 )  # fmt: skip
 def test_config_out_of_range(change, message):
     with pytest.raises(UsageError, match=message):
-        dataclasses.replace(Config(), **change).validate()
+        dataclasses.replace(Config(), **change)
 
 
 def test_variants_are_the_paper_s_and_the_code_s():
@@ -209,15 +251,15 @@ def test_variants_are_the_paper_s_and_the_code_s():
     assert (code.mode, code.batch, code.weight_decay, code.rate_from) == ("code", 64, 1e-5, 10000)
 
 
-def test_kinds_that_cannot_be_learnt(tmp_path: Path):
+def test_domains_that_cannot_be_learned(tmp_path: Path):
     with pytest.raises(UsageError, match="--a DIR --b DIR"):
-        discogan.FAMILY.build(Config(a=tmp_path))
+        discogan.FAMILY.batches(Config(a=tmp_path))
     (tmp_path / "empty").mkdir()
     write_image(tmp_path / "one" / "a.png", photo(0, 40, 40))
     with pytest.raises(DataError, match="no pictures in"):
-        discogan.FAMILY.build(Config(a=tmp_path / "empty", b=tmp_path / "one"))
-    with pytest.raises(DataError, match="at least 2 pictures of each kind"):
-        discogan.FAMILY.build(Config(a=tmp_path / "one", b=tmp_path / "one"))
+        discogan.FAMILY.batches(Config(a=tmp_path / "empty", b=tmp_path / "one"))
+    with pytest.raises(DataError, match="at least 2 pictures of each domain"):
+        discogan.FAMILY.batches(Config(a=tmp_path / "one", b=tmp_path / "one"))
 
 
 # --- the mixture ------------------------------------------------------------------------------------------------------
@@ -229,21 +271,21 @@ def test_what_counts_as_collapsed():
 
         def __init__(self, targets):
             super().__init__()
-            self.targets = keras.ops.convert_to_tensor(experiments.CENTRES_B[targets], "float32")
+            self.targets = keras.ops.convert_to_tensor(claims.CENTERS_B[targets], "float32")
 
         def call(self, x):
-            centres = keras.ops.convert_to_tensor(experiments.CENTRES_A, "float32")
-            nearest = keras.ops.argmin(keras.ops.sum((x[:, None] - centres[None]) ** 2, axis=-1), axis=1)
+            centers = keras.ops.convert_to_tensor(claims.CENTERS_A, "float32")
+            nearest = keras.ops.argmin(keras.ops.sum((x[:, None] - centers[None]) ** 2, axis=-1), axis=1)
             return keras.ops.take(self.targets, nearest, axis=0)
 
     home = keras.Sequential([keras.Input((2,)), keras.layers.Identity()])
     for targets, modes, distinct in (([0, 2, 4, 6, 8], 5, 5), ([1, 1, 3, 3, 5], 3, 3)):
         there = keras.Sequential([keras.Input((2,)), Send(targets)])
-        judged = experiments._judged(experiments._Pair(there, home), 0)
-        assert (judged.modes, judged.distinct, judged.near) == (modes, distinct, 1.0)
+        found = claims.evaluated(DiscoGAN(SMALL, a_to_b=there, b_to_a=home), 0)
+        assert (found.modes, found.distinct, found.near) == (modes, distinct, 1.0)
 
 
 def test_the_mixture_runs(tmp_path: Path):
-    rows = experiments.mixture(None, tmp_path, quick=True)
-    assert len(rows) == 8
+    found = claims.mixture(None, tmp_path, quick=True)
+    assert len(found) == 7
     assert read_image(tmp_path / "discogan_mixture.png").shape == (400, 1200, 3)

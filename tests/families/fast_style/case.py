@@ -19,9 +19,9 @@ def _fast_style_data(folder: Path) -> Mapping[str, Any]:
     }
 
 
-def _fast_style_task(folder: Path, run: Path | None, out: Path) -> fast_style.RunOptions:
+def _fast_style_task(folder: Path, run: Path | None, out: Path) -> Any:
     picture = write_image(folder / "holiday.jpg", photo(7, 45, 62))
-    return fast_style.RunOptions(inputs=(picture,), out=out / "painted.png", run=run)
+    return fast_style.FAMILY.task.options(inputs=(picture,), out=out / "painted.png", run=run)
 
 
 CASE = Case(

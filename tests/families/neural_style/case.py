@@ -18,7 +18,7 @@ def _neural_style_data(folder: Path) -> Mapping[str, Any]:
     }
 
 
-def _neural_style_task(folder: Path, run: Path, out: Path) -> neural_style.RunOptions:
+def _neural_style_task(folder: Path, run: Path | None, out: Path) -> Any:
     return neural_style.RunOptions(
         content=write_image(folder / "holiday.jpg", photo(7, 45, 62)),
         style=(write_image(folder / "painting.png", photo(99, 40, 56)),),

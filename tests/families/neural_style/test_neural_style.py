@@ -7,19 +7,18 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kerasmodels import storage
+from kerasmodels import runs, storage
 from kerasmodels.data import read_image, write_image
-from kerasmodels.data.colour import to_yuv
+from kerasmodels.data.color import to_yuv
 from kerasmodels.errors import DataError, DivergedError, StorageError, UsageError
-from kerasmodels.family import config_to_dict
-from kerasmodels.losses import gram_matrix
+from kerasmodels.losses import StyleTransfer, gram_matrix
 from kerasmodels.losses.portable import PortableStyle
-from kerasmodels.models.neural_style import FAMILY, Config, RunOptions, StyleTransfer, build, run
-from kerasmodels.models.neural_style.objective import network, read_pictures
+from kerasmodels.models.neural_style import FAMILY, Config, RunOptions, network, read_pictures
 from kerasmodels.optimizers import minimize
 from kerasmodels.training.picture import Stage, optimize_picture
 from tests.cases import photo
 
+build, run = FAMILY.build, FAMILY.task.run
 SMALL = {
     "network": "vgg16",
     "vgg": "random",
@@ -77,17 +76,9 @@ def reference(formulation: str, f, p, s, alpha: float, beta: float) -> tuple[flo
 @pytest.mark.parametrize("formulation", ["gatys", "course"])
 def test_terms_equal_a_float64_reference(formulation):
     random = np.random.default_rng(0)
-    look = Config(
-        formulation=formulation,
-        content_layers=("a",),
-        style_layers=("a", "b"),
-        style_layer_weights=(0.3, 0.7),
-        content_weight=2.0,
-        style_weight=3.0,
-        tv_weight=0.0,
-    )
     p, s, x = (random.normal(0, c, (1, 12, 16, 3)).astype("float32") for c in (1.0, 2.0, 1.5))
-    terms = StyleTransfer(look, Identity(), p[0], [s[0]]).terms(x)
+    objective = StyleTransfer(Identity(), p[0], [s[0]], {"a": 2.0}, {"a": 0.9, "b": 2.1}, formulation=formulation)
+    terms = objective.terms(x)
     content, style = reference(formulation, *(Identity()(y) for y in (x, p, s)), 2.0, 3.0)
     assert float(terms["content"][0]) == pytest.approx(content, rel=1e-6)
     assert float(terms["style"][0]) == pytest.approx(style, rel=1e-6)
@@ -183,16 +174,16 @@ def test_masks_that_do_not_fit(pictures, tmp_path):
         build(config(pictures, masks=(clear,)))
 
 
-# --- optimisation
+# --- optimization
 
 
 def test_fit_and_minimize_drive_the_same_model(pictures):
     made = config(pictures)
     first, second = build(made), build(made)
     start = first.terms()
-    history = first.fit(FAMILY.datasets(made, 0).train, steps_per_epoch=4, epochs=2, shuffle=False, verbose=0).history
+    history = first.fit(FAMILY.batches(made), steps_per_epoch=4, epochs=2, shuffle=False, verbose=0).history
     assert {"content", "style", "total_variation", "loss"} <= history.keys()
-    result = minimize(second, (np.zeros((1, 1), "float32"),), max_iterations=8, tolerance=0.0, first_length=80.0)
+    result = minimize(second, (np.zeros((1, 0), "float32"),), max_iterations=8, tolerance=0.0, first_length=80.0)
     assert result.value == pytest.approx(sum(second.terms().values()), rel=1e-5)
     assert sum(first.terms().values()) < sum(start.values())
     assert result.value < sum(first.terms().values())
@@ -247,8 +238,8 @@ def test_run(pictures, tmp_path, method):
     assert report.facts["iterations"] == 6  # 4 at 24 pixels, 2 at 48
 
 
-def test_luminance_only_keeps_the_colours(pictures, tmp_path):
-    run(options(pictures, tmp_path / "out.png", colours="luminance", size=52))
+def test_luminance_only_keeps_the_colors(pictures, tmp_path):
+    run(options(pictures, tmp_path / "out.png", colors="luminance", size=52))
     out, content = (to_yuv(read_image(p)) for p in (tmp_path / "out.png", pictures["content"]))
     # Where nothing was clipped, rounding to whole levels is all that moves U and V.
     inside = ((read_image(tmp_path / "out.png") > 0) & (read_image(tmp_path / "out.png") < 255)).all(-1)
@@ -262,7 +253,7 @@ def test_it_goes_on_from_a_run_folder(pictures, tmp_path):
     model = FAMILY.model(made)
     model.picture.show(np.full((*made.shape, 3), 77.0))
     storage.save_npz(tmp_path / "run" / "weights.npz", storage.model_arrays(model))
-    card = {"family": "neural_style", "config": config_to_dict(made), "state": "done"}
+    card = runs.new_card("neural_style", made, None)
     storage.write_json(tmp_path / "run" / "run.json", card)
     run(options(pictures, tmp_path / "out.png", start_from=tmp_path / "run", steps=1, method="adam", learning_rate=1.0))
     assert np.abs(read_image(tmp_path / "out.png").astype(int) - 77).max() <= 2
@@ -294,7 +285,8 @@ def test_the_shape_is_the_content_s(pictures, tmp_path):
         ({"style_layer_weights": (1.0,)}, UsageError, "a weight for each of the layers"),
         ({"size": 3}, UsageError, "size >= 4"),
         ({"style_scale": 0.05}, DataError, "paintings of at least 4 pixels"),
-        ({"style_weight": float("nan")}, UsageError, "finite"),
+        ({"style_weight": float("nan")}, UsageError, "style_weight"),
+        ({"style_weights": (-1.0,)}, UsageError, r"style_weights\[0\] >= 0"),
         ({"steps": 0}, UsageError, "steps > 0"),
     ],
 )

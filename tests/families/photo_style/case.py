@@ -16,7 +16,7 @@ def _photo_style_data(folder: Path) -> Mapping[str, Any]:
     }
 
 
-def _photo_style_task(folder: Path, run: Path, out: Path) -> photo_style.RunOptions:
+def _photo_style_task(folder: Path, run: Path | None, out: Path) -> Any:
     picture = write_image(folder / "holiday.jpg", photo(1, 99, 138))
     return photo_style.RunOptions(photo=picture, out=out / "evening.png", run=run)
 

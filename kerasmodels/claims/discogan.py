@@ -1,0 +1,191 @@
+"""The claims of `discogan`: points of five modes that are to become points of ten.
+
+Every network here is trained by `DiscoGAN.train_step`, whose config says which of the paper's three objectives is
+minimized: points p are handed to it as "pictures" 255 p, which it scales back.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import keras
+import numpy as np
+import tensorflow as tf
+from PIL import Image, ImageDraw
+
+from kerasmodels.data import write_image
+from kerasmodels.family import Claim, Experiment
+from kerasmodels.metrics import covered_modes
+from kerasmodels.models.discogan import Config, DiscoGAN
+
+SEEDS = 5
+DEVIATION = 0.1
+Arm = Literal["gan", "recongan", "discogan"]
+ARMS: dict[Arm, tuple[str, str]] = {
+    "gan": ("GAN", "collapses"),
+    "recongan": ("GAN with reconstruction", "collapses"),
+    "discogan": ("DiscoGAN", "neither"),
+}
+"""Objective -> its name, and what the paper says of it."""
+
+
+def _circle(count: int, middle: float) -> np.ndarray:
+    angles = 2 * np.pi * np.arange(count) / count
+    return middle + 2.0 * np.stack([np.cos(angles), np.sin(angles)], axis=1)
+
+
+CENTERS_A, CENTERS_B = _circle(5, -2.0), _circle(10, 2.0)
+
+
+def mixture(data: Path | None, figures: Path, quick: bool) -> Sequence[Claim]:
+    """Section 3.1 and figure 3: the paper's three losses, A of 5 modes, B of 10; networks of 3 hidden layers of 128."""
+    steps, seeds = (40, 1) if quick else (8000, SEEDS)
+    found = {arm: [evaluated(_trained(arm, steps, seed), seed) for seed in range(seeds)] for arm in ARMS}
+    write_image(figures / "discogan_mixture.png", _drawn([of[0] for of in found.values()]))
+    ours, alone = found["discogan"], found["gan"]
+
+    def listed(arm: Arm) -> str:
+        return ", ".join(f"{each.modes} and {each.distinct} ({100 * each.near:.0f} %)" for each in found[arm])
+
+    return [
+        Claim(
+            "modes",
+            f"{seeds} seeds, {steps} steps: modes of B with at least 1 % of DiscoGAN's translations of A, the fewest",
+            "10 of 10 (figure 3)",
+            float(min(each.modes for each in ours)),
+            at_least=9,
+        ),
+        Claim(
+            "distinct_modes",
+            "modes of B where most of a mode of A goes, the fewest of all seeds: 5, or two have collapsed into one",
+            "5 (figure 3)",
+            float(min(each.distinct for each in ours)),
+            equals=5,
+        ),
+        Claim(
+            "modes_of_gan",
+            "modes of B that a plain GAN reaches, median",
+            "collapses (figure 3)",
+            float(np.median([each.modes for each in alone])),
+            at_most=6,
+        ),
+        Claim(
+            "reconstruction",
+            "mean squared distance between points of A and their reconstructions, the largest of all seeds",
+            "not given",
+            round(max(each.reconstruction for each in ours), 5),
+            at_most=0.05,
+        ),
+        *(
+            Claim(
+                f"{arm}_seed_by_seed",
+                f"{name}, seed by seed: modes reached, and where most goes (part within 3 deviations of a mode)",
+                paper,
+                listed(arm),
+            )
+            for arm, (name, paper) in ARMS.items()
+        ),
+    ]
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """Points of A by their mode and their translations.
+
+    Attributes:
+        points, translated: (2000, 2), 400 of each mode of A after another.
+        modes: of B with at least 1 % of the translations.
+        near: part of the translations within 3 deviations of a mode.
+        distinct: modes of B to which most of a mode of A goes.
+        reconstruction: mean squared distance of the reconstructions.
+    """
+
+    points: np.ndarray
+    translated: np.ndarray
+    modes: int
+    near: float
+    distinct: int
+    reconstruction: float
+
+
+def evaluated(model: DiscoGAN, seed: int) -> Evaluated:
+    """What a model makes of fresh points."""
+    random = np.random.default_rng(1000 + seed)
+    points = np.repeat(CENTERS_A, 400, axis=0) + DEVIATION * random.standard_normal((2000, 2))
+    translated = model.a_to_b.predict(points, batch_size=500, verbose=0)
+    reconstructed = model.b_to_a.predict(translated, batch_size=500, verbose=0)
+    modes, near = covered_modes(translated, CENTERS_B, 3 * DEVIATION, least=len(points) // 100)
+    nearest = np.linalg.norm(translated[:, None] - CENTERS_B[None], axis=-1).argmin(1).reshape(5, 400)
+    distinct = len({int(np.bincount(of_mode).argmax()) for of_mode in nearest})
+    return Evaluated(points, translated, modes, near, distinct, float(np.mean((reconstructed - points) ** 2)))
+
+
+def _trained(arm: Arm, steps: int, seed: int) -> DiscoGAN:
+    keras.utils.set_random_seed(seed)
+    config = Config(objective=arm, weight_decay=0.0, batch=100, steps=steps, seed=seed)
+    a_to_b, b_to_a = _perceptron(2), _perceptron(2)
+    discriminator_a, discriminator_b = _perceptron(1), _perceptron(1)
+    model = DiscoGAN(
+        config, a_to_b=a_to_b, b_to_a=b_to_a, discriminator_a=discriminator_a, discriminator_b=discriminator_b
+    )
+    # Networks that go on as fast as they began circle about the modes.
+    rate = keras.optimizers.schedules.CosineDecay(2e-3, steps, alpha=0.02)
+    optimizers = {group: keras.optimizers.Adam(rate, 0.5, 0.999) for group in model.optimizer_groups()}
+    # Many small steps in one call of the graph, which takes longer than they do.
+    model.compile(optimizers, steps_per_execution=min(steps, 200))
+    model.fit(_points(config), steps_per_epoch=steps, shuffle=False, verbose=0)
+    return model
+
+
+def _perceptron(outputs: int) -> keras.Model:
+    """Three hidden layers. With one output, a discriminator: the hidden layers are its features."""
+    point = keras.Input((2,))
+    maps = [point]
+    for _ in range(3):
+        maps.append(keras.layers.Dense(128, "relu", kernel_initializer="he_normal")(maps[-1]))
+    last = keras.layers.Dense(outputs)(maps[-1])
+    return keras.Model(point, [*maps[1:], last] if outputs == 1 else last)
+
+
+def _points(config: Config) -> tf.data.Dataset:
+    """Endless pairs of batches (batch, 2), as "pictures"."""
+
+    def draw(number: int, centers: np.ndarray, step: tf.Tensor) -> tf.Tensor:
+        key = tf.stack([tf.constant(config.seed + 7919 * number, tf.int64), step])
+        mode = tf.random.stateless_uniform((config.batch,), key, maxval=len(centers), dtype=tf.int32)
+        noise = tf.random.stateless_normal((config.batch, 2), key + 1_000_003)
+        return 255.0 * (tf.gather(tf.constant(centers, tf.float32), mode) + DEVIATION * noise)
+
+    steps = tf.data.Dataset.range(np.iinfo("int64").max)
+    return steps.map(lambda step: (draw(0, CENTERS_A, step), draw(1, CENTERS_B, step))).prefetch(2)
+
+
+_COLORS = ("#b4532a", "#2a6fb4", "#3a8f4d", "#7a4fa3", "#a08a10")
+
+
+def _drawn(found: Sequence[Evaluated]) -> np.ndarray:
+    """For each arm: points of A and their translations, in the color of their mode, and modes as gray rings."""
+    side = 400
+    image = Image.new("RGB", (side * len(found), side), "white")
+    draw = ImageDraw.Draw(image)
+    for i, ((name, _), of_arm) in enumerate(zip(ARMS.values(), found, strict=True)):
+
+        def place(point: np.ndarray, left: int = side * i) -> tuple[float, float]:
+            x, y = np.clip(point, -4.9, 4.9) / 10 + 0.5
+            return left + side * float(x), side * (1 - float(y))
+
+        for center in (*CENTERS_A, *CENTERS_B):
+            x, y = place(center)
+            r = 3 * DEVIATION * side / 10
+            draw.ellipse((x - r, y - r, x + r, y + r), outline="#999999")
+        for points in (of_arm.points, of_arm.translated):
+            for number, point in enumerate(points):
+                x, y = place(point)
+                draw.ellipse((x - 1, y - 1, x + 1, y + 1), fill=_COLORS[number // 400])
+        draw.text((side * i + 8, 8), f"{name}: {of_arm.modes} modes", "black")
+        draw.line((side * i, 0, side * i, side), fill="#cccccc")
+    return np.asarray(image)
+
+
+EXPERIMENTS = {"mixture": Experiment("five modes become ten: what collapses, and what does not", mixture)}
