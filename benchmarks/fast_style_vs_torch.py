@@ -25,7 +25,7 @@ import keras
 import numpy as np
 from interleaved import Contestant, Result, peer_python, race
 
-from kerasmodels import storage
+from kerasmodels import presets, storage
 from kerasmodels.apps import provenance
 from kerasmodels.backbones import sources
 from kerasmodels.data import write_image

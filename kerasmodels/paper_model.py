@@ -14,6 +14,7 @@ from kerasmodels.config import Config, TrainingConfig
 from kerasmodels.errors import UsageError, unknown_name
 from kerasmodels.family import nothing_to_train
 from kerasmodels.metrics import TermMean
+from kerasmodels.training import devices
 
 
 class PaperModel(keras.Model):
@@ -42,6 +43,8 @@ class PaperModel(keras.Model):
     Config: ClassVar[type[Config]]
     config: Any
     family_name: ClassVar[str]
+    one_device: ClassVar[str] = ""
+    """Why several devices cannot share a batch of the training; empty if they can."""
     networks: ClassVar[Mapping[str, Callable[[Any], keras.Layer | None]]] = {}
     """Attribute's name -> (config) -> network, or a layer; None where the config has no such network."""
 
@@ -98,6 +101,7 @@ class PaperModel(keras.Model):
         """
         if not isinstance(self.config, TrainingConfig):
             raise nothing_to_train(self.family_name)
+        devices.check_model(self)
         groups = self.optimizer_groups()
         if isinstance(optimizer, Mapping) and not {"class_name", "config"} <= optimizer.keys():
             made = {group: keras.optimizers.get(entry) for group, entry in optimizer.items()}
@@ -124,11 +128,16 @@ class PaperModel(keras.Model):
             kwargs.setdefault("shuffle", False)
         return super().fit(x, *args, **kwargs)
 
+    def train_step(self, data: Any) -> dict[str, Any]:
+        """Keras' own step; that of a paper with a step of its own takes its place."""
+        return super().train_step(devices.not_empty(data))
+
     def minimize(self, group: str, loss: Any, tape: tf.GradientTape) -> None:
         """One update of a group's variables, down the gradient of a loss that `tape` has seen."""
         variables = self.optimizer_groups()[group]
         if variables:
-            self.optimizers[group].apply(tape.gradient(loss, variables), variables)
+            gradients = [devices.scaled(gradient) for gradient in tape.gradient(loss, variables)]
+            self.optimizers[group].apply(gradients, variables)
 
     def report(self, **terms: Any) -> None:
         """Add values of this step to the means that `fit` shows."""

@@ -19,6 +19,7 @@ from kerasmodels.layers.resize import resize_corners
 from kerasmodels.optimizers import LayerwiseSGD
 from kerasmodels.optimizers.layerwise_sgd import caffe_rate
 from kerasmodels.paper_model import PaperModel
+from kerasmodels.training import devices
 
 BelowOne = Annotated[float, Interval(ge=0, lt=1)]
 
@@ -176,6 +177,12 @@ class Segmenter(PaperModel):
 
     def default_loss(self) -> Any:
         return keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=IGNORE)
+
+    def compute_loss(
+        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
+    ) -> Any:
+        loss = super().compute_loss(x, y, y_pred, sample_weight, training)
+        return loss * devices.share_of_labels(y, IGNORE)
 
     # --- weights ---
 

@@ -19,6 +19,10 @@ class _Atrous:
     padding: str
     data_format: str
     rank: int
+    kernel: Any
+    use_bias: bool
+    bias: Any
+    activation: Any
 
     def __init__(self, filters: int, *kernel_size: Any, atrous_rate: int | Sequence[int] = 1, **kwargs: Any):
         if not kernel_size:
@@ -35,6 +39,25 @@ class _Atrous:
     def atrous_rate(self) -> tuple[int, ...]:
         """Distance between two weights of the kernel, positions, for each axis."""
         return self.dilation_rate
+
+    def call(self, inputs: Any) -> Any:
+        if self.data_format == "channels_last":
+            return super().call(inputs)  # type: ignore[misc]
+        # Keras adds the bias by ops.add, which takes a vector of any axis for one of the last axis that it fits.
+        causal = self.padding == "causal"
+        if causal:
+            inputs = ops.pad(inputs, ((0, 0), (0, 0), ((self.kernel_size[0] - 1) * self.dilation_rate[0], 0)))
+        y = ops.conv(
+            inputs,
+            self.kernel,
+            strides=self.strides,
+            padding="valid" if causal else self.padding,
+            dilation_rate=self.dilation_rate,
+            data_format=self.data_format,
+        )
+        if self.use_bias:
+            y = y + ops.reshape(self.bias, (1, -1, *(1 for _ in self.kernel_size)))
+        return y if self.activation is None else self.activation(y)
 
     def convolution_op(self, inputs: Any, kernel: Any) -> Any:
         plain = set(self.strides) == {1} and self.data_format == "channels_last"

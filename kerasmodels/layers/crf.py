@@ -111,8 +111,12 @@ class DenseCRF(keras.layers.Layer):
         if self.learned:
 
             def matrix(name: str, diagonal: float) -> Any:
+                # Inference is float32 whatever the policy, and so is what it reads of them.
                 return self.add_weight(
-                    shape=(labels, labels), initializer=lambda s, dtype=None: diagonal * keras.ops.eye(s[0]), name=name
+                    shape=(labels, labels),
+                    initializer=lambda s, dtype=None: diagonal * keras.ops.eye(s[0], dtype=dtype),
+                    autocast=False,
+                    name=name,
                 )
 
             self.gaussian_weights = matrix("gaussian_weights", float(self.gaussian_compat))
@@ -146,6 +150,8 @@ class DenseCRF(keras.layers.Layer):
                 lambda number, _: number < self.iterations,
                 lambda number, answer: (number + 1, step(answer)),
                 (tf.constant(0), logits),
+                # XLA's gradient must know how many there are.
+                maximum_iterations=self.iterations,
             )[1]
         answer = logits
         for _ in range(self.iterations):
@@ -156,10 +162,12 @@ class DenseCRF(keras.layers.Layer):
         """What the pixels tell each other: Q -> what is added to the logits."""
         if self.learned:
             gaussian, bilateral = (self._kernel(picture, i) for i in range(2))
+            weights = (self.gaussian_weights, self.bilateral_weights, self.compatibility)
+            of_gaussian, of_bilateral, compatibility = (tf.cast(tf.convert_to_tensor(w), tf.float32) for w in weights)
 
             def learned(q: tf.Tensor) -> tf.Tensor:
-                heard = tf.matmul(gaussian(q), self.gaussian_weights) + tf.matmul(bilateral(q), self.bilateral_weights)
-                return -tf.matmul(heard, tf.convert_to_tensor(self.compatibility))
+                heard = tf.matmul(gaussian(q), of_gaussian) + tf.matmul(bilateral(q), of_bilateral)
+                return -tf.matmul(heard, compatibility)
 
             return learned
         parts: list[Filter] = []

@@ -162,7 +162,8 @@ class DeformableConv2D(keras.layers.Layer):
             zeros = ((0, 0), *pads, (0, 0)) if last else ((0, 0), (0, 0), *pads)
             inputs = ops.pad(inputs, zeros)
         y = ops.conv(inputs, kernel, self.strides, mode, self.data_format, self.dilation_rate)
-        y = ops.add(y, bias if last else ops.reshape(bias, (1, -1, 1, 1)))
+        # Not ops.add, which takes a vector of any axis for a bias and adds it along the last axis that it fits.
+        y = y + (bias if last else ops.reshape(bias, (1, -1, 1, 1)))
         if not self.modulated:
             return y, None
         cut = 2 * self._taps

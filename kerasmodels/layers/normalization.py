@@ -86,7 +86,8 @@ class InstanceNormalization(keras.layers.Layer):
         normalize = _with_short_gradient if keras.backend.backend() == "tensorflow" else _normalized
         y = normalize(positions, self.epsilon, *given)
         if self.center:
-            y = ops.add(y, ops.reshape(ops.cast(self.beta, "float32"), (1, *per_channel)))
+            # Not ops.add, which takes a vector of any axis for a bias and adds it along the last axis that it fits.
+            y = y + ops.reshape(ops.cast(self.beta, "float32"), (1, *per_channel))
         return ops.cast(y, inputs.dtype)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
@@ -133,7 +134,8 @@ def _with_short_gradient(positions: list[int], epsilon: float, *given: Any) -> A
             dx = scaled * (dy - mean - unit * along)
             if gamma is None:
                 return dx
-            count = tf.cast(tf.size(x) // tf.size(along), dy.dtype)
+            # Of a batch that may be empty.
+            count = tf.cast(tf.reduce_prod(tf.gather(tf.shape(x), positions)), dy.dtype)
             return dx, count * tf.reduce_sum(along, 0, keepdims=True)
 
         return centred * scaled, gradient

@@ -137,7 +137,13 @@ def _with_pad_gradient(inputs: Any, padding: Padding) -> Any:
     @tf.custom_gradient
     def padded(x: Any) -> Any:
         def gradient(dy: Any) -> Any:
-            return tf.raw_ops.MirrorPadGrad(input=dy, paddings=((0, 0), *padding, (0, 0)), mode="REFLECT")
+            def folded() -> Any:
+                return tf.raw_ops.MirrorPadGrad(input=dy, paddings=((0, 0), *padding, (0, 0)), mode="REFLECT")
+
+            # It refuses a batch of none.
+            if x.shape[0]:
+                return folded()
+            return tf.cond(tf.shape(x)[0] > 0, folded, lambda: tf.zeros_like(x))
 
         return _padded(x, padding), gradient
 

@@ -194,6 +194,7 @@ class CycleGAN(PaperModel):
 
     Config = Config
     family_name = "cyclegan"
+    one_device = "its discriminators are shown pictures from one pool of earlier ones"
     networks = {  # noqa: RUF012
         **{name: partial(_generator, name=name) for name in DIRECTIONS},
         **{name: partial(_discriminator, name=name) for name in ("discriminator_a", "discriminator_b")},

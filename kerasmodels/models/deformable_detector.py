@@ -23,6 +23,7 @@ from kerasmodels.ops.bilinear import shape_of
 from kerasmodels.ops.boxes import rows_of
 from kerasmodels.paper_model import PaperModel
 from kerasmodels.tasks.digits import certain, draw_boxes
+from kerasmodels.training import devices
 
 CLASSES = 10
 SPREAD = (0.1, 0.1, 0.2, 0.2)
@@ -193,7 +194,7 @@ class RegionDetector(PaperModel):
             **self._region_losses(y_pred, proposals, truth, height, width),
         }
         self.report(**terms)
-        return sum(terms.values())
+        return devices.scaled(sum(terms.values()))
 
     def _proposal_losses(self, maps: Mapping[str, Any], truth: GroundTruth) -> dict[str, Any]:
         n, rows, columns, count = shape_of(maps["objectness"])
@@ -207,7 +208,7 @@ class RegionDetector(PaperModel):
         positive = ops.cast(ops.logical_or(nearest >= 0.5, own), "float32")
         is_there = ops.expand_dims(ops.cast(truth.labels >= 0, "float32"), 1)
         negative = ops.cast(ops.max(overlap * is_there, axis=2) < 0.3, "float32") * (1.0 - positive)
-        found = ops.maximum(ops.sum(positive), 1.0)
+        found = _counted(positive)
         logits = ops.reshape(maps["objectness"], (n, total))
         # Focal loss, gamma 2, alpha 0.25 (Lin 2017, equation 5).
         focal = 0.25 * positive * ops.square(ops.sigmoid(-logits)) * ops.softplus(-logits)
@@ -239,8 +240,8 @@ class RegionDetector(PaperModel):
         positive *= is_region
         edges = _smooth(offsets - wanted) * ops.expand_dims(positive, 2)
         return {
-            "class": ops.sum(entropy * counts) / ops.maximum(ops.sum(counts), 1.0),
-            "box": ops.sum(edges) / ops.maximum(ops.sum(positive), 1.0) / 4,
+            "class": ops.sum(entropy * counts) / _counted(counts),
+            "box": ops.sum(edges) / _counted(positive) / 4,
         }
 
     def loss_terms(self) -> tuple[str, ...]:
@@ -324,6 +325,11 @@ def _matches(overlap: Any, truth: GroundTruth) -> tuple[Any, Any, Any]:
     """The overlap (N, A, T) with the true boxes that count, the greatest of each box, and with which."""
     counted = ops.multiply(overlap, ops.expand_dims(truth.counts, 1))
     return counted, ops.max(counted, axis=2), ops.cast(ops.argmax(counted, axis=2), "int32")
+
+
+def _counted(which: Any) -> Any:
+    """How many boxes of the batch count, at least 1; with several devices, each one's equal share of it."""
+    return ops.maximum(devices.mean_over_devices(ops.sum(which)), 1.0 / devices.count())
 
 
 def _smooth(x: Any) -> Any:

@@ -172,6 +172,7 @@ class DiscoGAN(PaperModel):
 
     Config = Config
     family_name = "discogan"
+    one_device = "its losses compare the means of whole batches, and steps take turns"
     networks = {  # noqa: RUF012
         **{name: partial(_generator, name=name) for name in DIRECTIONS},
         **{name: partial(_discriminator, name=name) for name in ("discriminator_a", "discriminator_b")},

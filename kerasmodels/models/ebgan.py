@@ -269,6 +269,7 @@ class EBGAN(PaperModel):
 
     Config = Config
     family_name = "ebgan"
+    one_device = "the discriminator compares the pictures of a whole batch, and a step puts its running means back"
     networks = {  # noqa: RUF012
         "generator": _generator,
         "encoder": _encoder,

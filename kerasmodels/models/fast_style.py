@@ -39,6 +39,7 @@ from kerasmodels.losses import Perceptual
 from kerasmodels.paper_model import PaperModel
 from kerasmodels.servables import image_to_image, served
 from kerasmodels.tasks.pictures import PicturesOptions, change_pictures, check_memory
+from kerasmodels.training import devices
 
 __all__ = ["Config", "FastStyle", "objective", "stylize"]
 
@@ -235,7 +236,7 @@ class FastStyle(PaperModel):
 
     def train_step(self, data: Any) -> dict[str, Any]:
         """One update on a batch of photos."""
-        photos, targets, _ = keras.utils.unpack_x_y_sample_weight(data)
+        photos, targets, _ = keras.utils.unpack_x_y_sample_weight(devices.not_empty(data))
         with tf.GradientTape() as tape:
             terms = self.loss.terms(photos if targets is None else targets, self(photos, training=True))
             loss = ops.mean(sum(terms.values()))

@@ -191,6 +191,7 @@ class WGAN(PaperModel):
 
     Config = Config
     family_name = "wgan"
+    one_device = "the updates of the critic follow one another within a step"
     networks = {"generator": _generator, "critic": _critic}  # noqa: RUF012
     adversarial = WASSERSTEIN
     """The losses of critic and generator."""

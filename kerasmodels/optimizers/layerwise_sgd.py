@@ -6,6 +6,8 @@ from typing import Any, Literal
 import keras
 from keras import ops
 
+from kerasmodels.training import devices
+
 
 def caffe_rate(
     learning_rate: float, policy: Literal["constant", "step", "poly"], steps: int, step_every: int, power: float = 0.9
@@ -74,6 +76,16 @@ class LayerwiseSGD(keras.optimizers.SGD):
         for part, factor in self.factors.items():
             product *= factor if part in path else 1.0
         return product
+
+    def apply(self, grads: Any, trainable_variables: Any = None) -> Any:
+        # Keras clips each device's gradients and adds them up afterwards: of what is clipped here it sees equal parts.
+        if devices.count() > 1 and (self.clipnorm or self.global_clipnorm or self.clipvalue):
+            grads = list(grads)
+            there = [i for i, gradient in enumerate(grads) if gradient is not None]
+            whole = self._clip_gradients(devices.sum_over_devices([grads[i] for i in there]))
+            for i, gradient in zip(there, whole, strict=True):
+                grads[i] = gradient / devices.count()
+        return super().apply(grads, trainable_variables)
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         # What comes here may be TensorFlow's variable, which has no path.

@@ -6,6 +6,7 @@ import numpy as np
 
 from kerasmodels.config import check
 from kerasmodels.data import list_images, read_image
+from kerasmodels.data.images import check_photo
 from kerasmodels.data.stacks import fitted
 from kerasmodels.data.unpaired import domains
 from kerasmodels.family import RunReport, Task
@@ -34,8 +35,10 @@ def translate(model: Any, picture: np.ndarray, direction: str = "a_to_b") -> np.
 
     Raises:
         UsageError: another direction.
+        DataError: see `check_photo`.
     """
     check(direction in DIRECTIONS, f"direction in {DIRECTIONS}", direction)
+    check_photo(picture, name="a picture")
     _, height, width, channels = getattr(model, direction).input_shape
     if height is not None:
         picture = fitted(picture, height, width, channels)

@@ -17,7 +17,7 @@ from kerasmodels.config import check
 from kerasmodels.errors import DataError, KerasModelsError, TrainingError, UsageError
 from kerasmodels.family import Family, Source
 from kerasmodels.runs import RunFolder, new_card
-from kerasmodels.training import checkpoint
+from kerasmodels.training import checkpoint, devices
 from kerasmodels.training.callbacks import Gallery, Log, NaNStop, StepCallback, due
 from kerasmodels.training.gallery import write_gallery
 from kerasmodels.training.interrupts import Interrupted, stop_on_signal
@@ -66,13 +66,15 @@ def train(
         log_every: steps a logged value is averaged over.
         progress: True for a progress bar, False for none, None for a bar on a terminal and plain lines elsewhere.
         callbacks: more Keras callbacks. They run inside one long epoch, so use their batch hooks.
-        strategy: a `tf.distribute` strategy for one machine, e.g. MirroredStrategy. The batch is split over devices.
+        strategy: a `tf.distribute` strategy for one machine, e.g. MirroredStrategy. The batch is split over devices,
+            equally, and a step is the one that a single device takes with the whole batch; but batch normalisation
+            takes its statistics from each device's share, and dropout draws for each share alike.
         deterministic: make every TensorFlow op of this process deterministic. On CPU training is bit-equal without it;
             on GPU it is not, and this costs speed.
 
     Raises:
-        UsageError: there is nothing to train, `out` already holds a run or holds none to resume, or the config is not
-            the run's own.
+        UsageError: there is nothing to train, `out` already holds a run or holds none to resume, the config is not
+            the run's own, or the family or its batch cannot be shared by the strategy's devices.
         Interrupted: Ctrl-C or SIGTERM; saved.
         DivergedError: a loss term or a variable became NaN or infinite; the last checkpoint and weights are kept.
         StorageError: the folder cannot be written; the previous checkpoint is intact.
@@ -103,6 +105,7 @@ def train(
         model = family.build(config)
         if not model.built:
             raise TrainingError(f"expected a built model from {family.name}. Received: one without shapes.")
+        devices.check_batch(config.batch)
         checkpoint.optimizers(model)
         start = _restore(family, model, source, folder, card) if resume else 0
     _check_steps(model, config.steps, start)

@@ -58,6 +58,7 @@ class PictureModel(PaperModel):
         anything -> (1, height, width, 3), RGB 0-255, not clipped.
     """
 
+    one_device = "there is one picture, and no batch to share"
     networks: ClassVar[Mapping[str, Callable[[Any], keras.Layer]]] = {"picture": _picture}
     objective: Objective | None = None
     _terms_of_now: Callable[[], Mapping[str, Any]] | None = None

@@ -230,6 +230,46 @@ def test_mixed_precision_is_float32_inside():
     np.testing.assert_array_equal(answer, expected)
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_learned_weights_train_under_any_policy(method):
+    """Their arithmetic is float32: the loss and the new weights are those of a float32 layer."""
+    given = scene(0)
+    results = {}
+    for policy in ("float32", "mixed_bfloat16", "mixed_float16", "bfloat16", "float64"):
+        crf = DenseCRF(2, method=method, learned=True, radius=1, stride=2, dtype=policy)
+        inputs = [keras.Input((None, None, 3), dtype="float32") for _ in range(2)]
+        model = keras.Model(inputs, crf(inputs))
+        assert model(given).dtype == "float32"
+        model.compile(keras.optimizers.SGD(1e-2), "mse", jit_compile=False)
+        loss = model.train_on_batch(given, np.zeros_like(given[0]))
+        results[policy] = loss, [np.asarray(w, "float32") for w in crf.get_weights()]
+    loss, weights = results["float32"]
+    assert np.abs(weights[2] + np.eye(3)).max() > 0.01
+    for policy, (other_loss, others) in results.items():
+        assert other_loss == pytest.approx(loss, rel=1e-6), policy
+        for other, weight in zip(others, weights, strict=True):
+            # bfloat16 has 8 bits for the weights themselves.
+            np.testing.assert_allclose(other, weight, rtol=2**-8 if policy == "bfloat16" else 1e-5, atol=1e-3)
+
+
+@pytest.mark.parametrize("learned", [False, True])
+@pytest.mark.parametrize("method", [method for method in METHODS if DenseCRF(method=method).supports_jit])
+def test_xla_trains_as_promised(method, learned):
+    logits, picture = scene(0)
+    results = []
+    for compiled in (False, True):
+        inputs = [keras.Input(x.shape[1:]) for x in (logits, picture)]
+        crf = DenseCRF(3, method=method, learned=learned, radius=1, stride=2)
+        before = keras.layers.Dense(3, kernel_initializer="identity")
+        model = keras.Model(inputs, crf([before(inputs[0]), inputs[1]]))
+        model.compile(keras.optimizers.SGD(1e-2), "mse", jit_compile=compiled)
+        loss = model.train_on_batch([logits, picture], np.zeros_like(logits))
+        results.append((loss, model.get_weights()))
+    assert results[1][0] == pytest.approx(results[0][0], rel=1e-4)
+    for ours, wanted in zip(results[1][1], results[0][1], strict=True):
+        np.testing.assert_allclose(ours, wanted, atol=1e-3)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -106,3 +106,20 @@ def test_learns_nothing_without_scale_and_center():
 def test_says_what_is_wrong(make, shape, words):
     with pytest.raises(ValueError, match=words):
         make().build(shape)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_batch_of_none_has_gradients_of_zero(compiled):
+    layer = InstanceNormalization()
+    layer.build((None, 5, 4, 3))
+
+    def gradients(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            loss = tf.reduce_sum(tf.square(layer(x)))
+        return tape.gradient(loss, [x, layer.gamma.value])
+
+    function = tf.function(gradients, input_signature=[tf.TensorSpec((None, 5, 4, 3))]) if compiled else gradients
+    of_x, of_gamma = function(tf.zeros((0, 5, 4, 3)))
+    assert of_x.shape == (0, 5, 4, 3)
+    np.testing.assert_array_equal(of_gamma, 0)

@@ -116,3 +116,18 @@ def test_a_function_of_whole_multiples_for_any_size(shape):
     found = tf.function(call, input_signature=[tf.TensorSpec((2, *shape, 3))])(x)
     np.testing.assert_array_equal(found, 2 * x[..., :1])
     assert seen == [{(8, 12): (8, 12), (7, 10): (8, 12), (None, None): (None, None)}[shape]]
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_batch_of_none_has_a_gradient(compiled):
+    def gradient(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            loss = tf.reduce_sum(tf.square(ReflectionPadding2D(2)(x)))
+        return tape.gradient(loss, x)
+
+    function = tf.function(gradient, input_signature=[tf.TensorSpec((None, 5, 4, 3))]) if compiled else gradient
+    assert function(tf.zeros((0, 5, 4, 3))).shape == (0, 5, 4, 3)
+    x = tf.random.stateless_uniform((2, 5, 4, 3), (0, 1))
+    weights = tf.reduce_sum(tf.ones((2, 9, 8, 3))) / tf.reduce_sum(tf.ones_like(x))
+    np.testing.assert_allclose(tf.reduce_mean(function(tf.ones_like(x))), 2 * weights, rtol=1e-6)
