@@ -264,7 +264,7 @@ class Family:
             UsageError: there is nothing to train, or the config names no data.
             DataError: the data cannot be used.
         """
-        return self.sourced(config).batches(model, start)  # type: ignore[arg-type]
+        return self.sourced(config).batches(model, start)
 
     def sourced(self, config: Any) -> Source:
         """The source of a training with this config.
