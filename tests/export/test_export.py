@@ -155,8 +155,8 @@ def test_bytes_signature_takes_any_kind_of_picture(served: Any, picture_servable
         picture.save(file, "PNG")
         files.append(file.getvalue())
         expected.append(np.asarray(picture.convert("RGB")))
-    found = served.signatures["serve_bytes"](image_bytes=tf.constant(files))["stylised"].numpy()
-    wanted = picture_servable.call(image=tf.constant(np.stack(expected)))["stylised"].numpy()
+    found = served.signatures["serve_bytes"](image_bytes=tf.constant(files))["stylized"].numpy()
+    wanted = picture_servable.call(image=tf.constant(np.stack(expected)))["stylized"].numpy()
     assert np.abs(found.astype(int) - wanted).max() <= 1
 
 
@@ -206,7 +206,7 @@ def test_warmup_requests_replay(exported: Exported, served: Any) -> None:
             assert number == 2
             key, value = dict(fields(entry)).values()
             tensors[key.decode()] = tf.constant(tf.make_ndarray(tensor_pb2.TensorProto.FromString(value)))
-        assert served.signatures[signatures[-1]](**tensors)["stylised"].shape == (1, 32, 40, 3)
+        assert served.signatures[signatures[-1]](**tensors)["stylized"].shape == (1, 32, 40, 3)
     assert signatures == ["serving_default", "serve_bytes"]
 
 
@@ -279,7 +279,7 @@ def test_litert_standard_metadata(exported: Exported) -> None:
     assert [text(model, n) for n in (0, 1, 2)] == ["waves", "A small test net that repaints pictures.", __version__]
     assert [text(model, n) for n in (4, 5, 7)] == ["A. Tester", "Apache-2.0", "1.0.0"]
     graph = item(model, 3, 0)
-    for number, name, doc in ((2, "image", "RGB picture, 0-255"), (3, "stylised", "the picture repainted, 0-255")):
+    for number, name, doc in ((2, "image", "RGB picture, 0-255"), (3, "stylized", "the picture repainted, 0-255")):
         assert graph.VectorLen(slot(graph, number)) == 1
         tensor = item(graph, number, 0)
         assert (text(tensor, 0), text(tensor, 1)) == (name, doc)
@@ -425,7 +425,7 @@ def test_next_steps_work_as_pasted(exported: Exported, tmp_path: Path) -> None:
     out, report = exported
     Image.fromarray(photo_like({"batch": 1, "height": 90, "width": 70}, 3)["image"][0]).save(tmp_path / "photo.jpg")
     run_snippets(report, tmp_path)
-    with Image.open(tmp_path / "stylised.png") as picture:
+    with Image.open(tmp_path / "stylized.png") as picture:
         assert picture.size == (40, 32)
     docker, curl = report.next_steps[:2]
     assert f"-v '{out.resolve()}/saved_model:/models'" in docker

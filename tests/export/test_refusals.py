@@ -31,8 +31,8 @@ def two_faced() -> Servable:
     honest = make_picture_servable()
 
     def call(image: tf.Tensor) -> dict[str, tf.Tensor]:
-        painted = honest.call(image=image)["stylised"]
-        return {"stylised": painted if tf.executing_eagerly() else tf.reverse(painted, [2])}
+        painted = honest.call(image=image)["stylized"]
+        return {"stylized": painted if tf.executing_eagerly() else tf.reverse(painted, [2])}
 
     return dataclasses.replace(honest, call=call)
 
@@ -78,7 +78,7 @@ def tampered(source: Path, target: Path, change: Callable[[np.ndarray], None]) -
     return target
 
 
-def judge(path: Path, servable: Servable, work: Path) -> verify.Verdict:
+def verified(path: Path, servable: Servable, work: Path) -> verify.Verdict:
     cases = verify.Cases(servable, {"batch": 1, "height": 32, "width": 40}).fixed()
     return verify.verify(path, "ai_edge_litert", servable, cases, (), "fp32", work)
 
@@ -96,11 +96,11 @@ def test_a_file_changed_after_conversion_is_noticed(
     def nan(values: np.ndarray) -> None:
         values[0] = np.nan
 
-    same = judge(tampered(source, tmp_path / "same.tflite", nothing), picture_servable, tmp_path)
+    same = verified(tampered(source, tmp_path / "same.tflite", nothing), picture_servable, tmp_path)
     assert same.problems == ()
-    changed = judge(tampered(source, tmp_path / "changed.tflite", a_little), picture_servable, tmp_path)
+    changed = verified(tampered(source, tmp_path / "changed.tflite", a_little), picture_servable, tmp_path)
     assert any("are equal" in p for p in changed.problems)
-    broken = judge(tampered(source, tmp_path / "nan.tflite", nan), picture_servable, tmp_path)
+    broken = verified(tampered(source, tmp_path / "nan.tflite", nan), picture_servable, tmp_path)
     assert broken.problems
 
 
@@ -127,12 +127,12 @@ def test_nan_and_tolerance_of_floats(float_servable: Servable, tmp_path: Path) -
 
 def test_names_dtypes_and_shapes_are_compared(exported: Exported, picture_servable: Servable, tmp_path: Path) -> None:
     path = exported[0] / "waves.tflite"
-    (image,), (stylised,) = picture_servable.inputs, picture_servable.outputs
-    renamed = dataclasses.replace(picture_servable, outputs=(dataclasses.replace(stylised, name="painted"),))
+    (image,), (stylized,) = picture_servable.inputs, picture_servable.outputs
+    renamed = dataclasses.replace(picture_servable, outputs=(dataclasses.replace(stylized, name="painted"),))
     renamed = dataclasses.replace(
-        renamed, call=lambda image: {"painted": picture_servable.call(image=image)["stylised"]}
+        renamed, call=lambda image: {"painted": picture_servable.call(image=image)["stylized"]}
     )
-    assert "expected the outputs ['painted'], it has ['stylised']" in judge(path, renamed, tmp_path).problems
+    assert "expected the outputs ['painted'], it has ['stylized']" in verified(path, renamed, tmp_path).problems
     assert verify._declared(
         [image],
         [{"name": "image", "dtype": "float32", "shape": [1, 32, 40, 3]}],
