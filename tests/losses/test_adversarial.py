@@ -40,7 +40,7 @@ def test_standard_game_is_the_cross_entropy():
 
 
 def test_standard_game_at_its_optimum():
-    """For equal densities the best discriminator says 1/2; both sides' values are known (Goodfellow 2014, theorem 1)."""
+    """For equal densities the best discriminator says 1/2; the values are known (Goodfellow 2014, theorem 1)."""
     assert float(losses.STANDARD.discriminator(np.zeros(4), np.zeros(4))) == pytest.approx(2 * np.log(2))
 
 
