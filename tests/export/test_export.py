@@ -84,8 +84,7 @@ def test_index_says_what_was_measured(exported: Exported) -> None:
         size = sum(p.stat().st_size for p in path.rglob("*") if p.is_file()) if path.is_dir() else path.stat().st_size
         assert entry["bytes"] == size
         assert entry["sha256"] == digest(path)
-        assert entry["latency_ms"]["min"] <= entry["latency_ms"]["median"]
-        assert entry["latency_ms"]["min"] > 0
+        assert "latency_ms" not in entry
         assert entry["versions"]["kerasmodels"] == __version__
         assert entry["versions"]["tensorflow"] == tf.__version__
         convolutions = {"saved_model": "Conv2D", "litert": "CONV_2D", "onnx": "Conv"}[entry["format"]]
