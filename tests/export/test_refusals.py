@@ -325,6 +325,44 @@ def test_a_child_that_is_killed_is_reported(monkeypatch: pytest.MonkeyPatch, tmp
         children.call("falls", [{}], ["converting"], tmp_path)
 
 
+def test_of_many_jobs_the_one_that_fails_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Whether it says so or the process dies of it; nothing is done after it."""
+    shutil.copy(children.RUNNERS / "job_protocol.py", tmp_path)
+    script = """\
+import os
+from pathlib import Path
+from job_protocol import answer
+
+def work(job):
+    Path(job["mark"]).touch()
+    if job["how"] == "dies":
+        os.abort()
+    if job["how"] == "fails":
+        raise ValueError("no such thing")
+    return {"doubled": 2 * job["number"]}
+
+answer(work)
+"""
+    (tmp_path / "doubles.py").write_text(script)
+    monkeypatch.setattr(children, "RUNNERS", tmp_path)
+
+    def call(*hows: str) -> list[dict[str, Any]]:
+        jobs = [
+            {"how": how, "number": i, "mark": str(tmp_path / f"{'-'.join(hows)}.{i}")} for i, how in enumerate(hows)
+        ]
+        return children.call("doubles", jobs, [f"doubling {i}" for i in range(len(hows))], tmp_path)
+
+    assert call("works", "works") == [{"doubled": 0}, {"doubled": 2}]
+    with pytest.raises(ExportError, match="doubling 1 failed: ValueError: no such thing"):
+        call("works", "fails", "works")
+    with pytest.raises(ExportError, match="doubling 1 failed: the process was killed by SIGABRT"):
+        call("works", "dies", "works")
+    assert sorted(p.name for p in tmp_path.glob("works-[fd]*")) == [
+        *(f"works-dies-works.{i}" for i in range(2)),
+        *(f"works-fails-works.{i}" for i in range(2)),
+    ]
+
+
 def test_runners_know_nothing_of_us(root: Path) -> None:
     for script in (root / "export" / "runners").glob("*.py"):
         if script.name != "__init__.py":
