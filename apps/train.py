@@ -108,7 +108,7 @@ def _config_of_run(folder: Path, family: "Family") -> Any:
     card = RunFolder(folder).read()
     if card["family"] != family.name:
         raise UsageError(f"expected a run of {family.name}. Received: {str(folder)!r}, a run of {card['family']}.")
-    return family.config.from_dict(card["config"])  # type: ignore[attr-defined]
+    return family.config.from_dict(card["config"])
 
 
 def _dry_run(family: "Family", config: Any) -> Outcome:

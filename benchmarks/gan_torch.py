@@ -66,10 +66,10 @@ class _Pool:
 def _cyclegan(job):
     size, layout = job["size"], torch.channels_last if job.get("channels_last") else torch.contiguous_format
     forth, back = (_generator(job["blocks"]).to(memory_format=layout) for _ in range(2))
-    judge_a, judge_b = (_judge().to(memory_format=layout) for _ in range(2))
-    judges = [*judge_a.parameters(), *judge_b.parameters()]
+    discriminator_a, discriminator_b = (_judge().to(memory_format=layout) for _ in range(2))
+    discriminators = [*discriminator_a.parameters(), *discriminator_b.parameters()]
     makers = torch.optim.Adam([*forth.parameters(), *back.parameters()], 2e-4, (0.5, 0.999))
-    judging = torch.optim.Adam(judges, 2e-4, (0.5, 0.999))
+    discriminators_optimizer = torch.optim.Adam(discriminators, 2e-4, (0.5, 0.999))
     a, b = (torch.rand(1, 3, size, size).mul(2).sub(1).to(memory_format=layout) for _ in range(2))
     pools, square, distance = (_Pool(), _Pool()), nn.MSELoss(), nn.L1Loss()
 
@@ -79,21 +79,24 @@ def _cyclegan(job):
     def step():
         as_b, as_a = forth(a), back(b)
         home_a, home_b = back(as_b), forth(as_a)
-        for parameter in judges:
+        for parameter in discriminators:
             parameter.requires_grad_(False)
         makers.zero_grad()
-        loss = against(judge_b(as_b), 1.0) + against(judge_a(as_a), 1.0)
+        loss = against(discriminator_b(as_b), 1.0) + against(discriminator_a(as_a), 1.0)
         loss = loss + 10 * (distance(home_a, a) + distance(home_b, b))
         loss = loss + 5 * (distance(forth(b), b) + distance(back(a), a))
         loss.backward()
         makers.step()
-        for parameter in judges:
+        for parameter in discriminators:
             parameter.requires_grad_(True)
-        judging.zero_grad()
-        for judge, real, fake, pool in ((judge_a, a, as_a, pools[0]), (judge_b, b, as_b, pools[1])):
-            wrong = 0.5 * (against(judge(real), 1.0) + against(judge(pool(fake.detach())), 0.0))
+        discriminators_optimizer.zero_grad()
+        for discriminator, real, fake, pool in (
+            (discriminator_a, a, as_a, pools[0]),
+            (discriminator_b, b, as_b, pools[1]),
+        ):
+            wrong = 0.5 * (against(discriminator(real), 1.0) + against(discriminator(pool(fake.detach())), 0.0))
             wrong.backward()
-        judging.step()
+        discriminators_optimizer.step()
         return float(loss)
 
     return step

@@ -17,6 +17,8 @@ __version__ = "0.1.0"
 
 __all__ = [
     "backbones",
+    "claims",
+    "config",
     "data",
     "errors",
     "export",
@@ -27,11 +29,13 @@ __all__ = [
     "models",
     "ops",
     "optimizers",
+    "paper_model",
     "ports",
     "presets",
     "registry",
     "runs",
     "servables",
+    "storage",
     "tasks",
     "training",
 ]

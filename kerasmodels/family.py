@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from kerasmodels.config import Config
 from kerasmodels.errors import UsageError, unknown_name
 
 if TYPE_CHECKING:
@@ -236,7 +237,7 @@ class Family:
     """
 
     name: str
-    config: type
+    config: type[Config]
     variants: Mapping[str, Any]
     model: "Callable[..., keras.Model]"
     servables: "Callable[[Any], Mapping[str, Servable]]"
@@ -263,7 +264,7 @@ class Family:
             UsageError: there is nothing to train, or the config names no data.
             DataError: the data cannot be used.
         """
-        return self.sourced(config).batches(model, start)  # type: ignore[arg-type]
+        return self.sourced(config).batches(model, start)
 
     def sourced(self, config: Any) -> Source:
         """The source of a training with this config.

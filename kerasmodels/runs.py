@@ -22,11 +22,12 @@ from typing import TYPE_CHECKING, Any
 
 import kerasmodels
 from kerasmodels import reading, registry, storage
-from kerasmodels.config import Config, TrainingConfig
 from kerasmodels.errors import TrainingError, UsageError, WeightsError, storage_error
 
 if TYPE_CHECKING:
     import keras
+
+    from kerasmodels.config import Config, TrainingConfig
 
 OWN_NAMES = (
     "run.json",
@@ -183,7 +184,7 @@ class RunFolder:
         """Replace run.json."""
         storage.write_json(self.card_path, card)
 
-    def write_config(self, config: Config) -> None:
+    def write_config(self, config: "Config") -> None:
         """Replace config.toml."""
         storage.write_text(self.path / "config.toml", config.to_toml())
 
@@ -201,7 +202,7 @@ class RunFolder:
         storage.write_text(self.log_path, text.getvalue())
 
 
-def new_card(family: str, config: TrainingConfig, command: str | None) -> dict[str, Any]:
+def new_card(family: str, config: "TrainingConfig", command: str | None) -> dict[str, Any]:
     """run.json of a training that has not made a step yet."""
     return {
         "family": family,

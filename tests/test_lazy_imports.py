@@ -25,7 +25,10 @@ def _loaded_by(code: str, root: Path) -> set[str]:
         ".errors",
         ".registry",
         ".family",
-        ".weights",
+        ".config",
+        ".presets",
+        ".runs",
+        ".storage",
         ".backbones.sources",
         ".export",
         ".export.formats",
@@ -39,7 +42,7 @@ def test_import_is_light(module: str, root: Path) -> None:
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["list"], ["list", "--json"], ["train", "--help"]])
 def test_quick_commands_load_nothing_heavy(arguments: list[str], root: Path) -> None:
     code = f"from kerasmodels.apps.cli import main\nassert main({arguments!r}) == 0"
-    unneeded = HEAVY if arguments[0] == "train" else HEAVY | {"numpy", "tyro"}
+    unneeded = HEAVY if arguments[0] == "train" else HEAVY | {"numpy", "tyro", "pydantic"}
     assert not _loaded_by(code, root) & unneeded
 
 

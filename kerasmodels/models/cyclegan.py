@@ -268,8 +268,8 @@ class CycleGAN(PaperModel):
             self._pools[domain] = ImagePool(self.config.pool, shape, self.seed_generator)
         return self._pools[domain]
 
-    def compile(self, *args: Any, **kwargs: Any) -> None:
-        super().compile(*args, **kwargs)
+    def compile(self, optimizer: Any = None, loss: Any = None, **kwargs: Any) -> None:
+        super().compile(optimizer, loss, **kwargs)
         self._pools = {}
 
     def training_state(self) -> dict[str, np.ndarray]:

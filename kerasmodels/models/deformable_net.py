@@ -249,7 +249,7 @@ class DeformableNet(PaperModel):
         super().compile(optimizer, loss, **{"metrics": ["accuracy"], **kwargs})
 
     @staticmethod
-    def batches(config: Config, start: int) -> tf.data.Dataset:
+    def batches(config: Any, start: int) -> tf.data.Dataset:
         """Warped digits and their classes, for `fit`."""
         pictures, labels = read_digits(config.digits, "train")
 
@@ -262,7 +262,7 @@ class DeformableNet(PaperModel):
         return numbers.map(batch, num_parallel_calls=2, deterministic=True).prefetch(2)
 
     @staticmethod
-    def held_out(config: Config, most: int | None = None) -> tf.data.Dataset:
+    def held_out(config: Any, most: int | None = None) -> tf.data.Dataset:
         """The test digits, warped once and for all, and their classes."""
         pictures, labels = (array[:most] for array in read_digits(config.digits, "test"))
         moved = warped(tf.constant(pictures), config.warp, tf.constant([7, 7], tf.int64))

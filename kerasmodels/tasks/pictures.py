@@ -102,12 +102,15 @@ def check_targets(targets: Sequence[Path], sources: Sequence[Path]) -> None:
     Raises:
         UsageError: they would.
     """
-    inputs, taken = {source.resolve() for source in sources}, set()
-    for target in targets:
+    inputs, taken = {source.resolve() for source in sources}, dict[Path, int]()
+    for number, target in enumerate(targets):
         place = target.resolve()
         check(place not in inputs, "a place to write where no input is overwritten", str(target))
-        check(place not in taken, "a name of its own for each result", str(target))
-        taken.add(place)
+        if place in taken:
+            both = [sources[n] for n in (taken[place], number)] if len(sources) == len(targets) else []
+            of = f", what becomes of {both[0]} and of {both[1]}. Give them separately" if both else " twice"
+            raise UsageError(f"expected a name of its own for each result. Received: {target}{of}.")
+        taken[place] = number
 
 
 def each(jobs: Sequence[Job], work: Callable[[Path, Path], object]) -> list[Path]:

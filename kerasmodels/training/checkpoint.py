@@ -142,7 +142,7 @@ def restore(model: keras.Model, source: Source, checkpoint: Checkpoint) -> None:
     for name, optimizer in optimizers(model).items():
         targets |= {f"optimizer/{name}/{i:05d}": v for i, v in enumerate(optimizer.variables)}
     states: dict[str, dict[str, np.ndarray]] = {"state": {}, "source": {}}
-    arrays = {}
+    arrays: dict[str, np.ndarray] = {}
     for key, array in checkpoint.arrays.items():
         owner, _, name = key.partition("/")
         states.get(owner, arrays)[name if owner in states else key] = array

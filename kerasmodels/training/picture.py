@@ -70,7 +70,9 @@ class PictureModel(PaperModel):
     def call(self, inputs: Any = None, training: bool | None = None) -> Any:
         return self.picture(inputs)
 
-    def compile(self, optimizer: Any = None, objective: Objective | None = None, **kwargs: Any) -> None:
+    def compile(  # type: ignore[override]
+        self, optimizer: Any = None, objective: Objective | None = None, **kwargs: Any
+    ) -> None:
         """As `PaperModel.compile`, with an objective instead of a loss; None for the one that the config describes."""
         super().compile(optimizer, **kwargs)
         # Behind Keras' back: it would take a network inside for a part of the model, and save it.

@@ -58,14 +58,14 @@ def make_picture_servable(
 
     def stylise(image: tf.Tensor) -> dict[str, tf.Tensor]:
         y = model(tf.cast(image, tf.float32) / 127.5 - 1.0, training=False)
-        return {"stylised": tf.cast(tf.clip_by_value(tf.round(y * 127.5 + 127.5), 0.0, 255.0), tf.uint8)}
+        return {"stylized": tf.cast(tf.clip_by_value(tf.round(y * 127.5 + 127.5), 0.0, 255.0), tf.uint8)}
 
     shape = ("batch", "height", "width", 3)
     return Servable(
         call=call or stylise,
         model=model,
         inputs=(TensorSpec("image", shape, "uint8", "RGB picture, 0-255", kind="image"),),
-        outputs=(TensorSpec("stylised", shape, "uint8", "the picture repainted, 0-255", kind="image"),),
+        outputs=(TensorSpec("stylized", shape, "uint8", "the picture repainted, 0-255", kind="image"),),
         example=photo_like,
         dims={"batch": 1, "height": 32, "width": 40},
         check_dims=({"height": 24, "width": 16}, {"height": 48, "width": 34}),

@@ -67,7 +67,7 @@ def test_tensors_without_pictures():
     ("precision", "change", "why", "problem"),
     [
         ("fp32", 0, "", ""),
-        ("fp32", 2, "", "on the hostile input 'flat': output stylised differs by 2 levels"),
+        ("fp32", 2, "", "on the hostile input 'flat': output stylized differs by 2 levels"),
         ("fp32", 2, "it is a coin toss.", ""),
         ("int8", 2, "", ""),
     ],
@@ -75,12 +75,12 @@ def test_tensors_without_pictures():
 def test_what_is_demanded_of_pictures(precision, change, why, problem):
     servable = dataclasses.replace(make_picture_servable(), unequal={"flat": why} if why else {})
     answer = np.full((1, 20, 26, 3), 100, "uint8")
-    case = verify.Case("serving_default", DIMS, {}, {"stylised": answer}, "flat")
+    case = verify.Case("serving_default", DIMS, {}, {"stylized": answer}, "flat")
     other = answer.copy()
     other[0, 0, 0, 0] += change
-    row, problems = verify._withstood(servable, 4, case, {"4/stylised": other}, precision)
+    row, problems = verify._withstood(servable, 4, case, {"4/stylized": other}, precision)
     assert row["unequal"] == why
-    assert row["outputs"]["stylised"]["max_abs_error"] == change
+    assert row["outputs"]["stylized"]["max_abs_error"] == change
     assert len(problems) == bool(problem)
     assert all(line.startswith(problem) for line in problems)
 
@@ -98,7 +98,7 @@ def test_nothing_excuses_nan(precision):
 def test_a_model_that_fails_itself_is_not_exported(tmp_path):
     def contrast(image):
         x = tf.cast(image, tf.float32)
-        return {"stylised": tf.cast(x, tf.uint8), "spread": tf.math.log(tf.math.reduce_std(x)) + tf.zeros(1)}
+        return {"stylized": tf.cast(x, tf.uint8), "spread": tf.math.log(tf.math.reduce_std(x)) + tf.zeros(1)}
 
     servable = make_picture_servable(call=contrast)
     servable = dataclasses.replace(
@@ -119,7 +119,7 @@ def test_the_card_shows_them(exported):
     names = ["flat", "black", "white", "noise", "checkerboard", "two-valued", "saturated"]
     for artifact in report.artifacts:
         assert [entry["input"] for entry in artifact.hostile] == names
-        assert all(entry["outputs"]["stylised"]["max_abs_error"] <= 1 for entry in artifact.hostile)
+        assert all(entry["outputs"]["stylized"]["max_abs_error"] <= 1 for entry in artifact.hostile)
     card = (out / "MODEL_CARD.md").read_text()
     assert "## Hostile inputs" in card
     assert "| artifact | precision | flat | black | white | noise |" in card

@@ -69,5 +69,5 @@ def test_reference_checks_the_names(picture_servable: Servable) -> None:
     import dataclasses
 
     wrong = dataclasses.replace(picture_servable, call=lambda image: {"other": image})
-    with pytest.raises(ExportError, match=r"to return the outputs \['stylised'\]. Received: \['other'\]"):
+    with pytest.raises(ExportError, match=r"to return the outputs \['stylized'\]. Received: \['other'\]"):
         signatures.reference(wrong, {"image": np.zeros((1, 4, 4, 3), "uint8")})

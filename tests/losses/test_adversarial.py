@@ -21,48 +21,50 @@ def slope(function, x):
 
 @pytest.mark.parametrize("game", [losses.STANDARD, losses.LEAST_SQUARES, losses.WASSERSTEIN, losses.energy(5.0)])
 def test_the_two_sides_pull_fakes_apart(game):
-    """What lowers the judge's loss on fakes raises the generator's, and the other way round."""
+    """What lowers the discriminator's loss on fakes raises the generator's, and the other way round."""
     real, fake = random.normal(size=9), np.linspace(0.1, 0.9, 9)
-    judge, generator = slope(lambda x: game.judge(real, x), fake), slope(game.generator, fake)
-    assert (judge * generator < 0).all()
+    discriminator, generator = slope(lambda x: game.discriminator(real, x), fake), slope(game.generator, fake)
+    assert (discriminator * generator < 0).all()
 
 
 def test_standard_game_is_the_cross_entropy():
     real, fake = random.normal(size=(2, 7, 1))
     entropy = keras.losses.BinaryCrossentropy(from_logits=True)
     expected = entropy(np.ones_like(real), real) + entropy(np.zeros_like(fake), fake)
-    np.testing.assert_allclose(losses.STANDARD.judge(real, fake), expected, rtol=1e-6)
+    np.testing.assert_allclose(losses.STANDARD.discriminator(real, fake), expected, rtol=1e-6)
     np.testing.assert_allclose(losses.STANDARD.generator(fake), entropy(np.ones_like(fake), fake), rtol=1e-6)
-    # Non-saturating: where the judge is sure, the generator's slope is largest.
+    # Non-saturating: where the discriminator is sure, the generator's slope is largest.
     steps = np.abs(slope(losses.STANDARD.generator, [-20.0, 0.0, 20.0]))
     assert steps[0] > steps[1] > steps[2]
     assert steps[0] == pytest.approx(1 / 3, rel=1e-5)
 
 
 def test_standard_game_at_its_optimum():
-    """For equal densities the best judge says 1/2 and both sides' values are known (Goodfellow 2014, theorem 1)."""
-    assert float(losses.STANDARD.judge(np.zeros(4), np.zeros(4))) == pytest.approx(2 * np.log(2))
+    """For equal densities the best discriminator says 1/2; the values are known (Goodfellow 2014, theorem 1)."""
+    assert float(losses.STANDARD.discriminator(np.zeros(4), np.zeros(4))) == pytest.approx(2 * np.log(2))
 
 
 def test_least_squares_is_minimal_at_its_labels():
-    assert float(losses.LEAST_SQUARES.judge(np.ones(3), np.zeros(3))) == 0
+    assert float(losses.LEAST_SQUARES.discriminator(np.ones(3), np.zeros(3))) == 0
     assert float(losses.LEAST_SQUARES.generator(np.ones(3))) == 0
-    assert float(losses.LEAST_SQUARES.judge(np.zeros(3), np.ones(3))) == 1
+    assert float(losses.LEAST_SQUARES.discriminator(np.zeros(3), np.ones(3))) == 1
 
 
 def test_wasserstein_is_linear_and_ignores_a_constant():
     real, fake = random.normal(size=(2, 11))
-    value = losses.WASSERSTEIN.judge(real, fake)
-    np.testing.assert_allclose(losses.WASSERSTEIN.judge(real + 3, fake + 3), value, atol=1e-6)
-    np.testing.assert_allclose(losses.WASSERSTEIN.judge(2 * real, 2 * fake), 2 * value, rtol=1e-5)
+    value = losses.WASSERSTEIN.discriminator(real, fake)
+    np.testing.assert_allclose(losses.WASSERSTEIN.discriminator(real + 3, fake + 3), value, atol=1e-6)
+    np.testing.assert_allclose(losses.WASSERSTEIN.discriminator(2 * real, 2 * fake), 2 * value, rtol=1e-5)
     # The authors minimise real - fake: the same game with the critic's sign turned round.
-    np.testing.assert_allclose(losses.WASSERSTEIN.judge(-fake, -real), value, atol=1e-6)
+    np.testing.assert_allclose(losses.WASSERSTEIN.discriminator(-fake, -real), value, atol=1e-6)
 
 
 def test_energies_above_the_margin_do_not_count():
     game = losses.energy(2.0)
-    assert slope(lambda x: game.judge(np.zeros(3), x), [0.5, 1.9, 2.5]).tolist() == pytest.approx([-1 / 3, -1 / 3, 0.0])
-    assert float(game.judge(np.zeros(2), np.full(2, 9.0))) == 0
+    assert slope(lambda x: game.discriminator(np.zeros(3), x), [0.5, 1.9, 2.5]).tolist() == pytest.approx(
+        [-1 / 3, -1 / 3, 0.0]
+    )
+    assert float(game.discriminator(np.zeros(2), np.full(2, 9.0))) == 0
     for margin in (0, -1.0):
         with pytest.raises(UsageError, match=r"margin above 0\. Received"):
             losses.energy(margin)

@@ -432,3 +432,13 @@ def test_foreground_of_bytes_and_of_floats_is_the_same():
 def test_config_out_of_range(values):
     with pytest.raises(UsageError, match="Received"):
         Config.from_dict(values)
+
+
+def test_known_pixels_held_exactly_survive_toml(tmp_path: Path):
+    """TOML has no null, and the default is a number."""
+    exact = matting.VARIANTS["exact"]
+    (tmp_path / "config.toml").write_text(exact.to_toml())
+    assert Config.from_toml(tmp_path / "config.toml") == exact
+    assert Config.from_toml(tmp_path / "config.toml").softness is None
+    with pytest.raises(UsageError, match=r"softness.*Received: softness='nothing'"):
+        Config.from_dict({"softness": "nothing"})

@@ -145,6 +145,14 @@ def test_mistakes(files, change, error, message):
     assert sorted(files.iterdir()) == before
 
 
+def test_there_is_nothing_to_train():
+    crf = dense_crf.FullyConnectedCRF({"labels": 3})
+    assert crf.variables == []
+    assert crf.metrics == []
+    with pytest.raises(UsageError, match=r"nothing to train.*kerasmodels run dense_crf"):
+        crf.compile()
+
+
 def test_unknown_method():
     with pytest.raises(UsageError, match=r"method in .*window.* Received: 'wide'"):
         refine(np.zeros((4, 5, 3), "uint8"), np.full((4, 5, 2), 0.5, "float32"), method="wide")
