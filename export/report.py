@@ -35,7 +35,7 @@ class Artifact:
         operators: how often each operator occurs.
         opset: of ONNX, else None.
         versions: of the packages that made and executed it.
-        seconds: that making and verifying took.
+        seconds: that making and verifying took; of artifacts made together, an equal share.
         hostile: per hostile input its name, of each output max_abs_error and equal, and why it may be `unequal`, or "".
     """
 

@@ -1,6 +1,6 @@
 """Fresh Python processes in which TensorFlow has been imported already: forks of one that has done nothing else.
 
-Export works in processes of its own. Three of them for each servable import TensorFlow, which takes longer than most of
+Export works in processes of its own. Three of them for each model import TensorFlow, which takes longer than most of
 their work; a fork has its modules at once, and nothing that an earlier job left behind.
 """
 
