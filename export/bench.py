@@ -145,7 +145,7 @@ def _race(contestants: Sequence[_Contestant], size: str, rounds: int, say: Calla
     order = list(calls)
     say(f"{size}: {rounds} rounds of {len(order)} contestants")
     for number in range(rounds):
-        # Another one goes first each time: none always runs in the shadow of the same neighbour.
+        # Another one goes first each time: none always runs in the shadow of the same neighbor.
         turn = number % len(order)
         for index in order[turn:] + order[:turn]:
             began = time.perf_counter()
@@ -256,7 +256,7 @@ def _contestants(
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = count
         options.log_severity_level = 3
-        # Its waiting threads would otherwise burn the neighbours' time.
+        # Its waiting threads would otherwise burn the neighbors' time.
         options.add_session_config_entry("session.force_spinning_stop", "1")
         path = str(make("onnx", precision))
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])

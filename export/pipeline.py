@@ -163,7 +163,7 @@ def export_servable(
         "description": servable.doc,
         "version": kerasmodels.__version__,
         "author": str((card or {}).get("author", "")),
-        "license": str((card or {}).get("license", (card or {}).get("licence", ""))),
+        "license": str((card or {}).get("license", "")),
         "source": source or "a Keras model",
         "producer": f"kerasmodels {kerasmodels.__version__}",
         "precision": precision,
@@ -361,7 +361,7 @@ class _Place:
         kept = [a for a in model["artifacts"] if a["path"] not in replaced and (self.out / a["path"]).exists()]
         model = {
             "about": {k: v for k, v in about.items() if k != "precision"},
-            "training": {k: v for k, v in card.items() if k not in ("author", "license", "licence")},
+            "training": {k: v for k, v in card.items() if k not in ("author", "license")},
             "artifacts": [*kept, *(artifact.to_dict() for artifact in artifacts)],
         }
         models = {**index, name: model}
