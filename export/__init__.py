@@ -21,9 +21,10 @@ _HOMES = {
     "Artifact": "report",
     "Report": "report",
     "export": "pipeline",
+    "export_all": "pipeline",
     "export_servable": "pipeline",
 }
-__all__ = ["FORMATS", "Artifact", "Format", "Report", "export", "export_servable", "read_metadata"]
+__all__ = ["FORMATS", "Artifact", "Format", "Report", "export", "export_all", "export_servable", "read_metadata"]
 
 
 def __getattr__(name: str) -> Any:

@@ -21,8 +21,9 @@ import tensorflow as tf
 
 import kerasmodels
 from kerasmodels.errors import ExportError, KerasModelsError, UsageError, storage_error, unknown_name
-from kerasmodels.export.formats import PRECISIONS, find
+from kerasmodels.export.formats import FORMATS, PRECISIONS, Format
 from kerasmodels.export.order import Calibration, Order, Size, bind, calibration_examples
+from kerasmodels.export.runners.runtimes import DEFAULT, RUNTIMES
 from kerasmodels.export.signatures import outputs_of
 from kerasmodels.family import Servable
 
@@ -80,14 +81,14 @@ def bench(
     calibration: Calibration = None,
     progress: Callable[[str], None] | None = None,
 ) -> list[Row]:
-    """Time Keras (eager, tf.function, XLA), the SavedModel, LiteRT and ONNX Runtime on batch 1.
+    """Time Keras (eager, tf.function, XLA) and every format in its runtime on batch 1.
 
     Args:
         servable: what to time.
         sizes: as for `export`; None is the servable's own.
         rounds: calls timed of each contestant.
-        threads: numbers of threads for LiteRT and ONNX Runtime.
-        precisions: of LiteRT and ONNX files, as far as each supports them and the servable has them.
+        threads: numbers of threads for the runtimes that take one: LiteRT and ONNX Runtime.
+        precisions: of the formats with a choice, as far as each supports them and the servable has them.
         calibration: for int8, as for `export`.
         progress: called with one line of text as each step begins.
 
@@ -206,68 +207,38 @@ def _contestants(
     yield _Contestant(BASELINE, "fp32", None, lambda: keras_call(True, False))
     yield _Contestant("Keras XLA", "fp32", None, lambda: keras_call(True, True))
 
-    made: dict[tuple[str, str], Path] = {}
+    @functools.cache
+    def make(form: Format, precision: str) -> Path:
+        work = folder / f"{form.name}-{precision}"
+        work.mkdir()
+        about = {"name": "bench", "description": servable.doc, "version": kerasmodels.__version__}
+        about |= {"author": "", "license": "", "source": ""}
+        order = Order(
+            servable,
+            "bench",
+            dims,
+            frozenset(dims) if form.dynamic else frozenset(),
+            precision,
+            work,
+            f"bench{form.suffix}",
+            {**about, "inputs": [], "outputs": []},
+            calibration=tuple(examples) if precision == "int8" else (),
+        )
+        form.exporter.make([order])
+        return order.path
 
-    def make(format_name: str, precision: str) -> Path:
-        key = (format_name, precision)
-        if key not in made:
-            form = find(format_name)
-            work = folder / f"{format_name}-{precision}"
-            work.mkdir()
-            free = frozenset(dims) if form.dynamic else frozenset()
-            about = {"name": "bench", "description": servable.doc, "version": kerasmodels.__version__}
-            about |= {"author": "", "license": "", "source": ""}
-            order = Order(
-                servable,
-                "bench",
-                dims,
-                free,
-                precision,
-                work,
-                {**about, "inputs": [], "outputs": []},
-                calibration=tuple(examples) if precision == "int8" else (),
-            )
-            path = work / f"bench{form.suffix}"
-            form.module.make(order, path)
-            made[key] = path
-        return made[key]
+    def artifact(form: Format, precision: str, count: int | None) -> Call:
+        loaded = RUNTIMES[form.runtime](str(make(form, precision)), count)
+        return lambda: loaded.call(DEFAULT, dict(inputs))
 
-    def saved_model() -> Call:
-        loaded = tf.saved_model.load(str(make("saved_model", "fp32")))
-
-        def call() -> dict[str, np.ndarray]:
-            # Through `loaded`, which owns the variables that the signature reads.
-            return {name: value.numpy() for name, value in loaded.signatures["serving_default"](**tensors).items()}
-
-        return call
-
-    yield _Contestant("SavedModel", "fp32", None, saved_model)
-
-    def litert(precision: str, count: int) -> Call:
-        from ai_edge_litert.interpreter import Interpreter
-
-        interpreter = Interpreter(str(make("litert", precision)), num_threads=count)
-        runner = interpreter.get_signature_runner("serving_default")
-        return lambda: runner(**inputs)
-
-    def onnx(precision: str, count: int) -> Call:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = count
-        options.log_severity_level = 3
-        # Its waiting threads would otherwise burn the neighbors' time.
-        options.add_session_config_entry("session.force_spinning_stop", "1")
-        path = str(make("onnx", precision))
-        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        names = [output.name for output in session.get_outputs()]
-        return lambda: dict(zip(names, session.run(None, dict(inputs)), strict=True))
-
-    for name, title, prepare in (("litert", "LiteRT", litert), ("onnx", "ONNX Runtime", onnx)):
-        for precision in find(name).precisions:
-            there = precision in precisions and not servable.lacks(name, precision)
-            for count in threads if there else ():
-                yield _Contestant(title, precision, count, functools.partial(prepare, precision, count))
+    for form in FORMATS:
+        # A format in one precision only leaves nothing to choose.
+        able = [p for p in form.precisions if p in precisions] if len(form.precisions) > 1 else form.precisions
+        for precision in able:
+            there = not servable.lacks(form.name, precision)
+            for count in (threads if form.threads else (None,)) if there else ():
+                prepare = functools.partial(artifact, form, precision, count)
+                yield _Contestant(form.title, precision, count, prepare)
 
 
 @contextlib.contextmanager

@@ -1,16 +1,66 @@
-"""The one table of formats. Validation, the CLI, the documentation and the tests all read it.
+"""The one table of formats. Making, verifying, timing, validation, the CLI and the tests all read it.
 
+What a format does beyond its row is in its own module, behind `Exporter`; nothing else knows a format by name.
 Importing this module imports no TensorFlow; the modules that do the work are imported when they are needed.
 """
 
+import abc
 import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kerasmodels.errors import UsageError, unknown_name
+
+if TYPE_CHECKING:
+    from kerasmodels.export.order import Order
+    from kerasmodels.export.report import Artifact
+    from kerasmodels.family import Servable
+
+
+class Exporter(abc.ABC):
+    """What a format's own module does. The defaults suit a single file that its runtime executes."""
+
+    @abc.abstractmethod
+    def make(self, orders: "Sequence[Order]") -> list[dict[str, Any]]:
+        """Write `order.path` of each order; conversions share a process.
+
+        Returns:
+            Of each: `versions` of the packages that made it, and its `opset` if it has one.
+        """
+
+    @abc.abstractmethod
+    def operators(self, path: Path) -> dict[str, int]:
+        """How often each operator occurs, most frequent first."""
+
+    @abc.abstractmethod
+    def read_metadata(self, path: Path) -> dict[str, Any]:
+        """What `make` wrote into the artifact.
+
+        Raises:
+            KeyError, ValueError, OSError: there is none, or it is no such artifact.
+        """
+
+    @abc.abstractmethod
+    def limits(self, artifacts: "Sequence[Artifact]") -> list[str]:
+        """Sentences for the model card on what these artifacts of one model cannot do."""
+
+    @abc.abstractmethod
+    def next_steps(self, artifact: "Artifact", servable: "Servable", path: Path) -> list[str]:
+        """Shell lines to copy and paste that use the artifact at `path`."""
+
+    def not_executed(self, path: Path) -> str:
+        """Why no runtime here executes this artifact; empty if one does."""
+        return ""
+
+    def place(self, out: Path, name: str, file_name: str) -> Path:
+        """Where an artifact of the model `name` goes, relative to the output folder."""
+        return Path(file_name)
+
+    def server_files(self, out: Path, names: Sequence[str]) -> dict[str, str]:
+        """Text files that a server needs beside verified artifacts of the models `names`, by path relative to `out`."""
+        return {}
 
 
 @dataclass(frozen=True)
@@ -19,59 +69,74 @@ class Format:
 
     Args:
         name: what users write.
+        title: what tables of timings call its runtime.
         suffix: of the file; empty for a folder.
         line: what it is for, in one line.
         precisions: the supported ones, the default first.
         options: which options of `export` it heeds.
-        runtime: what executes it when it is verified.
+        runtime: what executes it, by its name in `runners/runtimes.py`.
+        threads: whether that runtime can be given a number of threads.
         dynamic: whether its named dimensions (batch, height, ...) may vary unless the user fixes them.
-        home: the module with `make`, `operators`, `read_metadata` and `next_steps`.
+        files: whether it also takes a picture as the bytes of a file, through a signature of its own.
+        home: the module with its `EXPORTER`.
     """
 
     name: str
+    title: str
     suffix: str
     line: str
     precisions: tuple[str, ...]
     options: tuple[str, ...]
     runtime: str
+    threads: bool
     dynamic: bool
+    files: bool
     home: str
 
     @property
-    def module(self) -> ModuleType:
-        """The module that makes and reads this format."""
-        return importlib.import_module(f"kerasmodels.export.{self.home}")
+    def exporter(self) -> Exporter:
+        """What makes and reads this format."""
+        return importlib.import_module(f"kerasmodels.export.{self.home}").EXPORTER
 
 
 FORMATS = (
     Format(
         name="saved_model",
+        title="SavedModel",
         suffix="",
         line="a folder for TensorFlow Serving: tensors or JPEG/PNG bytes in, any size, any batch",
         precisions=("fp32",),
         options=(),
         runtime="tensorflow",
+        threads=False,
         dynamic=True,
+        files=True,
         home="to_saved_model",
     ),
     Format(
         name="litert",
+        title="LiteRT",
         suffix=".tflite",
         line="a file for phones and small computers: built-in operators only, one fixed size by default",
         precisions=("fp32", "fp16", "dynamic", "int8"),
         options=("size", "calibration", "allow_flex"),
         runtime="ai_edge_litert",
+        threads=True,
         dynamic=False,
+        files=False,
         home="to_litert",
     ),
     Format(
         name="onnx",
+        title="ONNX Runtime",
         suffix=".onnx",
         line="a file for ONNX Runtime and everything that speaks ONNX: any size, any batch",
         precisions=("fp32", "fp16", "int8"),
         options=("calibration", "older_onnx"),
         runtime="onnxruntime",
+        threads=True,
         dynamic=True,
+        files=False,
         home="to_onnx",
     ),
 )
@@ -135,7 +200,7 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
     for candidate in FORMATS:
         if candidate.suffix == suffix:
             try:
-                return candidate.module.read_metadata(path)
+                return candidate.exporter.read_metadata(path)
             except (KeyError, ValueError, OSError) as error:
                 raise UsageError(
                     f"expected a {candidate.name} artifact written by kerasmodels. Received: {str(path)!r} ({error})."

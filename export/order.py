@@ -30,7 +30,8 @@ class Order:
         dims: value of each named dimension, the batch being 1.
         free: the named dimensions that may vary in the artifact.
         precision: fp32, fp16, dynamic or int8.
-        work: folder for intermediate files.
+        work: folder for it and for intermediate files.
+        file_name: its name in there.
         metadata: what the artifact says of itself.
         allow_flex: accept LiteRT operators of TensorFlow.
         older_onnx: ONNX operators of opset 18 only.
@@ -43,10 +44,16 @@ class Order:
     free: frozenset[str]
     precision: str
     work: Path
+    file_name: str
     metadata: Mapping[str, Any]
     allow_flex: bool = False
     older_onnx: bool = False
     calibration: Sequence[Mapping[str, np.ndarray]] = field(default_factory=tuple)
+
+    @property
+    def path(self) -> Path:
+        """Where it is made."""
+        return self.work / self.file_name
 
     def bound(self) -> dict[str, int | None]:
         """The named dimensions, None where they may vary."""

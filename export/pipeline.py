@@ -19,17 +19,15 @@ from kerasmodels.export import formats as table
 from kerasmodels.export.formats import Format
 from kerasmodels.export.order import Calibration, Order, Size, bind, calibration_examples
 from kerasmodels.export.report import Artifact, Report, model_card
-from kerasmodels.family import Servable, TensorSpec
+from kerasmodels.family import Family, Servable, TensorSpec
 
 if TYPE_CHECKING:
     import keras
 
-    from kerasmodels.export.verify import Cases
+    from kerasmodels.export.verify import Cases, Verdict
 
 INDEX = "export.json"
 CARD = "MODEL_CARD.md"
-MODELS_CONFIG = "models.config"
-BATCHING_CONFIG = "batching.config"
 REJECTED = ".rejected"
 
 Progress = Callable[[str], None]
@@ -77,35 +75,14 @@ def export(
         StorageError: the disk is full or the place is not writable; nothing was written.
     """
     table.select(formats, precision)
-    card: Mapping[str, Any] = {}
-    if isinstance(source, str) and source in registry.ready():
-        family = registry.family(source)
-        source = family.model(family.config())
-    if isinstance(source, str | Path):
-        trained = presets.find(source)
-        family, model = registry.family(trained.family), trained.load()
-        is_preset = trained.path.is_relative_to(presets.PRESETS)
-        name = f"{family.name}-{trained.name}" if is_preset else re.sub(r"[^A-Za-z0-9_.-]+", "-", trained.name)
-        origin, card = str(source) if is_preset else trained.name, trained.card
-    else:
-        model = source
-        name = origin = getattr(source, "family_name", "")
-        if not name:
-            raise UsageError(
-                "expected a model made by one of the families, a run folder or 'family/preset'. "
-                f"Received: {type(source).__name__}. For a model of your own, describe it with "
-                "kerasmodels.family.Servable and call export_servable(servable, name, out)."
-            )
-        family = registry.family(name)
-    servables = family.servables(model)
+    subject = _subject(source)
+    servables = subject.family.servables(subject.model)
     chosen = servable if servable is not None else next(iter(servables))
     if chosen not in servables:
-        raise unknown_name(f"servable of {family.name}", chosen, servables)
-    if servable is not None and chosen != next(iter(servables)):
-        name = f"{name}-{chosen}"
+        raise unknown_name(f"servable of {subject.family.name}", chosen, servables)
     return export_servable(
         servables[chosen],
-        name,
+        subject.named(chosen, servables),
         out,
         formats=formats,
         size=size,
@@ -114,9 +91,87 @@ def export(
         older_onnx=older_onnx,
         calibration=calibration,
         progress=progress,
-        source=origin,
-        card=card,
+        source=subject.origin,
+        card=subject.card,
     )
+
+
+def export_all(
+    source: "keras.Model | str | Path",
+    out: str | Path,
+    *,
+    formats: str | Sequence[str] = table.NAMES,
+    size: Size = None,
+    precision: str = "fp32",
+    allow_flex: bool = False,
+    older_onnx: bool = False,
+    calibration: Calibration = None,
+    progress: Progress | None = None,
+) -> dict[str, Report]:
+    """Export all servables of a model into one folder; see `export` for the arguments and the errors.
+
+    It takes less time than an export of each: all conversions to a format share a process, and so does the execution
+    of all artifacts of a format.
+
+    Returns:
+        A report by name of the servable. A servable has those of the formats that it can have in this precision; one
+        without any is left out.
+
+    Raises:
+        UsageError: the request is wrong, or no servable has any of the formats in this precision.
+    """
+    chosen = table.select(formats, precision)
+    subject = _subject(source)
+    servables = subject.family.servables(subject.model)
+    options = _Options(size, precision, allow_flex, older_onnx, calibration)
+    jobs, reasons = {}, []
+    for key, servable in servables.items():
+        name = subject.named(key, servables)
+        lacking = {form.name: servable.lacks(form.name, precision) for form in chosen}
+        able = [form for form in chosen if not lacking[form.name]]
+        if able:
+            jobs[key] = _job(servable, name, able, options, subject.origin, subject.card)
+        else:
+            reasons += [f"{name} does not exist as {form} in {precision}: {why}" for form, why in lacking.items()]
+    if not jobs:
+        raise UsageError(" ".join(reasons))
+    return dict(zip(jobs, _carried_out(list(jobs.values()), out, options, progress), strict=True))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Subject:
+    """What a user asks to export: its family, the model, how it is called, where it is from, what is known of it."""
+
+    family: Family
+    model: Any
+    name: str
+    origin: str
+    card: Mapping[str, Any]
+
+    def named(self, servable: str, servables: Mapping[str, Servable]) -> str:
+        """What the artifacts of a servable are called: the first one goes without its own name."""
+        return self.name if servable == next(iter(servables)) else f"{self.name}-{servable}"
+
+
+def _subject(source: "keras.Model | str | Path") -> _Subject:
+    if isinstance(source, str) and source in registry.ready():
+        family = registry.family(source)
+        source = family.model(family.config())
+    if isinstance(source, str | Path):
+        trained = presets.find(source)
+        family, model = registry.family(trained.family), trained.load()
+        if trained.path.is_relative_to(presets.PRESETS):
+            return _Subject(family, model, f"{family.name}-{trained.name}", str(source), trained.card)
+        name = re.sub(r"[^A-Za-z0-9_.-]+", "-", trained.name)
+        return _Subject(family, model, name, trained.name, trained.card)
+    name = getattr(source, "family_name", "")
+    if not name:
+        raise UsageError(
+            "expected a model made by one of the families, a run folder or 'family/preset'. "
+            f"Received: {type(source).__name__}. For a model of your own, describe it with "
+            "kerasmodels.family.Servable and call export_servable(servable, name, out)."
+        )
+    return _Subject(registry.family(name), source, name, name, {})
 
 
 def export_servable(
@@ -144,33 +199,116 @@ def export_servable(
         card: what is known of the training, for the model card; `author` and `license` also go into the artifacts.
     """
     chosen = table.select(formats, precision)
+    options = _Options(size, precision, allow_flex, older_onnx, calibration)
+    (report,) = _carried_out([_job(servable, name, chosen, options, source, card or {})], out, options, progress)
+    return report
+
+
+@dataclasses.dataclass(frozen=True)
+class _Options:
+    """What a request says of all its artifacts, checked as far as it can be without a servable."""
+
+    size: Size
+    precision: str
+    allow_flex: bool
+    older_onnx: bool
+    calibration: Calibration
+
+    def check(self, formats: Sequence[Format]) -> None:
+        if self.calibration is not None and self.precision != "int8":
+            raise UsageError(
+                f"calibration is for precision 'int8'. Received precision {self.precision!r}: drop one of the two."
+            )
+        for option in ("allow_flex", "older_onnx"):
+            if getattr(self, option) and not any(option in form.options for form in formats):
+                able = [form.name for form in table.FORMATS if option in form.options]
+                raise UsageError(f"{option} is for the format {' or '.join(able)}, which was not asked for.")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Job:
+    """A servable of a request, with its dimensions bound."""
+
+    servable: Servable
+    name: str
+    formats: Sequence[Format]
+    dims: Mapping[str, int]
+    dynamic: bool
+    examples: Sequence[Mapping[str, Any]]
+    about: Mapping[str, Any]
+    card: Mapping[str, Any]
+
+    def order(self, form: Format, options: _Options, staging: Path) -> Order:
+        """What is to be made in a format."""
+        if form.dynamic:
+            free = frozenset(self.dims)
+        else:
+            free = frozenset(d for d in self.dims if d != "batch") if self.dynamic else frozenset()
+        stem = [
+            self.name,
+            *([_size_label(self.dims, self.dynamic)] if options.size is not None and "size" in form.options else []),
+            *([options.precision] if options.precision != "fp32" else []),
+        ]
+        work = staging / form.name / self.name
+        work.mkdir(parents=True)
+        order = Order(
+            servable=self.servable,
+            name=self.name,
+            dims=self.dims,
+            free=free,
+            precision=options.precision,
+            work=work,
+            file_name=f"{'.'.join(stem)}{form.suffix}",
+            metadata={},
+            allow_flex=options.allow_flex,
+            older_onnx=options.older_onnx,
+            calibration=self.examples,
+        )
+        metadata = {
+            **self.about,
+            "format": form.name,
+            "inputs": [_bound(spec, order) for spec in self.servable.inputs],
+            "outputs": [_bound(spec, order) for spec in self.servable.outputs],
+        }
+        return dataclasses.replace(order, metadata=metadata)
+
+
+def _job(
+    servable: Servable,
+    name: str,
+    formats: Sequence[Format],
+    options: _Options,
+    source: str,
+    card: Mapping[str, Any],
+) -> _Job:
+    """Raises UsageError if the request does not fit the servable."""
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name):
         raise UsageError(f'expected a name of letters, digits, ".", "_" and "-". Received: {name!r}.')
-    for form in chosen:
-        why = servable.lacks(form.name, precision)
+    for form in formats:
+        why = servable.lacks(form.name, options.precision)
         if why:
-            raise UsageError(f"{name} does not exist as {form.name} in {precision}: {why}")
-    if calibration is not None and precision != "int8":
-        raise UsageError(f"calibration is for precision 'int8'. Received precision {precision!r}: drop one of the two.")
-    if allow_flex and not any("allow_flex" in f.options for f in chosen):
-        raise UsageError("allow_flex is for the format litert, which was not asked for.")
-    if older_onnx and not any("older_onnx" in f.options for f in chosen):
-        raise UsageError("older_onnx is for the format onnx, which was not asked for.")
-    dims, dynamic = bind(servable, size)
-    examples = calibration_examples(servable, dims, calibration) if precision == "int8" else ()
+            raise UsageError(f"{name} does not exist as {form.name} in {options.precision}: {why}")
+    options.check(formats)
+    dims, dynamic = bind(servable, options.size)
+    calibrated = options.precision == "int8"
+    examples = calibration_examples(servable, dims, options.calibration) if calibrated else ()
     about = {
         "name": name,
         "description": servable.doc,
         "version": kerasmodels.__version__,
-        "author": str((card or {}).get("author", "")),
-        "license": str((card or {}).get("license", "")),
+        "author": str(card.get("author", "")),
+        "license": str(card.get("license", "")),
         "source": source or "a Keras model",
         "producer": f"kerasmodels {kerasmodels.__version__}",
-        "precision": precision,
+        "precision": options.precision,
         "inputs": [_described(spec) for spec in servable.inputs],
         "outputs": [_described(spec) for spec in servable.outputs],
     }
+    return _Job(servable, name, formats, dims, dynamic, examples, about, card)
 
+
+def _carried_out(jobs: Sequence[_Job], out: str | Path, options: _Options, progress: Progress | None) -> list[Report]:
+    """Make and verify everything, put it in place, and report on each job."""
     place = _Place(Path(out))
     try:
         index = place.read_index()
@@ -178,47 +316,37 @@ def export_servable(
             # TensorFlow takes seconds to import: only now that the request has been found in order.
             from kerasmodels.export.verify import Cases
 
-            cases, made = Cases(servable, dims), []
-            for form in chosen:
-                free = _free(form, dims, dynamic)
-                stem = ".".join(
-                    [
-                        name,
-                        *([_size_label(dims, dynamic)] if size is not None and "size" in form.options else []),
-                        *([precision] if precision != "fp32" else []),
-                    ]
-                )
-                work = staging / form.name
-                work.mkdir()
-                order = Order(servable, name, dims, free, precision, work, about, allow_flex, older_onnx, examples)
-                made.append(_make(form, order, cases, f"{stem}{form.suffix}", progress or (lambda line: None)))
-            artifacts = place.commit(name, made, index, about, card or {}, staging)
+            cases = {job.name: Cases(job.servable, job.dims) for job in jobs}
+            made: dict[str, list[_Made]] = {job.name: [] for job in jobs}
+            for form in table.FORMATS:
+                orders = [job.order(form, options, staging) for job in jobs if form in job.formats]
+                if orders:
+                    for item in _make(form, orders, cases, staging / form.name, progress or (lambda line: None)):
+                        made[item.name].append(item)
+            artifacts = place.commit(jobs, made, index, staging)
     except KerasModelsError:
         raise
     except OSError as error:
         raise storage_error(place.out, error) from error
-    rejected = [artifact for artifact in artifacts if artifact.executed and not artifact.verified]
+    everything = [artifact for found in artifacts.values() for artifact in found]
+    rejected = [artifact for artifact in everything if artifact.executed and not artifact.verified]
     if rejected:
         listed = " ".join(f"{place.out / a.path}: {'; '.join(a.problems)}." for a in rejected)
         raise VerificationError(
-            f"{len(rejected)} of {len(artifacts)} artifacts are not equal to the Keras model. {listed} "
+            f"{len(rejected)} of {len(everything)} artifacts are not equal to the Keras model. {listed} "
             f"They are kept for inspection and described in {place.out / INDEX}."
         )
-    steps = [
-        step
-        for artifact in artifacts
-        for step in table.find(artifact.format).module.next_steps(
-            artifact, servable, (place.out / artifact.path).resolve()
-        )
-    ]
-    return Report(name, place.out, tuple(artifacts), tuple(steps))
-
-
-def _free(form: Format, dims: Mapping[str, int], dynamic: bool) -> frozenset[str]:
-    """The named dimensions that may vary in an artifact of this format."""
-    if form.dynamic:
-        return frozenset(dims)
-    return frozenset(d for d in dims if d != "batch") if dynamic else frozenset()
+    reports = []
+    for job in jobs:
+        steps = [
+            step
+            for artifact in artifacts[job.name]
+            for step in table.find(artifact.format).exporter.next_steps(
+                artifact, job.servable, (place.out / artifact.path).resolve()
+            )
+        ]
+        reports.append(Report(job.name, place.out, tuple(artifacts[job.name]), tuple(steps)))
+    return reports
 
 
 def _size_label(dims: Mapping[str, int], dynamic: bool) -> str:
@@ -245,64 +373,80 @@ def digest(path: Path) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class _Made:
-    """An artifact still in the staging folder; its path is the file's name, or empty for a SavedModel."""
+    """An artifact of the model `name`, still in the staging folder; `artifact.path` is a file's name."""
 
+    name: str
     path: Path
     artifact: Artifact
 
 
-def _make(form: Format, order: Order, cases: "Cases", file_name: str, say: Progress) -> _Made:
+def _make(
+    form: Format, orders: Sequence[Order], cases: "Mapping[str, Cases]", work: Path, say: Progress
+) -> list[_Made]:
+    """Make the artifacts of one format, execute them in one process and compare them."""
     from kerasmodels.export import verify
 
-    began = time.perf_counter()
-    metadata = {
-        **order.metadata,
-        "format": form.name,
-        "inputs": [_bound(spec, order) for spec in order.servable.inputs],
-        "outputs": [_bound(spec, order) for spec in order.servable.outputs],
-    }
-    order = dataclasses.replace(order, metadata=metadata)
-    path = order.work / file_name
-    compared = cases.dynamic((1, 2)) if form.dynamic else cases.dynamic((1,)) if order.free else cases.fixed()
-    say(f"{form.name} {order.precision}: making")
-    facts = form.module.make(order, path)
-    if form.name == "saved_model":
-        compared = [*compared, *cases.files()]
-    compared = [*compared, *cases.hostile()]
-    made = digest(path)
-    executed = not (form.name == "litert" and form.module.needs_flex(path))
-    if executed:
+    began, exporter, precision = time.perf_counter(), form.exporter, orders[0].precision
+    trials: list[verify.Trial] = []
+    why_not: list[str] = []
+    say(f"{form.name} {precision}: making")
+    made = exporter.make(orders)
+    for order in orders:
+        known = cases[order.name]
+        compared = known.dynamic((1, 2)) if form.dynamic else known.dynamic((1,)) if order.free else known.fixed()
+        compared = [*compared, *(known.files() if form.files else []), *known.hostile()]
+        trials.append(verify.Trial(order.path, order.servable, compared, precision, tuple(order.free)))
+        why_not.append(exporter.not_executed(order.path))
+    digests = [digest(order.path) for order in orders]
+    runnable = [trial for trial, why in zip(trials, why_not, strict=True) if not why]
+    if runnable:
+        compared = [case for trial in runnable for case in trial.cases]
         friendly = sum(not case.hostile for case in compared)
         also = f" and {len(compared) - friendly} hostile ones" if friendly < len(compared) else ""
-        say(f"{form.name} {order.precision}: executing in {form.runtime} on {friendly} cases{also}")
-        free = tuple(order.free)
-        verdict = verify.verify(path, form.runtime, order.servable, compared, free, order.precision, order.work)
-    else:
-        verdict = verify.not_executed("no interpreter with the Flex delegate comes with TensorFlow's Python packages")
+        say(f"{form.name} {precision}: executing in {form.runtime} on {friendly} cases{also}")
+    executed = iter(verify.verify(form.runtime, runnable, work) if runnable else [])
+    verdicts = [verify.not_executed(why) if why else next(executed) for why in why_not]
+    seconds = round((time.perf_counter() - began) / len(orders), 1)
+    return [
+        _Made(order.name, order.path, _artifact(form, order, facts, sha256, verdict, not why, seconds))
+        for order, facts, sha256, verdict, why in zip(orders, made, digests, verdicts, why_not, strict=True)
+    ]
+
+
+def _artifact(
+    form: Format,
+    order: Order,
+    facts: Mapping[str, Any],
+    sha256: str,
+    verdict: "Verdict",
+    executed: bool,
+    seconds: float,
+) -> Artifact:
+    from kerasmodels.export import verify
+
+    path = order.path
     size = sum(p.stat().st_size for p in path.rglob("*") if p.is_file()) if path.is_dir() else path.stat().st_size
-    artifact = Artifact(
+    return Artifact(
         format=form.name,
         precision=order.precision,
-        path=file_name,
+        path=order.file_name,
         executed=executed,
         verified=not verdict.problems,
         problems=verdict.problems,
-        sha256=made,
+        sha256=sha256,
         bytes=size,
-        inputs=tuple(metadata["inputs"]),
-        outputs=tuple(metadata["outputs"]),
+        inputs=tuple(order.metadata["inputs"]),
+        outputs=tuple(order.metadata["outputs"]),
         runtime=form.runtime,
         measured=tuple(verify.as_dict(m) for m in verdict.measured),
         cases=verdict.cases,
-        latency_ms=verdict.latency_ms,
         dims=dict(order.dims),
-        operators=form.module.operators(path),
+        operators=form.exporter.operators(path),
         opset=facts.get("opset"),
         versions={"kerasmodels": kerasmodels.__version__, **facts["versions"], **verdict.versions},
-        seconds=round(time.perf_counter() - began, 1),
+        seconds=seconds,
         hostile=verdict.hostile,
     )
-    return _Made(path, artifact)
 
 
 class _Place:
@@ -337,37 +481,27 @@ class _Place:
         return _Staging(self.out)
 
     def commit(
-        self,
-        name: str,
-        made: Sequence[_Made],
-        index: dict[str, Any],
-        about: Mapping[str, Any],
-        card: Mapping[str, Any],
-        staging: Path,
-    ) -> list[Artifact]:
-        """Rename everything into place; returns the artifacts with their final paths."""
-        artifacts, moves = [], []
-        for item in made:
-            relative = Path(item.artifact.path)
-            if item.artifact.format == "saved_model":
-                relative = Path("saved_model", name, str(self._next_version(name)))
-            if item.artifact.executed and not item.artifact.verified:
-                relative = relative.with_name(relative.name + REJECTED)
-            moves.append((item.path, relative))
-            artifacts.append(dataclasses.replace(item.artifact, path=relative.as_posix()))
-
-        model = index.get(name, {"artifacts": []})
-        replaced = {artifact.path for artifact in artifacts}
-        kept = [a for a in model["artifacts"] if a["path"] not in replaced and (self.out / a["path"]).exists()]
-        model = {
-            "about": {k: v for k, v in about.items() if k != "precision"},
-            "training": {k: v for k, v in card.items() if k not in ("author", "license")},
-            "artifacts": [*kept, *(artifact.to_dict() for artifact in artifacts)],
-        }
-        models = {**index, name: model}
+        self, jobs: Sequence[_Job], made: Mapping[str, Sequence[_Made]], index: Mapping[str, Any], staging: Path
+    ) -> dict[str, list[Artifact]]:
+        """Rename everything into place; returns the artifacts of each model with their final paths."""
+        artifacts: dict[str, list[Artifact]] = {}
+        moves, models = [], dict(index)
+        for job in jobs:
+            artifacts[job.name] = []
+            for item in made[job.name]:
+                relative = table.find(item.artifact.format).exporter.place(self.out, job.name, item.artifact.path)
+                if item.artifact.executed and not item.artifact.verified:
+                    relative = relative.with_name(relative.name + REJECTED)
+                moves.append((item.path, relative))
+                artifacts[job.name].append(dataclasses.replace(item.artifact, path=relative.as_posix()))
+            models[job.name] = self._entry(job, artifacts[job.name], index)
         # Written before anything is renamed, so that a full disk is met while nothing has changed yet.
         texts = {INDEX: json.dumps({"models": models}, indent=2, default=str) + "\n", CARD: model_card(models)}
-        texts |= self._server_files(name, artifacts)
+        for form in table.FORMATS:
+            served = [
+                name for name, found in artifacts.items() if any(a.format == form.name and a.verified for a in found)
+            ]
+            texts |= form.exporter.server_files(self.out, served) if served else {}
         for number, text in enumerate(texts.values()):
             (staging / f"text-{number}").write_text(text)
 
@@ -381,30 +515,16 @@ class _Place:
             os.replace(staging / f"text-{number}", self.out / relative_name)
         return artifacts
 
-    def _models(self) -> dict[str, list[int]]:
-        """The served models and their versions."""
-        root = self.out / "saved_model"
-        folders = sorted(p for p in root.iterdir() if p.is_dir()) if root.is_dir() else []
-        found = {folder.name: sorted(int(p.name) for p in folder.iterdir() if p.name.isdecimal()) for folder in folders}
-        return {model: versions for model, versions in found.items() if versions}
-
-    def _next_version(self, name: str) -> int:
-        return max(self._models().get(name, [0])) + 1
-
-    def _server_files(self, name: str, artifacts: Sequence[Artifact]) -> dict[str, str]:
-        """Configuration files for TensorFlow Serving, where the user has not written their own."""
-        if not any(a.format == "saved_model" and a.verified for a in artifacts):
-            return {}
-        from kerasmodels.export.to_saved_model import BATCHING, models_config
-
-        files, root = {}, self.out / "saved_model"
-        before = sorted(self._models())
-        config = root / MODELS_CONFIG
-        if not config.exists() or config.read_text() == models_config(before):
-            files[f"saved_model/{MODELS_CONFIG}"] = models_config(sorted({*before, name}))
-        if not (root / BATCHING_CONFIG).exists():
-            files[f"saved_model/{BATCHING_CONFIG}"] = BATCHING
-        return files
+    def _entry(self, job: _Job, artifacts: Sequence[Artifact], index: Mapping[str, Any]) -> dict[str, Any]:
+        """A model in the index: these artifacts, and those of earlier exports that are still there."""
+        replaced = {artifact.path for artifact in artifacts}
+        earlier = index.get(job.name, {"artifacts": []})["artifacts"]
+        kept = [a for a in earlier if a["path"] not in replaced and (self.out / a["path"]).exists()]
+        return {
+            "about": {k: v for k, v in job.about.items() if k != "precision"},
+            "training": {k: v for k, v in job.card.items() if k not in ("author", "license")},
+            "artifacts": [*kept, *(artifact.to_dict() for artifact in artifacts)],
+        }
 
 
 class _Staging:

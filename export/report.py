@@ -31,8 +31,7 @@ class Artifact:
         runtime: what executed it.
         measured: per output: max_abs_error, psnr (dB; None when nothing differs), equal (share) and the tolerance.
         cases: the calls that were compared.
-        latency_ms: median and min of `rounds` calls with batch 1 and `dims`, with the runtime's default threads.
-        dims: value of each named dimension while it was timed.
+        dims: value of each named dimension where an input must have a fixed size.
         operators: how often each operator occurs.
         opset: of ONNX, else None.
         versions: of the packages that made and executed it.
@@ -53,7 +52,6 @@ class Artifact:
     runtime: str
     measured: tuple[Mapping[str, Any], ...]
     cases: tuple[Mapping[str, Any], ...]
-    latency_ms: Mapping[str, float]
     dims: Mapping[str, int]
     operators: Mapping[str, int]
     opset: int | None
@@ -107,7 +105,7 @@ class Report:
 
         table = Table(title=f"{self.name}: executed and compared with Keras")
         table.add_column("artifact", overflow="fold")
-        for column in ("precision", "MB", "max error", "equal", "PSNR dB", "cases", "ms"):
+        for column in ("precision", "MB", "max error", "equal", "PSNR dB", "cases"):
             table.add_column(column, justify="right")
         table.add_column("verdict")
         for row in self.artifacts:
@@ -128,7 +126,6 @@ def _numbers(artifact: Artifact) -> list[str]:
         "-" if equal is None else f"{100 * equal:.2f} %",
         "-" if error is None else "inf" if psnr is None else f"{psnr:.1f}",
         str(len(artifact.cases)),
-        f"{artifact.latency_ms['median']:.1f}" if artifact.latency_ms else "-",
     ]
 
 
@@ -159,7 +156,8 @@ def snippet(imports: str, run: str, artifact: Artifact, servable: Servable) -> s
     return "python - <<'EOF'\n" + "\n".join(lines) + "\nEOF"
 
 
-def _shape(spec: Mapping[str, Any]) -> str:
+def shape(spec: Mapping[str, Any]) -> str:
+    """The shape of an input or output as people write it."""
     return " x ".join(str(size) for size in spec["shape"])
 
 
@@ -180,30 +178,27 @@ def _card(name: str, model: Mapping[str, Any]) -> str:
     lines += [f"| license | {about['license'] or 'not known'} |", f"| made by | {about['producer']} |", ""]
     for title, specs in (("Inputs", about["inputs"]), ("Outputs", about["outputs"])):
         lines += [f"## {title}", "", "| name | type | shape | meaning |", "|---|---|---|---|"]
-        lines += [f"| {s['name']} | {s['dtype']} | {_shape(s)} | {s['doc']} |" for s in specs] + [""]
+        lines += [f"| {s['name']} | {s['dtype']} | {shape(s)} | {s['doc']} |" for s in specs] + [""]
     lines += ["## Training", ""]
     training = model["training"]
     lines += [f"- {key}: {_plain(value)}" for key, value in training.items()] or ["Not known to the exporter."]
     lines += ["", "## Measured", ""]
-    lines += ["| artifact | precision | MB | max error | equal | PSNR dB | cases | ms | verdict |"]
-    lines += ["|---|---|---:|---:|---:|---:|---:|---:|---|"]
+    lines += ["| artifact | precision | MB | max error | equal | PSNR dB | cases | verdict |"]
+    lines += ["|---|---|---:|---:|---:|---:|---:|---|"]
     artifacts = [_artifact(a) for a in model["artifacts"]]
     for row in artifacts:
         verdict = "; ".join([_verdict(row), *row.problems])
         lines.append(f"| {row.path} | {' | '.join(_numbers(row))} | {verdict} |")
-    timed = "; ".join(sorted({f"{k} {v}" for row in artifacts for k, v in row.dims.items()}))
     lines += [
         "",
         "Unless the verdict says otherwise, an artifact was executed in its own runtime, in a fresh process on the "
-        f"CPU, and compared with the Keras model it was made from. ms is the median time of one call "
-        f"({timed or 'fixed shapes'}) on the machine that "
-        "exported it.",
+        "CPU, and compared with the Keras model it was made from. How long a call takes, `kerasmodels bench` measures.",
         "",
     ]
     lines += [*_hostile(artifacts), "## Limits", ""]
     for name_ in dict.fromkeys(row.format for row in artifacts):
         rows = [row for row in artifacts if row.format == name_]
-        lines += [f"- {find(name_).name}: {text}" for text in _limits(name_, rows)]
+        lines += [f"- {name_}: {text}" for text in find(name_).exporter.limits(rows)]
     return "\n".join([*lines, ""])
 
 
@@ -221,20 +216,6 @@ def _hostile(rows: Sequence[Artifact]) -> list[str]:
             lines.append(f"| {row.path} | {row.precision} | {' | '.join(cells)} |")
     reasons = dict.fromkeys((e["input"], e["unequal"]) for row in rows for e in row.hostile if e["unequal"])
     return [*lines, "", *(f"- {name}: need not be equal: {why}" for name, why in reasons), *([""] if reasons else [])]
-
-
-def _limits(format_name: str, rows: Sequence[Artifact]) -> list[str]:
-    if format_name == "saved_model":
-        return [
-            "the pictures of one batch must have one size; `serve_bytes` does not apply the EXIF rotation inside a "
-            "JPEG, and lays transparency over white."
-        ]
-    if format_name == "litert":
-        sizes = sorted({", ".join(_shape(spec) for spec in row.inputs) for row in rows})
-        flex = [row.path for row in rows if any(name.startswith("Flex") for name in row.operators)]
-        limits = [f"inputs are {' or '.join(sizes)}, one at a time."]
-        return limits + ([f"{', '.join(flex)} needs an interpreter with the Flex delegate."] if flex else [])
-    return [f"opset {', '.join(sorted({str(row.opset) for row in rows}))}; fp16 is for GPUs, on CPUs it is not faster."]
 
 
 def _plain(value: Any) -> str:

@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,11 +10,12 @@ from ai_edge_litert import schema_py_generated as schema
 
 from kerasmodels.errors import UnsupportedOpsError
 from kerasmodels.export import children, litert_metadata
+from kerasmodels.export.formats import Exporter
+from kerasmodels.export.report import Artifact, shape, snippet
 from kerasmodels.family import Servable
 
 if TYPE_CHECKING:
     from kerasmodels.export.order import Order
-    from kerasmodels.export.report import Artifact
 
 # A file with one of these keeps its weights outside, uninitialized: it would run and compute garbage.
 LOOSE_WEIGHTS = ("VAR_HANDLE", "READ_VARIABLE", "ASSIGN_VARIABLE", "CALL_ONCE")
@@ -21,34 +23,92 @@ _NAMES = {code: name for name, code in vars(schema.BuiltinOperator).items() if n
 _SHOWN = 3
 
 
-def make(order: "Order", out: Path) -> dict[str, Any]:
-    """Write the file `out`; returns versions.
+class LiteRT(Exporter):
+    """A single file."""
 
-    Raises:
-        UnsupportedOpsError: it needs operators that are not built in.
-    """
-    from kerasmodels.export import signatures
+    def make(self, orders: "Sequence[Order]") -> list[dict[str, Any]]:
+        """See `Exporter`.
 
-    source = order.work / "litert_source"
-    signatures.write(order.servable, source, order.bound())
-    job = {
-        "saved_model": str(source),
-        "out": str(out),
-        "precision": order.precision,
-        "allow_flex": order.allow_flex,
-        "calibration": order.save_calibration(),
-    }
-    answer = children.call("convert_litert", job, "converting to LiteRT", out.parent)
-    if "unsupported" in answer:
-        raise _unsupported(answer["unsupported"])
-    found = operators(out)
-    forbidden = {name for name in found if name in LOOSE_WEIGHTS}
-    if not order.allow_flex:
-        forbidden |= {name for name in found if name.startswith(("Flex", "CUSTOM:"))}
-    if forbidden:
-        raise _unsupported({name: [] for name in sorted(forbidden)})
-    litert_metadata.attach(out, order.metadata)
-    return answer
+        Raises:
+            UnsupportedOpsError: one needs operators that are not built in.
+        """
+        from kerasmodels.export import signatures
+
+        jobs = []
+        for order in orders:
+            source = order.work / "litert_source"
+            signatures.write(order.servable, source, order.bound())
+            jobs.append(
+                {
+                    "saved_model": str(source),
+                    "out": str(order.path),
+                    "precision": order.precision,
+                    "allow_flex": order.allow_flex,
+                    "calibration": order.save_calibration(),
+                }
+            )
+        whats = [f"converting {order.name} to LiteRT" for order in orders]
+        answers = children.call("convert_litert", jobs, whats, orders[0].work)
+        for order, answer in zip(orders, answers, strict=True):
+            if "unsupported" in answer:
+                raise _unsupported(answer["unsupported"])
+            found = self.operators(order.path)
+            forbidden = {name for name in found if name in LOOSE_WEIGHTS}
+            if not order.allow_flex:
+                forbidden |= {name for name in found if name.startswith(("Flex", "CUSTOM:"))}
+            if forbidden:
+                raise _unsupported({name: [] for name in sorted(forbidden)})
+            litert_metadata.attach(order.path, order.metadata)
+        return answers
+
+    def operators(self, path: Path) -> dict[str, int]:
+        """Most frequent first; TensorFlow's are called Flex..., custom ones CUSTOM:..."""
+        model = schema.Model.GetRootAs(path.read_bytes())
+        names = []
+        for i in range(model.OperatorCodesLength()):
+            code = model.OperatorCodes(i)
+            number = max(code.BuiltinCode(), code.DeprecatedBuiltinCode())
+            if number == schema.BuiltinOperator.CUSTOM:
+                custom = code.CustomCode().decode()
+                names.append(custom if custom.startswith("Flex") else f"CUSTOM:{custom}")
+            else:
+                names.append(_NAMES[number])
+        found: Counter[str] = Counter()
+        for i in range(model.SubgraphsLength()):
+            graph = model.Subgraphs(i)
+            found.update(names[graph.Operators(j).OpcodeIndex()] for j in range(graph.OperatorsLength()))
+        return dict(found.most_common())
+
+    def read_metadata(self, path: Path) -> dict[str, Any]:
+        return json.loads(litert_metadata.read(path, litert_metadata.OWN))
+
+    def limits(self, artifacts: Sequence[Artifact]) -> list[str]:
+        sizes = sorted({", ".join(shape(spec) for spec in row.inputs) for row in artifacts})
+        flex = [row.path for row in artifacts if _needs_flex(row.operators)]
+        limits = [f"inputs are {' or '.join(sizes)}, one at a time."]
+        return limits + ([f"{', '.join(flex)} needs an interpreter with the Flex delegate."] if flex else [])
+
+    def not_executed(self, path: Path) -> str:
+        if not _needs_flex(self.operators(path)):
+            return ""
+        return "no interpreter with the Flex delegate comes with TensorFlow's Python packages"
+
+    def next_steps(self, artifact: Artifact, servable: Servable, path: Path) -> list[str]:
+        """A Python snippet that runs the file."""
+        if not artifact.executed:
+            return [
+                f"# {path} needs the Flex delegate: on Android add org.tensorflow:tensorflow-lite-select-tf-ops, "
+                "on iOS TensorFlowLiteSelectTfOps"
+            ]
+        loader = "from ai_edge_litert.interpreter import Interpreter"
+        arguments = ", ".join(f"{spec.name}={spec.name}" for spec in servable.inputs)
+        run = f"result = Interpreter({str(path)!r}).get_signature_runner()({arguments})"
+        return [snippet(loader, run, artifact, servable)]
+
+
+def _needs_flex(operators: Iterable[str]) -> bool:
+    """Whether there are operators of TensorFlow's own among them."""
+    return any(name.startswith("Flex") for name in operators)
 
 
 def _unsupported(nodes: dict[str, list[str]]) -> UnsupportedOpsError:
@@ -63,45 +123,4 @@ def _unsupported(nodes: dict[str, list[str]]) -> UnsupportedOpsError:
     )
 
 
-def operators(path: Path) -> dict[str, int]:
-    """How often each operator occurs, most frequent first; TensorFlow's are called Flex..., custom ones CUSTOM:..."""
-    model = schema.Model.GetRootAs(path.read_bytes())
-    names = []
-    for i in range(model.OperatorCodesLength()):
-        code = model.OperatorCodes(i)
-        number = max(code.BuiltinCode(), code.DeprecatedBuiltinCode())
-        if number == schema.BuiltinOperator.CUSTOM:
-            custom = code.CustomCode().decode()
-            names.append(custom if custom.startswith("Flex") else f"CUSTOM:{custom}")
-        else:
-            names.append(_NAMES[number])
-    found: Counter[str] = Counter()
-    for i in range(model.SubgraphsLength()):
-        graph = model.Subgraphs(i)
-        found.update(names[graph.Operators(j).OpcodeIndex()] for j in range(graph.OperatorsLength()))
-    return dict(found.most_common())
-
-
-def needs_flex(path: Path) -> bool:
-    """Whether the file has TensorFlow's own operators, for which the Python interpreters lack the Flex delegate."""
-    return any(name.startswith("Flex") for name in operators(path))
-
-
-def read_metadata(path: Path) -> dict[str, Any]:
-    """What `make` wrote into the file."""
-    return json.loads(litert_metadata.read(path, litert_metadata.OWN))
-
-
-def next_steps(artifact: "Artifact", servable: Servable, path: Path) -> list[str]:
-    """A Python snippet that runs the file."""
-    from kerasmodels.export.report import snippet
-
-    if not artifact.executed:
-        return [
-            f"# {path} needs the Flex delegate: on Android add org.tensorflow:tensorflow-lite-select-tf-ops, "
-            "on iOS TensorFlowLiteSelectTfOps"
-        ]
-    loader = "from ai_edge_litert.interpreter import Interpreter"
-    arguments = ", ".join(f"{spec.name}={spec.name}" for spec in servable.inputs)
-    run = f"result = Interpreter({str(path)!r}).get_signature_runner()({arguments})"
-    return [snippet(loader, run, artifact, servable)]
+EXPORTER = LiteRT()

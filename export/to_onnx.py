@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,11 +10,12 @@ import onnx
 
 import kerasmodels
 from kerasmodels.export import children
+from kerasmodels.export.formats import Exporter
+from kerasmodels.export.report import Artifact, snippet
 from kerasmodels.family import Servable, TensorSpec
 
 if TYPE_CHECKING:
     from kerasmodels.export.order import Order
-    from kerasmodels.export.report import Artifact
 
 OPSET = 18
 """The newest that tf2onnx writes; a file with operators of our own has a newer one."""
@@ -22,8 +24,56 @@ LARGE = 2**27
 """Bytes of weights."""
 
 
-def make(order: "Order", out: Path) -> dict[str, Any]:
-    """Write the file `out`; returns versions and the opset."""
+class Onnx(Exporter):
+    """A single file."""
+
+    def make(self, orders: "Sequence[Order]") -> list[dict[str, Any]]:
+        jobs = [_job(order) for order in orders]
+        # Protobuf's usual implementation keeps all the copies that tf2onnx makes of weights until the end: 70 times
+        # their size. The one in Python frees them, but is four times slower at graphs of many nodes.
+        large = any(_bytes(order.servable) > LARGE for order in orders)
+        settings = {"PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION": "python"} if large else {}
+        whats = [f"converting {order.name} to ONNX" for order in orders]
+        return children.call("convert_onnx", jobs, whats, orders[0].work, settings)
+
+    def operators(self, path: Path) -> dict[str, int]:
+        """Those of subgraphs included."""
+        found: Counter[str] = Counter()
+
+        def walk(graph: onnx.GraphProto) -> None:
+            for node in graph.node:
+                found[node.op_type] += 1
+                for attribute in node.attribute:
+                    if attribute.type == onnx.AttributeProto.GRAPH:
+                        walk(attribute.g)
+
+        walk(onnx.load(str(path)).graph)
+        return dict(found.most_common())
+
+    def read_metadata(self, path: Path) -> dict[str, Any]:
+        try:
+            properties = {p.key: p.value for p in onnx.load(str(path)).metadata_props}
+        except Exception as error:
+            # protobuf's own error for a damaged file has a different class in each of its implementations
+            raise ValueError(f"not an ONNX file: {error}") from error
+        return json.loads(properties[METADATA])
+
+    def limits(self, artifacts: Sequence[Artifact]) -> list[str]:
+        opsets = ", ".join(sorted({str(row.opset) for row in artifacts}))
+        return [f"opset {opsets}; fp16 is for GPUs, on CPUs it is not faster."]
+
+    def next_steps(self, artifact: Artifact, servable: Servable, path: Path) -> list[str]:
+        """A Python snippet that runs the file."""
+        feeds = ", ".join(f"{spec.name!r}: {spec.name}" for spec in servable.inputs)
+        run = (
+            f"session = InferenceSession({str(path)!r}, providers=['CPUExecutionProvider'])\n"
+            f"result = dict(zip([o.name for o in session.get_outputs()], session.run(None, {{{feeds}}})))"
+        )
+        return [snippet("from onnxruntime import InferenceSession", run, artifact, servable)]
+
+
+def _job(order: "Order") -> dict[str, Any]:
+    """What the converter is asked for; writes what it reads."""
     from kerasmodels.export import signatures
 
     source = order.work / "onnx_source"
@@ -33,9 +83,9 @@ def make(order: "Order", out: Path) -> dict[str, Any]:
     def described(specs: tuple[TensorSpec, ...]) -> list[dict[str, Any]]:
         return [{"name": spec.name, "shape": list(spec.shape), "doc": spec.doc} for spec in specs]
 
-    job = {
+    return {
         "saved_model": str(source),
-        "out": str(out),
+        "out": str(order.path),
         "opset": OPSET,
         "precision": order.precision,
         "calibration": order.save_calibration(),
@@ -47,45 +97,11 @@ def make(order: "Order", out: Path) -> dict[str, Any]:
         "version": kerasmodels.__version__,
         "doc": order.metadata["description"],
     }
-    # Protobuf's usual implementation keeps all the copies that tf2onnx makes of weights until the end: 70 times
-    # their size. The one in Python frees them, but is four times slower at graphs of many nodes.
-    large = sum(v.value.shape.num_elements() * v.value.dtype.size for v in order.servable.model.variables) > LARGE
-    settings = {"PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION": "python"} if large else {}
-    return children.call("convert_onnx", job, "converting to ONNX", out.parent, settings)
 
 
-def operators(path: Path) -> dict[str, int]:
-    """How often each operator occurs, subgraphs included, most frequent first."""
-    found: Counter[str] = Counter()
-
-    def walk(graph: onnx.GraphProto) -> None:
-        for node in graph.node:
-            found[node.op_type] += 1
-            for attribute in node.attribute:
-                if attribute.type == onnx.AttributeProto.GRAPH:
-                    walk(attribute.g)
-
-    walk(onnx.load(str(path)).graph)
-    return dict(found.most_common())
+def _bytes(servable: Servable) -> int:
+    """Of its weights."""
+    return sum(v.value.shape.num_elements() * v.value.dtype.size for v in servable.model.variables)
 
 
-def read_metadata(path: Path) -> dict[str, Any]:
-    """What `make` wrote into the file."""
-    try:
-        properties = {p.key: p.value for p in onnx.load(str(path)).metadata_props}
-    except Exception as error:
-        # protobuf's own error for a damaged file has a different class in each of its implementations
-        raise ValueError(f"not an ONNX file: {error}") from error
-    return json.loads(properties[METADATA])
-
-
-def next_steps(artifact: "Artifact", servable: Servable, path: Path) -> list[str]:
-    """A Python snippet that runs the file."""
-    from kerasmodels.export.report import snippet
-
-    feeds = ", ".join(f"{spec.name!r}: {spec.name}" for spec in servable.inputs)
-    run = (
-        f"session = InferenceSession({str(path)!r}, providers=['CPUExecutionProvider'])\n"
-        f"result = dict(zip([o.name for o in session.get_outputs()], session.run(None, {{{feeds}}})))"
-    )
-    return [snippet("from onnxruntime import InferenceSession", run, artifact, servable)]
+EXPORTER = Onnx()

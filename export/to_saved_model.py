@@ -3,16 +3,21 @@
 import json
 import struct
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kerasmodels.export.formats import Exporter
+from kerasmodels.export.report import Artifact
 from kerasmodels.family import Servable
 
 if TYPE_CHECKING:
     from kerasmodels.export.order import Order
-    from kerasmodels.export.report import Artifact
 
 METADATA = "kerasmodels.json"
+ROOT = "saved_model"
+MODELS_CONFIG = "models.config"
+BATCHING_CONFIG = "batching.config"
 BATCHING = """\
 # Passed to tensorflow_model_server with --enable_batching --batching_parameters_file=/models/batching.config
 # Only requests whose tensors have the same height and width are batched together.
@@ -23,14 +28,90 @@ num_batch_threads { value: 2 }
 """
 
 
-def make(order: "Order", out: Path) -> dict[str, Any]:
-    """Write the folder `out`; returns versions."""
+class SavedModel(Exporter):
+    """A folder for each version of a model, as TensorFlow Serving wants it, and configuration files for the server."""
+
+    def make(self, orders: "Sequence[Order]") -> list[dict[str, Any]]:
+        return [_make(order) for order in orders]
+
+    def operators(self, path: Path) -> dict[str, int]:
+        """How often each TensorFlow operator occurs in the default signature, most frequent first."""
+        from tensorflow.core.protobuf import saved_model_pb2
+
+        definition = saved_model_pb2.SavedModel.FromString((path / "saved_model.pb").read_bytes()).meta_graphs[0]
+        functions = {f.signature.name: f for f in definition.graph_def.library.function}
+        found: Counter[str] = Counter()
+
+        def walk(nodes: Any) -> None:
+            for node in nodes:
+                if node.op in ("PartitionedCall", "StatefulPartitionedCall"):
+                    walk(functions[node.attr["f"].func.name].node_def)
+                elif node.op not in ("Placeholder", "Identity", "NoOp", "Const"):
+                    found[node.op] += 1
+
+        # The exported graph calls one function per signature; its name carries the signature's.
+        wrappers = [n for n in definition.graph_def.node if "signature_wrapper" in n.attr["f"].func.name]
+        output = next(iter(definition.signature_def["serving_default"].outputs.values())).name
+        name = output.partition(":")[0]
+        walk([n for n in wrappers if n.name == name])
+        return dict(found.most_common())
+
+    def read_metadata(self, path: Path) -> dict[str, Any]:
+        return json.loads((path / "assets.extra" / METADATA).read_text())
+
+    def limits(self, artifacts: Sequence[Artifact]) -> list[str]:
+        return [
+            "the pictures of one batch must have one size; `serve_bytes` does not apply the EXIF rotation inside a "
+            "JPEG, and lays transparency over white."
+        ]
+
+    def place(self, out: Path, name: str, file_name: str) -> Path:
+        return Path(ROOT, name, str(max(_versions(out).get(name, [0])) + 1))
+
+    def server_files(self, out: Path, names: Sequence[str]) -> dict[str, str]:
+        """Configuration files for TensorFlow Serving, where the user has not written their own."""
+        files, root, before = {}, out / ROOT, sorted(_versions(out))
+        config = root / MODELS_CONFIG
+        if not config.exists() or config.read_text() == models_config(before):
+            files[f"{ROOT}/{MODELS_CONFIG}"] = models_config(sorted({*before, *names}))
+        if not (root / BATCHING_CONFIG).exists():
+            files[f"{ROOT}/{BATCHING_CONFIG}"] = BATCHING
+        return files
+
+    def next_steps(self, artifact: Artifact, servable: Servable, path: Path) -> list[str]:
+        """Lines that serve the model and ask it something."""
+        from kerasmodels.export import signatures
+
+        name, root = path.parent.name, path.parent.parent
+        serve = (
+            f"docker run --rm -p 8500:8500 -p 8501:8501 -v '{root}:/models' tensorflow/serving "
+            "--model_config_file=/models/models.config"
+        )
+        url = f"http://localhost:8501/v1/models/{name}:predict"
+        if signatures.picture_input(servable) is None:
+            shapes = {
+                s.name: tuple(artifact.dims[d] if isinstance(d, str) else d for d in s.shape) for s in servable.inputs
+            }
+            zeros = ", ".join(f"'{s.name}': np.zeros({shapes[s.name]}, '{s.dtype}').tolist()" for s in servable.inputs)
+            body = f"import json, numpy as np; print(json.dumps({{'inputs': {{{zeros}}}}}))"
+            return [serve, f'python -c "{body}" | curl -s -d @- {url}']
+        # The picture goes through a pipe: as an argument it would be too long.
+        ask = (
+            '(printf \'{"signature_name": "serve_bytes", "instances": [{"b64": "\'; '
+            "base64 < photo.jpg | tr -d '\\n'; printf '\"}]}') "
+            f"| curl -s -d @- {url} > answer.json"
+        )
+        return [serve, ask]
+
+
+def _make(order: "Order") -> dict[str, Any]:
+    """Write the folder; returns versions."""
     import tensorflow as tf
 
     from kerasmodels.export import signatures
 
-    signatures.write(order.servable, out, order.bound(), accept_bytes=True)
-    extra = out / "assets.extra"
+    signatures.write(order.servable, order.path, order.bound(), accept_bytes=True)
+    extra = order.path / "assets.extra"
     extra.mkdir(exist_ok=True)
     (extra / METADATA).write_text(json.dumps(order.metadata, indent=2) + "\n")
     inputs = order.servable.example(order.dims, 0)
@@ -86,34 +167,6 @@ def read_records(path: Path) -> list[bytes]:
     return records
 
 
-def operators(path: Path) -> dict[str, int]:
-    """How often each TensorFlow operator occurs in the default signature, most frequent first."""
-    from tensorflow.core.protobuf import saved_model_pb2
-
-    definition = saved_model_pb2.SavedModel.FromString((path / "saved_model.pb").read_bytes()).meta_graphs[0]
-    functions = {f.signature.name: f for f in definition.graph_def.library.function}
-    found: Counter[str] = Counter()
-
-    def walk(nodes: Any) -> None:
-        for node in nodes:
-            if node.op in ("PartitionedCall", "StatefulPartitionedCall"):
-                walk(functions[node.attr["f"].func.name].node_def)
-            elif node.op not in ("Placeholder", "Identity", "NoOp", "Const"):
-                found[node.op] += 1
-
-    # The exported graph calls one function per signature; its name carries the signature's.
-    wrappers = [n for n in definition.graph_def.node if "signature_wrapper" in n.attr["f"].func.name]
-    output = next(iter(definition.signature_def["serving_default"].outputs.values())).name
-    name = output.partition(":")[0]
-    walk([n for n in wrappers if n.name == name])
-    return dict(found.most_common())
-
-
-def read_metadata(path: Path) -> dict[str, Any]:
-    """What `make` wrote into the folder."""
-    return json.loads((path / "assets.extra" / METADATA).read_text())
-
-
 def models_config(names: list[str]) -> str:
     """A TensorFlow Serving configuration file for models mounted below /models."""
     entries = "".join(
@@ -123,27 +176,12 @@ def models_config(names: list[str]) -> str:
     return f"model_config_list {{\n{entries}}}\n"
 
 
-def next_steps(artifact: "Artifact", servable: Servable, path: Path) -> list[str]:
-    """Lines that serve the model and ask it something."""
-    from kerasmodels.export import signatures
+def _versions(out: Path) -> dict[str, list[int]]:
+    """The served models of an output folder, and their versions."""
+    root = out / ROOT
+    folders = sorted(p for p in root.iterdir() if p.is_dir()) if root.is_dir() else []
+    found = {folder.name: sorted(int(p.name) for p in folder.iterdir() if p.name.isdecimal()) for folder in folders}
+    return {model: numbers for model, numbers in found.items() if numbers}
 
-    name, root = path.parent.name, path.parent.parent
-    serve = (
-        f"docker run --rm -p 8500:8500 -p 8501:8501 -v '{root}:/models' tensorflow/serving "
-        "--model_config_file=/models/models.config"
-    )
-    url = f"http://localhost:8501/v1/models/{name}:predict"
-    if signatures.picture_input(servable) is None:
-        shapes = {
-            s.name: tuple(artifact.dims[d] if isinstance(d, str) else d for d in s.shape) for s in servable.inputs
-        }
-        zeros = ", ".join(f"'{s.name}': np.zeros({shapes[s.name]}, '{s.dtype}').tolist()" for s in servable.inputs)
-        body = f"import json, numpy as np; print(json.dumps({{'inputs': {{{zeros}}}}}))"
-        return [serve, f'python -c "{body}" | curl -s -d @- {url}']
-    # The picture goes through a pipe: as an argument it would be too long.
-    ask = (
-        '(printf \'{"signature_name": "serve_bytes", "instances": [{"b64": "\'; '
-        "base64 < photo.jpg | tr -d '\\n'; printf '\"}]}') "
-        f"| curl -s -d @- {url} > answer.json"
-    )
-    return [serve, ask]
+
+EXPORTER = SavedModel()

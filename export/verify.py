@@ -27,8 +27,6 @@ from kerasmodels.family import Servable, TensorSpec
 
 MIN_EQUAL = 0.995
 FIXED_SEEDS = 3
-_ROUNDS = 15
-_SECONDS = 3.0
 
 
 @dataclass(frozen=True)
@@ -70,13 +68,31 @@ class Measured:
 
 
 @dataclass(frozen=True)
+class Trial:
+    """An artifact and what it has to be equal to.
+
+    Args:
+        path: file or folder.
+        servable: what it was made from.
+        cases: inputs and expected outputs.
+        precision: of the artifact.
+        free: named dimensions that may vary in it.
+    """
+
+    path: Path
+    servable: Servable
+    cases: Sequence[Case]
+    precision: str = "fp32"
+    free: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
 class Verdict:
     """What executing an artifact showed. It is accepted if `problems` is empty."""
 
     problems: tuple[str, ...]
     measured: tuple[Measured, ...]
     cases: tuple[Mapping[str, Any], ...]
-    latency_ms: Mapping[str, float]
     versions: Mapping[str, str]
     hostile: tuple[Mapping[str, Any], ...] = ()
 
@@ -189,49 +205,47 @@ def _check_arrays(
             raise UsageError(f"the servable's {what} are not finite: {spec.name} holds NaN or infinite values.")
 
 
-def verify(
-    path: Path, runtime: str, servable: Servable, cases: Sequence[Case], free: Sequence[str], precision: str, work: Path
-) -> Verdict:
-    """Execute the artifact at `path` in a fresh process on all cases and compare.
+def verify(runtime: str, trials: Sequence[Trial], work: Path) -> list[Verdict]:
+    """Execute artifacts in a fresh process, each on all of its cases, and compare.
 
     Args:
-        path: file or folder.
-        runtime: what executes it.
-        servable: what it was made from.
-        cases: inputs and expected outputs; the first is also timed.
-        free: named dimensions that may vary in it.
-        precision: of the artifact.
+        runtime: what executes them.
+        trials: the artifacts; one process takes them one after the other.
         work: folder for temporary files.
     """
-    data, out = work / "cases.npz", work / "answers.npz"
-    arrays: dict[str, np.ndarray] = {}
-    listed = []
-    for index, case in enumerate(cases):
-        counts: dict[str, int | None] = {}
-        for name, value in case.inputs.items():
-            if isinstance(value, list):
-                counts[name] = len(value)
-                arrays |= {f"{index}/{name}/{i}": np.frombuffer(b, np.uint8) for i, b in enumerate(value)}
-            else:
-                counts[name] = None
-                arrays[f"{index}/{name}"] = value
-        listed.append({"signature": case.signature, "inputs": counts})
-    np.savez(data, **arrays)  # type: ignore[arg-type]
-    job = {
-        "runtime": runtime,
-        "path": str(path),
-        "data": str(data),
-        "out": str(out),
-        "cases": listed,
-        "rounds": _ROUNDS,
-        "seconds": _SECONDS,
-    }
-    answer = children.call("run_artifact", job, f"executing {path.name} in {runtime}", work)
-    with np.load(out) as results:
-        found = {key: results[key] for key in results.files}
+    jobs = []
+    for number, trial in enumerate(trials):
+        data, listed = work / f"cases-{number}.npz", []
+        arrays: dict[str, np.ndarray] = {}
+        for index, case in enumerate(trial.cases):
+            counts: dict[str, int | None] = {}
+            for name, value in case.inputs.items():
+                if isinstance(value, list):
+                    counts[name] = len(value)
+                    arrays |= {f"{index}/{name}/{i}": np.frombuffer(b, np.uint8) for i, b in enumerate(value)}
+                else:
+                    counts[name] = None
+                    arrays[f"{index}/{name}"] = value
+            listed.append({"signature": case.signature, "inputs": counts})
+        np.savez(data, **arrays)  # type: ignore[arg-type]
+        out = work / f"answers-{number}.npz"
+        job = {"runtime": runtime, "path": str(trial.path), "data": str(data), "out": str(out), "cases": listed}
+        jobs.append(job)
+    whats = [f"executing {trial.path.name} in {runtime}" for trial in trials]
+    answers = children.call("run_artifact", jobs, whats, work)
+    verdicts = []
+    for trial, job, answer in zip(trials, jobs, answers, strict=True):
+        with np.load(str(job["out"])) as results:
+            verdicts.append(_judge(trial, answer, {key: results[key] for key in results.files}))
+    return verdicts
+
+
+def _judge(trial: Trial, answer: Mapping[str, Any], found: Mapping[str, np.ndarray]) -> Verdict:
+    """What is to be said of an artifact that declares `answer` and computed `found`."""
+    servable, cases, precision = trial.servable, trial.cases, trial.precision
     problems = [
-        *_declared(servable.inputs, answer["inputs"], cases[0].dims, free, "input"),
-        *_declared(servable.outputs, answer["outputs"], cases[0].dims, free, "output"),
+        *_declared(servable.inputs, answer["inputs"], cases[0].dims, trial.free, "input"),
+        *_declared(servable.outputs, answer["outputs"], cases[0].dims, trial.free, "output"),
     ]
     if answer["foreign"]:
         problems.append(f"it was executed beside modules of this library ({', '.join(answer['foreign'])})")
@@ -247,12 +261,10 @@ def verify(
             row, trouble = _withstood(servable, index, case, found, precision)
             problems += trouble
             suffered.append(row)
-    latency = answer["latency_ms"]
     return Verdict(
         tuple(problems),
         tuple(measured),
         tuple(_described(case) for case in friendly.values()),
-        {"median": round(float(np.median(latency)), 3), "min": round(min(latency), 3), "rounds": len(latency)},
         answer["versions"],
         tuple(suffered),
     )
@@ -260,7 +272,7 @@ def verify(
 
 def not_executed(why: str) -> Verdict:
     """The verdict on an artifact for which there is no runtime."""
-    return Verdict((f"not executed: {why}",), (), (), {}, {})
+    return Verdict((f"not executed: {why}",), (), (), {})
 
 
 def _withstood(

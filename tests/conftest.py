@@ -51,7 +51,7 @@ def forks() -> Iterator[None]:
     plain = children._fresh
 
     def fresh(script: Path, given: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
-        with_tensorflow = json.loads(given).get("runtime", "tensorflow") == "tensorflow"
+        with_tensorflow = json.loads(given)[0].get("runtime", "tensorflow") == "tensorflow"
         return (forked.python if with_tensorflow else plain)(script, given, environment)
 
     with pytest.MonkeyPatch.context() as patch:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from kerasmodels.export.formats import FORMATS
+
 ABOVE = ("models", "claims", "export", "apps")
 FORBIDDEN = {
     **dict.fromkeys(("layers", "ops", "losses", "metrics", "optimizers", "backbones"), (*ABOVE, "tasks", "servables")),
@@ -35,6 +37,21 @@ def test_nothing_imports_what_lies_above_it(room: str, root: Path) -> None:
         for file in files
         for name in _imported(file)
         if name.startswith("kerasmodels.") and name.split(".")[1] in FORBIDDEN[room]
+    ]
+    assert wrong == []
+
+
+def test_formats_are_known_to_the_table_and_their_own_modules_alone(root: Path) -> None:
+    """Whatever else exports, verifies or times goes through `Format` and `Exporter`, and branches by no name."""
+    own = {"formats.py", *(f"{form.home}.py" for form in FORMATS)}
+    words = {word for form in FORMATS for word in (form.name, form.title, form.suffix)} - {""}
+    files = [file for file in (root / "export").glob("*.py") if file.name not in own]
+    assert len(files) > 5
+    wrong = [
+        f"{file.name}:{node.lineno} says {node.value!r}"
+        for file in files
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.Constant) and node.value in words
     ]
     assert wrong == []
 

@@ -1,4 +1,5 @@
-"""How a runner script talks: a job as JSON on standard input, an answer as JSON on standard output.
+"""How a runner script talks: a list of jobs as JSON on standard input, an answer to each as a line of JSON on standard
+output, up to the first that fails.
 
 Everything libraries print, also from C++, goes to standard error.
 """
@@ -11,15 +12,19 @@ from typing import Any
 
 
 def answer(work: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
-    """Do `work(job)` and print what it returns, or what went wrong."""
-    job = json.load(sys.stdin)
+    """Do `work(job)` for each job and print what it returns, or what went wrong."""
+    jobs = json.load(sys.stdin)
     with os.fdopen(os.dup(1), "w") as reply:
         os.dup2(2, 1)
-        result: dict[str, Any]
-        try:
-            result = work(job)
-        except OSError as error:
-            result = {"error": f"{type(error).__name__}: {error}", "errno": error.errno}
-        except Exception as error:
-            result = {"error": f"{type(error).__name__}: {error}"}
-        json.dump(result, reply)
+        for job in jobs:
+            result: dict[str, Any]
+            try:
+                result = work(job)
+            except OSError as error:
+                result = {"error": f"{type(error).__name__}: {error}", "errno": error.errno}
+            except Exception as error:
+                result = {"error": f"{type(error).__name__}: {error}"}
+            # At once: whoever waits must see how far a process came that is killed.
+            print(json.dumps(result), file=reply, flush=True)
+            if "error" in result:
+                break

@@ -56,10 +56,15 @@ def _alexnet() -> keras.Model:
     return keras.Model(picture, x)
 
 
-def _reach(network: keras.Model, names: Sequence[str]) -> list[int]:
-    """How many rows of the picture have a gradient of an inner unit of each layer, where no weight is negative or 0."""
+def _average(network: keras.Model) -> None:
+    """Make every kernel a mean of what it sees."""
     for weight in network.weights:
         weight.assign(np.full(weight.shape, 0.0 if weight.name == "bias" else 1 / np.prod(weight.shape[:-1])))
+
+
+def _reach(network: keras.Model, names: Sequence[str]) -> list[int]:
+    """How many rows of the picture have a gradient of an inner unit of each layer, where no weight is negative or 0."""
+    _average(network)
     found = []
     for name in names:
         field, model = receptive_field(network, name), keras.Model(network.input, network.get_layer(name).output)

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from kerasmodels import registry
-from kerasmodels.apps import train
 from tests.apps.conftest import ROOT
 
 
@@ -41,9 +40,10 @@ def test_written_config_is_a_config_file(command, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("stepz = 3", "--stepz"),
-        ('steps = "many"', "Error parsing --steps"),
-        ("steps = 0", "expected steps to be at least 1. Received: 0."),
+        ("stepz = 3", "mine.toml: unknown field of tiny's Config 'stepz'. Did you mean 'steps'?"),
+        ('steps = "many"', "mine.toml: expected steps: a valid integer. Received: steps='many'."),
+        ('steps = "3"', "mine.toml: expected steps: a valid integer. Received: steps='3'."),
+        ("steps = 0", "mine.toml: expected steps > 0. Received: steps=0."),
         ("steps = ", "mine.toml is not valid TOML"),
         ("help = 1", "mine.toml"),
     ],
@@ -62,7 +62,7 @@ def test_wrong_file(command, tmp_path: Path, text: str, message: str) -> None:
         (["--steps", "x"], "Error parsing --steps"),
         (["--step", "3"], "--steps INT"),
         (["--variant", "qick"], "unknown variant of tiny 'qick'. Did you mean 'quick'?"),
-        (["--config", "nothing.toml"], "expected a TOML file at --config. Received: 'nothing.toml'"),
+        (["--config", "nothing.toml"], "expected a TOML file. Received: 'nothing.toml'"),
         (["--resume", "nothing"], "expected a run folder made by `kerasmodels train`"),
         (["--resume", "a", "--out", "b"], "expected --out or --resume, not both"),
         (["--save-every", "0"], "save_every >= 1"),
@@ -130,6 +130,6 @@ def test_config_comes_back_from_a_run_folder(family_name: str, tmp_path: Path) -
     family = registry.family(family_name)
     for config in family.variants.values():
         stored = json.loads(json.dumps(config.to_dict()))
-        assert train._with_values(family, family.config(), stored, tmp_path) == config
+        assert family.config.from_dict(stored) == config
         (tmp_path / "config.toml").write_text(config.to_toml())
-        assert train._with_file(family, config, tmp_path / "config.toml") == config
+        assert family.config.from_toml(tmp_path / "config.toml", config) == config

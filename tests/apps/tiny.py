@@ -48,6 +48,9 @@ def model(config: Config, dtype: str | None = None) -> "keras.Model":
     import keras
 
     class Tiny(keras.Model):
+        def initialize(self) -> None:
+            """It begins at random."""
+
         def compile(self, optimizer: Any = None, loss: Any = "mse", **kwargs: Any) -> None:
             super().compile(optimizer or keras.optimizers.SGD(config.learning_rate), loss, **kwargs)
 

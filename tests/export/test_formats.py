@@ -8,6 +8,7 @@ import pytest
 
 from kerasmodels.errors import UsageError
 from kerasmodels.export import formats
+from kerasmodels.export.runners.runtimes import RUNTIMES
 
 
 def test_table_is_consistent() -> None:
@@ -15,8 +16,8 @@ def test_table_is_consistent() -> None:
     for form in formats.FORMATS:
         assert form.precisions[0] == "fp32"
         assert set(form.precisions) <= set(formats.PRECISIONS)
-        for function in ("make", "operators", "read_metadata", "next_steps"):
-            assert callable(getattr(form.module, function))
+        assert isinstance(form.exporter, formats.Exporter)
+        assert form.runtime in RUNTIMES
 
 
 def test_select_keeps_the_order_of_the_table() -> None:

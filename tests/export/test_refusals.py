@@ -80,7 +80,8 @@ def tampered(source: Path, target: Path, change: Callable[[np.ndarray], None]) -
 
 def verified(path: Path, servable: Servable, work: Path) -> verify.Verdict:
     cases = verify.Cases(servable, {"batch": 1, "height": 32, "width": 40}).fixed()
-    return verify.verify(path, "ai_edge_litert", servable, cases, (), "fp32", work)
+    (verdict,) = verify.verify("ai_edge_litert", [verify.Trial(path, servable, cases)], work)
+    return verdict
 
 
 def test_a_file_changed_after_conversion_is_noticed(
@@ -112,7 +113,7 @@ def test_nan_and_tolerance_of_floats(float_servable: Servable, tmp_path: Path) -
 
     def problems(change: Callable[[np.ndarray], None]) -> str:
         path = tampered(out / "series.tflite", tmp_path / "changed.tflite", change)
-        verdict = verify.verify(path, "ai_edge_litert", float_servable, cases, (), "fp32", tmp_path)
+        (verdict,) = verify.verify("ai_edge_litert", [verify.Trial(path, float_servable, cases)], tmp_path)
         return "; ".join(verdict.problems)
 
     def nan(values: np.ndarray) -> None:
@@ -312,7 +313,7 @@ def test_servable_that_breaks_its_own_specs(float_servable: Servable, tmp_path: 
 def test_a_child_that_fails_says_why(tmp_path: Path) -> None:
     job = {"runtime": "onnxruntime", "path": str(tmp_path / "none.onnx"), "data": "", "cases": []}
     with pytest.raises(ExportError, match=r"(?s)executing none.onnx failed: .*none\.onnx"):
-        children.call("run_artifact", job, "executing none.onnx", tmp_path)
+        children.call("run_artifact", [job], ["executing none.onnx"], tmp_path)
 
 
 def test_a_child_that_is_killed_is_reported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -321,7 +322,45 @@ def test_a_child_that_is_killed_is_reported(monkeypatch: pytest.MonkeyPatch, tmp
     (tmp_path / "falls.py").write_text(script)
     monkeypatch.setattr(children, "RUNNERS", tmp_path)
     with pytest.raises(ExportError, match=r"(?s)converting failed: the process was killed by SIGABRT.*about to fall"):
-        children.call("falls", {}, "converting", tmp_path)
+        children.call("falls", [{}], ["converting"], tmp_path)
+
+
+def test_of_many_jobs_the_one_that_fails_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Whether it says so or the process dies of it; nothing is done after it."""
+    shutil.copy(children.RUNNERS / "job_protocol.py", tmp_path)
+    script = """\
+import os
+from pathlib import Path
+from job_protocol import answer
+
+def work(job):
+    Path(job["mark"]).touch()
+    if job["how"] == "dies":
+        os.abort()
+    if job["how"] == "fails":
+        raise ValueError("no such thing")
+    return {"doubled": 2 * job["number"]}
+
+answer(work)
+"""
+    (tmp_path / "doubles.py").write_text(script)
+    monkeypatch.setattr(children, "RUNNERS", tmp_path)
+
+    def call(*hows: str) -> list[dict[str, Any]]:
+        jobs = [
+            {"how": how, "number": i, "mark": str(tmp_path / f"{'-'.join(hows)}.{i}")} for i, how in enumerate(hows)
+        ]
+        return children.call("doubles", jobs, [f"doubling {i}" for i in range(len(hows))], tmp_path)
+
+    assert call("works", "works") == [{"doubled": 0}, {"doubled": 2}]
+    with pytest.raises(ExportError, match="doubling 1 failed: ValueError: no such thing"):
+        call("works", "fails", "works")
+    with pytest.raises(ExportError, match="doubling 1 failed: the process was killed by SIGABRT"):
+        call("works", "dies", "works")
+    assert sorted(p.name for p in tmp_path.glob("works-[fd]*")) == [
+        *(f"works-dies-works.{i}" for i in range(2)),
+        *(f"works-fails-works.{i}" for i in range(2)),
+    ]
 
 
 def test_runners_know_nothing_of_us(root: Path) -> None:

@@ -83,7 +83,6 @@ def export_index() -> bytes:
         runtime="onnxruntime",
         measured=({"name": "x", "max_abs_error": 0.0, "psnr": None, "equal": 1.0, "tolerance": "1e-4"},),
         cases=({"seed": 0},),
-        latency_ms={"median": 1.0, "min": 1.0, "rounds": 3},
         dims={"n": 1},
         operators={"Add": 1},
         opset=17,

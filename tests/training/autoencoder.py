@@ -39,6 +39,9 @@ class Autoencoder(keras.Model):
         self.terms = {name: keras.metrics.Mean(name) for name in ("content", "smoothness")}
         self.seen: list[float] = []
 
+    def initialize(self) -> None:
+        """It begins at random."""
+
     def compile(self, optimizer: Any = None, **kwargs: Any) -> None:
         super().compile(optimizer or keras.optimizers.Adam(self.learning_rate), **kwargs)
 
