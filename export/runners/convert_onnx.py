@@ -6,6 +6,8 @@ version, doc.
 Answer: versions.
 """
 
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -86,10 +88,22 @@ def traced(job: dict[str, Any]) -> onnx.ModelProto:
     def function(*arrays: tf.Tensor) -> dict[str, tf.Tensor]:
         return signature(**{i["name"]: array for i, array in zip(job["inputs"], arrays, strict=True)})
 
-    model, _ = tf2onnx.convert.from_function(
-        function, input_signature=wanted, opset=job["opset"], custom_op_handlers=HANDLERS
-    )
-    return raised(model)
+    def converted(careful: bool) -> onnx.ModelProto:
+        # Where an optimization may fail, tf2onnx copies the whole graph before each of dozens, which takes half of a
+        # conversion and keeps many copies of the weights.
+        if careful:
+            os.environ.pop("TF2ONNX_CATCH_ERRORS", None)
+        else:
+            os.environ["TF2ONNX_CATCH_ERRORS"] = "FALSE"
+        return tf2onnx.convert.from_function(
+            function, input_signature=wanted, opset=job["opset"], custom_op_handlers=HANDLERS
+        )[0]
+
+    try:
+        return raised(converted(careful=False))
+    except Exception as error:
+        print(f"again, without what failed ({type(error).__name__}: {error})", file=sys.stderr)
+        return raised(converted(careful=True))
 
 
 def halved(model: onnx.ModelProto) -> onnx.ModelProto:
