@@ -131,7 +131,7 @@ def _parsed(
 
 
 def _unboxed(text: str) -> str:
-    """The words of tyro's message, without its title, box and colours."""
+    """The words of tyro's message, without its title, box and colors."""
     text = re.sub(r"\x1b\[[0-9;]*m", "", text)
     lines = [re.sub(r"[│╭╮╰╯─]", "", line).rstrip() for line in text.splitlines()]
     return "\n".join(line for line in lines if line.strip(" -")).strip()

@@ -43,8 +43,8 @@ def _listed(network: str | None) -> Outcome:
     known = [s for s in sources.SOURCES.values() if network is None or network in s.networks]
     cached = [row for row in sources.cached() if network in (None, row["network"])]
     sources_table = table(
-        ("source", "what it is", "networks", "licence"),
-        [(source.name, source.line, ", ".join(source.networks), source.licence) for source in known],
+        ("source", "what it is", "networks", "license"),
+        [(source.name, source.line, ", ".join(source.networks), source.license) for source in known],
     )
     cached_table = table(
         ("cached", "source", "MB", "file"),

@@ -1,7 +1,7 @@
 """The windowed CRF in PyTorch, written from the formulas of Teichmann and Cipolla 2018, as a worker of `interleaved`.
 
-Their message passing: each pixel's neighbours in a window are unfolded and summed, weighted by Gaussians of their
-distance and of their colours; the labels, and the picture, are made smaller by `stride` first and large again after.
+Their message passing: each pixel's neighbors in a window are unfolded and summed, weighted by Gaussians of their
+distance and of their colors; the labels, and the picture, are made smaller by `stride` first and large again after.
 """
 
 from pathlib import Path
@@ -34,7 +34,7 @@ def prepare(job: Job) -> Prepared:
 
 
 def messages(picture):
-    """What the pixels tell each other: both kernels normalised on both sides, 3 and 10 times."""
+    """What the pixels tell each other: both kernels normalized on both sides, 3 and 10 times."""
     height, width = picture.shape[2:]
     small = functional.avg_pool2d(picture, STRIDE, ceil_mode=True, count_include_pad=False)
     near = window(torch.zeros_like(small), 3.0 / STRIDE, None)
@@ -48,16 +48,16 @@ def messages(picture):
     return message
 
 
-def window(colours, sxy, srgb):
-    """The kernel (1, 1, window, pixels) between each pixel and those around it, and its normalisation."""
+def window(colors, sxy, srgb):
+    """The kernel (1, 1, window, pixels) between each pixel and those around it, and its normalization."""
     side = 2 * RADIUS + 1
     y, x = torch.meshgrid(*[torch.arange(-RADIUS, RADIUS + 1.0)] * 2, indexing="ij")
     exponent = ((x**2 + y**2) / sxy**2).reshape(1, 1, -1, 1)
-    channels, height, width = colours.shape[1:]
+    channels, height, width = colors.shape[1:]
     inside = functional.unfold(torch.ones(1, 1, height, width), side, padding=RADIUS)[:, None]
     if srgb is not None:
-        around = functional.unfold(colours, side, padding=RADIUS).reshape(1, channels, side**2, -1)
-        apart = around - colours.reshape(1, channels, 1, -1)
+        around = functional.unfold(colors, side, padding=RADIUS).reshape(1, channels, side**2, -1)
+        apart = around - colors.reshape(1, channels, 1, -1)
         exponent = exponent + (apart**2).sum(1, keepdim=True) / srgb**2
     kernel = torch.exp(-0.5 * exponent) * inside
     norm = kernel.sum(2).reshape(1, 1, height, width).rsqrt()

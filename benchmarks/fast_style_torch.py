@@ -1,7 +1,7 @@
 """The peer, in an environment with PyTorch: the network of its examples' fast_neural_style, and a training step of it.
 
 Written anew after the architecture: reflection padding before every convolution, 9x9x32, 3x3x64 and 3x3x128 with
-stride 2, five residual blocks, two times nearest upsampling and 3x3, 9x9x3; affine instance normalisation.
+stride 2, five residual blocks, two times nearest upsampling and 3x3, 9x9x3; affine instance normalization.
 Run as a worker of `interleaved`; jobs: export, eager, compiled, train.
 """
 
@@ -49,18 +49,18 @@ class Residual(nn.Module):
 def network() -> nn.Sequential:
     """RGB 0-255 (N, 3, H, W) -> the same shape; random weights."""
 
-    def normalised(*arguments: int, **options: int) -> list[nn.Module]:
+    def normalized(*arguments: int, **options: int) -> list[nn.Module]:
         convolution = Convolution(*arguments, **options)
         return [convolution, nn.InstanceNorm2d(arguments[1], affine=True), nn.ReLU()]
 
     torch.manual_seed(0)
     return nn.Sequential(
-        *normalised(3, 32, 9),
-        *normalised(32, 64, 3, stride=2),
-        *normalised(64, 128, 3, stride=2),
+        *normalized(3, 32, 9),
+        *normalized(32, 64, 3, stride=2),
+        *normalized(64, 128, 3, stride=2),
         *(Residual(128) for _ in range(5)),
-        *normalised(128, 64, 3, enlarge=2),
-        *normalised(64, 32, 3, enlarge=2),
+        *normalized(128, 64, 3, enlarge=2),
+        *normalized(64, 32, 3, enlarge=2),
         Convolution(32, 3, 9),
     )
 

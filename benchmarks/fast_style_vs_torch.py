@@ -299,7 +299,7 @@ def _print_table(title: str, baseline: str, rows: Sequence[dict[str, Any]]) -> N
         if not row["clean_rounds"]:
             notes.append("every round was contended")
         if row["idle_cpu_s"] > 0.02 * len(row["rounds"]) * len(rows):
-            notes.append(f"burnt {row['idle_cpu_s']} s of CPU while waiting")
+            notes.append(f"burned {row['idle_cpu_s']} s of CPU while waiting")
         print(
             f"{row['name']:{width}}{row['median_ms']:11.1f}{row['min_ms']:11.1f}{row['cpu_ms']:13.1f}"
             f"{row['clean_rounds']:>8} of {len(row['rounds']):<3}{row.get('times_as_fast', float('nan')):8.2f}"

@@ -212,7 +212,7 @@ def race(
         for number in range(rounds):
             say(f"round {number + 1} of {rounds}, {len(order)} contestants")
             shift = number % max(1, len(order))
-            # Another one goes first each time: none always runs in the shadow of the same neighbour.
+            # Another one goes first each time: none always runs in the shadow of the same neighbor.
             for name in order[shift:] + order[:shift]:
                 time.sleep(PAUSE)
                 result = results[name]

@@ -48,7 +48,7 @@ def prepare(job: Job) -> Prepared:
 def _one_evaluation_at_a_time(loss: Callable[[], tf.Tensor], pixels: tf.Variable) -> Callable[[], None]:
     """Each call lets L-BFGS make one more iteration; one that took a second evaluation is followed by another.
 
-    The optimiser runs in a thread of its own, which its callback holds between calls.
+    The optimizer runs in a thread of its own, which its callback holds between calls.
     """
     count, seen = tf.Variable(0, dtype=tf.int64), [0, 0]
     go, done = threading.Semaphore(0), threading.Semaphore(0)

@@ -146,7 +146,7 @@ def _race(contestants: Sequence[_Contestant], size: str, rounds: int, say: Calla
     order = list(calls)
     say(f"{size}: {rounds} rounds of {len(order)} contestants")
     for number in range(rounds):
-        # Another one goes first each time: none always runs in the shadow of the same neighbour.
+        # Another one goes first each time: none always runs in the shadow of the same neighbor.
         turn = number % len(order)
         for index in order[turn:] + order[:turn]:
             began = time.perf_counter()

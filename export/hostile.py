@@ -1,7 +1,7 @@
 """Inputs that no photo resembles, but a poster, a screenshot or a black video frame does.
 
 Smooth examples with a little grain hide what rounding does to a map without any variance, or to a system of equations
-that flat colours leave open. So every artifact is also executed on these.
+that flat colors leave open. So every artifact is also executed on these.
 """
 
 from collections.abc import Callable, Iterator, Mapping

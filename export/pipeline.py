@@ -297,7 +297,7 @@ def _job(
         "description": servable.doc,
         "version": kerasmodels.__version__,
         "author": str(card.get("author", "")),
-        "license": str(card.get("license", card.get("licence", ""))),
+        "license": str(card.get("license", "")),
         "source": source or "a Keras model",
         "producer": f"kerasmodels {kerasmodels.__version__}",
         "precision": options.precision,
@@ -522,7 +522,7 @@ class _Place:
         kept = [a for a in earlier if a["path"] not in replaced and (self.out / a["path"]).exists()]
         return {
             "about": {k: v for k, v in job.about.items() if k != "precision"},
-            "training": {k: v for k, v in job.card.items() if k not in ("author", "license", "licence")},
+            "training": {k: v for k, v in job.card.items() if k not in ("author", "license")},
             "artifacts": [*kept, *(artifact.to_dict() for artifact in artifacts)],
         }
 

@@ -109,8 +109,8 @@ class Report:
             table.add_column(column, justify="right")
         table.add_column("verdict")
         for row in self.artifacts:
-            colour = "green" if row.verified else "red" if row.executed else "yellow"
-            table.add_row(row.path, *_numbers(row), f"[{colour}]{_verdict(row)}[/]")
+            color = "green" if row.verified else "red" if row.executed else "yellow"
+            table.add_row(row.path, *_numbers(row), f"[{color}]{_verdict(row)}[/]")
         return table
 
 
@@ -175,7 +175,7 @@ def _card(name: str, model: Mapping[str, Any]) -> str:
         f"| made from | {about['source']} |",
         f"| author | {about['author'] or 'not known'} |",
     ]
-    lines += [f"| licence | {about['license'] or 'not known'} |", f"| made by | {about['producer']} |", ""]
+    lines += [f"| license | {about['license'] or 'not known'} |", f"| made by | {about['producer']} |", ""]
     for title, specs in (("Inputs", about["inputs"]), ("Outputs", about["outputs"])):
         lines += [f"## {title}", "", "| name | type | shape | meaning |", "|---|---|---|---|"]
         lines += [f"| {s['name']} | {s['dtype']} | {shape(s)} | {s['doc']} |" for s in specs] + [""]

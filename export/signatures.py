@@ -42,9 +42,9 @@ def bytes_name(spec: TensorSpec) -> str:
 def decode(content: tf.Tensor) -> tf.Tensor:
     """A JPEG, PNG, GIF or BMP file as an RGB picture.
 
-    Grey becomes three equal channels, 16-bit PNGs are rounded to 8 bits, an alpha channel is laid over white, CMYK
+    Gray becomes three equal channels, 16-bit PNGs are rounded to 8 bits, an alpha channel is laid over white, CMYK
     JPEGs are converted, of an animation the first frame counts. EXIF rotation is not applied, nor is the transparency
-    of single palette colours.
+    of single palette colors.
 
     Args:
         content: scalar string.

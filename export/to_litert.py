@@ -17,7 +17,7 @@ from kerasmodels.family import Servable
 if TYPE_CHECKING:
     from kerasmodels.export.order import Order
 
-# A file with one of these keeps its weights outside, uninitialised: it would run and compute garbage.
+# A file with one of these keeps its weights outside, uninitialized: it would run and compute garbage.
 LOOSE_WEIGHTS = ("VAR_HANDLE", "READ_VARIABLE", "ASSIGN_VARIABLE", "CALL_ONCE")
 _NAMES = {code: name for name, code in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
 _SHOWN = 3

@@ -141,7 +141,7 @@ def _field(number: int, content: bytes) -> bytes:
 
 
 def prediction_log(model: str, signature: str, tensors: dict[str, bytes]) -> bytes:
-    """A serialised `tensorflow.serving.PredictionLog` that holds one predict request.
+    """A serialized `tensorflow.serving.PredictionLog` that holds one predict request.
 
     Written field by field, because the package that defines the message (tensorflow-serving-api) would otherwise be
     the only thing needed of it. Numbers: PredictionLog.predict_log 6, PredictLog.request 1, PredictRequest.model_spec
@@ -150,7 +150,7 @@ def prediction_log(model: str, signature: str, tensors: dict[str, bytes]) -> byt
     Args:
         model: name the server knows the model by.
         signature: name of the signature.
-        tensors: a serialised TensorProto for each input.
+        tensors: a serialized TensorProto for each input.
     """
     spec = _field(1, model.encode()) + _field(3, signature.encode())
     inputs = b"".join(_field(2, _field(1, name.encode()) + _field(2, value)) for name, value in tensors.items())

@@ -1,4 +1,4 @@
-"""The contract every family fulfils, and the words for what leaves the building.
+"""The contract every family fulfills, and the words for what leaves the building.
 
 A family is one paper in one file of `kerasmodels/models/`, ending in `FAMILY = Family(...)`. Everything else in the
 library (CLI, training, export, conformance tests, docs) sees families only through the types below.
@@ -232,7 +232,7 @@ class Family:
         servables: model -> name -> Servable; the first is the default.
         task: what users do with it.
         source: config -> Source; raises UsageError or DataError if the config names no usable data. None: there is
-            nothing to train (the family is a solver or a visualisation); its registry row says so too.
+            nothing to train (the family is a solver or a visualization); its registry row says so too.
         preview: model -> name -> uint8 (H, W, 3) picture, or text, for galleries; None if there is nothing to see.
     """
 

@@ -77,7 +77,7 @@ def chosen(family: str, preset_name: str | None, folder: Path | None) -> Trained
     return trained
 
 
-def ship_preset(folder: str | Path, name: str, *, line: str, data: str, licence: str) -> Path:
+def ship_preset(folder: str | Path, name: str, *, line: str, data: str, license: str) -> Path:
     """Make the finished run in `folder` the shipped preset `name`: float16 weights and a card beside them.
 
     Args:
@@ -85,7 +85,7 @@ def ship_preset(folder: str | Path, name: str, *, line: str, data: str, licence:
         name: of the preset.
         line: what it looks like, for `kerasmodels list`.
         data: what it was trained on.
-        licence: of that data, and what it means for the weights.
+        license: of that data, and what it means for the weights.
 
     Returns:
         The card's path. The card also says how far float16 moves the outputs (largest difference and PSNR, dB, on an
@@ -117,7 +117,7 @@ def ship_preset(folder: str | Path, name: str, *, line: str, data: str, licence:
         "config": shown,
         "commands": commands,
         "data": data,
-        "license": licence,
+        "license": license,
         "seed": trained.card["seed"],
         "steps": trained.card["steps"],
         "seconds": max(1, round(seconds)),

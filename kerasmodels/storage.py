@@ -80,8 +80,17 @@ def sha256(path: str | Path) -> str:
 
 
 def save_npz(path: str | Path, arrays: "Mapping[str, np.ndarray]") -> Path:
-    """Write arrays as .npz, uncompressed (trained weights hardly shrink), atomically. Equal arrays give equal bytes."""
+    """Write arrays as .npz, uncompressed (trained weights hardly shrink), atomically. Equal arrays give equal bytes.
+
+    Raises:
+        ValueError: a key with a NUL, where names in such files end.
+        StorageError: it cannot be written there.
+    """
     import numpy as np
+
+    for key in arrays:
+        if "\0" in key:
+            raise ValueError(f"expected keys without NUL characters. Received: {key!r}.")
 
     def write(file: IO[bytes]) -> None:
         with zipfile.ZipFile(file, "w") as archive:

@@ -65,7 +65,7 @@ def golden_path(key: str) -> Path:
 
 
 def photo(seed: int, height: int, width: int) -> np.ndarray:
-    """A made-up picture: smooth colours, an edge, a little grain. RGB 0-255, uint8."""
+    """A made-up picture: smooth colors, an edge, a little grain. RGB 0-255, uint8."""
     random = np.random.default_rng(seed)
     y, x = np.mgrid[0:height, 0:width] / max(height, width)
     waves = [np.sin(x * random.uniform(2, 12) + y * random.uniform(2, 12) + random.uniform(0, 6)) for _ in range(3)]
@@ -87,7 +87,7 @@ def write_vgg16(path: Path) -> Path:
     return path
 
 
-def labelled_photos(folder: Path) -> Mapping[str, Any]:
+def labeled_photos(folder: Path) -> Mapping[str, Any]:
     for number in range(3):
         picture = photo(number, 48 + 8 * number, 64)
         write_image(folder / "photos" / f"{number}.png", picture)

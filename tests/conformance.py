@@ -476,7 +476,7 @@ def test_preset(name: str) -> None:
 @trains
 def test_a_run_becomes_a_preset(world: World, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(presets, "PRESETS", tmp_path)
-    presets.ship_preset(whole, "made-up", line="nothing learnt", data="made-up pictures", licence="none needed")
+    presets.ship_preset(whole, "made-up", line="nothing learned", data="made-up pictures", license="none needed")
     assert_preset(f"{world.family.name}/made-up")
 
 

@@ -82,10 +82,10 @@ def test_wheel_holds_the_tree(wheel: Path, root: Path) -> None:
     assert inside == _tree(root, "*.py") | presets | {"kerasmodels/py.typed"}
 
 
-def test_wheel_carries_the_licence(wheel: Path) -> None:
+def test_wheel_carries_the_license(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
-        (licence,) = [name for name in archive.namelist() if name.endswith("/licenses/LICENSE")]
-        assert b"Apache License" in archive.read(licence)
+        (license,) = [name for name in archive.namelist() if name.endswith("/licenses/LICENSE")]
+        assert b"Apache License" in archive.read(license)
         (metadata,) = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
         assert b"License-Expression: Apache-2.0" in archive.read(metadata)
 

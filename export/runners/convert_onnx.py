@@ -22,8 +22,8 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 from onnxruntime.transformers.float16 import convert_float_to_float16
 from onnxruntime.transformers.onnx_model import OnnxModel
 
-# With statistics computed at run time (instance normalization), quantising more than the weighted operators costs
-# both accuracy and speed; without them (folded batch normalization), everything quantised is fastest.
+# With statistics computed at run time (instance normalization), quantizing more than the weighted operators costs
+# both accuracy and speed; without them (folded batch normalization), everything quantized is fastest.
 STATISTICS = {"ReduceMean", "ReduceSum", "InstanceNormalization"}
 FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE)
 WEIGHTED = ["Conv", "ConvTranspose", "Gemm", "MatMul"]
@@ -145,8 +145,8 @@ def _target(cast: onnx.NodeProto) -> int:
     return next(attribute.i for attribute in cast.attribute if attribute.name == "to")
 
 
-def quantised(job: dict[str, Any], model: onnx.ModelProto) -> onnx.ModelProto:
-    """Static 8-bit quantisation, as QuantizeLinear/DequantizeLinear pairs."""
+def quantized(job: dict[str, Any], model: onnx.ModelProto) -> onnx.ModelProto:
+    """Static 8-bit quantization, as QuantizeLinear/DequantizeLinear pairs."""
     whole, ready, small = (Path(job["out"]).with_suffix(f".{step}.onnx") for step in ("whole", "ready", "small"))
     try:
         onnx.save(model, whole)
@@ -200,7 +200,7 @@ def convert(job: dict[str, Any]) -> dict[str, Any]:
     if job["precision"] == "fp16":
         model = halved(model)
     elif job["precision"] == "int8":
-        model = quantised(job, model)
+        model = quantized(job, model)
     describe(job, model)
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, job["out"])

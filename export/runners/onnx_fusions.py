@@ -8,7 +8,7 @@ from onnx import numpy_helper
 
 
 class _Group(NamedTuple):
-    """The nodes that normalise `source`, the last of which makes the result."""
+    """The nodes that normalize `source`, the last of which makes the result."""
 
     source: str
     nodes: list[onnx.NodeProto]
@@ -53,9 +53,9 @@ class _Graph:
         other = self.value(next(name for name in node.input if name != known))
         return other.ravel() if other is not None and other.ndim == 4 and other.size == other.shape[1] else None
 
-    def group(self, centred: onnx.NodeProto) -> _Group | None:
+    def group(self, centered: onnx.NodeProto) -> _Group | None:
         """What begins with this subtraction: (x - mean) [scale] / sqrt(variance + epsilon) [+ shift]."""
-        (source, mean), own = centred.input, centred.output[0]
+        (source, mean), own = centered.input, centered.output[0]
         readers = self.readers.get(own, [])
         square = next((n for n in readers if n.op_type == "Mul" and list(n.input) == [own, own]), None)
         # The square reads it twice, the product with the factor once.
@@ -69,7 +69,7 @@ class _Graph:
         epsilon = self.value(added.input[1])
         if epsilon is None or epsilon.size != 1:
             return None
-        nodes, factor, scale = [centred, square, variance, added, inverse], inverse, None
+        nodes, factor, scale = [centered, square, variance, added, inverse], inverse, None
         product = self.next(factor, "Mul")
         if product is not None and own not in product.input:
             scale = self.per_channel(product, factor.output[0])

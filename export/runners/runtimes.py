@@ -81,7 +81,7 @@ def onnxruntime(path: str, threads: int | None) -> Loaded:
     options.log_severity_level = 3
     if threads is not None:
         options.intra_op_num_threads = threads
-    # Its waiting threads would otherwise burn the neighbours' time.
+    # Its waiting threads would otherwise burn the neighbors' time.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     names = [o.name for o in session.get_outputs()]

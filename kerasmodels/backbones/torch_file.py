@@ -76,8 +76,8 @@ def tensor(state: Mapping[str, np.ndarray], key: str, path: str | Path) -> np.nd
     return state[key]
 
 
-def normalisation(state: Mapping[str, np.ndarray], key: str, path: str | Path) -> list[np.ndarray]:
-    """Scale, shift, mean and variance of the batch normalisation of that name.
+def normalization(state: Mapping[str, np.ndarray], key: str, path: str | Path) -> list[np.ndarray]:
+    """Scale, shift, mean and variance of the batch normalization of that name.
 
     Raises:
         WeightsError: one is not there.

@@ -17,7 +17,6 @@ import tensorflow as tf
 from kerasmodels.data import write_image
 from kerasmodels.data.digits import read_digits
 from kerasmodels.data.grids import latents, tiled
-from kerasmodels.data.plots import plot
 from kerasmodels.family import Claim, Experiment
 from kerasmodels.losses.adversarial import STANDARD, AdversarialLosses, energy, pulling_away
 from kerasmodels.models.ebgan import EBGAN, VARIANTS, Config, balanced, batches
@@ -28,14 +27,16 @@ from kerasmodels.tasks.energies import anomaly_map
 
 def theorem(data: Path | None, figures: Path, quick: bool) -> Sequence[Claim]:
     """The game of section 2.2 with a generator of any distribution and a discriminator of any energies, 16 points."""
+    from kerasmodels.data import plots
+
     margin, rounds = 10.0, 2000 if quick else 40000
     real = np.random.default_rng(0).dirichlet(np.full(16, 0.5))
     game = played(real, margin, rounds)
     last_moves = played(real, margin, 500, remember=False).values
     spread = float(real @ np.abs(game.energies - real @ game.energies) / margin)
     places = np.unique(np.geomspace(1, rounds, 200).astype(int)) - 1
-    curves = {"V (margin 10)": (np.log10(places + 1.0), np.array(game.values)[places])}
-    write_image(figures / "ebgan_theorem.png", plot(curves, {}, "log10 of the rounds"))
+    values = {"V (margin 10)": (places + 1, np.array(game.values)[places])}
+    write_image(figures / "ebgan_theorem.png", plots.curves(values, "rounds", logarithmic=("x",)))
 
     codes = np.random.default_rng(1).normal(size=(12, 5)).astype("float32")
     pairs = [
@@ -160,6 +161,8 @@ class _GAN(EBGAN):
 
 def grid(data: Path | None, figures: Path, quick: bool) -> Sequence[Claim]:
     """Table 1 and figures 2 and 3 in small: 8 pairs of networks, three objectives; 400 and 128 units."""
+    from kerasmodels.data import plots
+
     pictures, _ = read_digits(data, "train")
     steps = 20 if quick else 1600
     shapes, seeds = (LAYERS[:2], 1) if quick else (LAYERS, SEEDS)
@@ -181,8 +184,8 @@ def grid(data: Path | None, figures: Path, quick: bool) -> Sequence[Claim]:
     sheets = [tiled(max(of, key=lambda each: each.score).pictures[:100], 10, 10) for of in found.values()]
     gap = np.full((sheets[0].shape[0], 12, 3), 255, "uint8")
     write_image(figures / "ebgan_grid.png", np.concatenate([sheets[0], gap, sheets[1], gap, sheets[2]], axis=1))
-    curves = {arm: (np.linspace(0, 100, len(of)), np.sort([each.score for each in of])) for arm, of in found.items()}
-    write_image(figures / "ebgan_grid_scores.png", plot(curves, {}, "% of the runs, worst to best: score I'"))
+    scores = {arm: (np.linspace(0, 100, len(of)), np.sort([each.score for each in of])) for arm, of in found.items()}
+    write_image(figures / "ebgan_grid_scores.png", plots.curves(scores, "% of the runs, worst to best", "score I'"))
 
     part = {arm: float(np.mean([each.classes >= 8 for each in of])) for arm, of in found.items()}
     entropy = {arm: round(float(np.mean([each.entropy for each in of])), 4) for arm, of in found.items()}

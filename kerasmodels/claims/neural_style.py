@@ -2,12 +2,11 @@
 
 import dataclasses
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw
 
 from kerasmodels.data import read_image, write_image
 from kerasmodels.data.color import to_yuv, with_colors_of
@@ -23,6 +22,8 @@ def objective(data: Path | None, figures: Path, quick: bool) -> Sequence[Claim]:
 
     The paper has no table; its claim is that the procedure works. Photos are scikit-image's.
     """
+    from kerasmodels.data import plots
+
     painting = _painting(data, "starry_night")
     size, steps = (64, 60) if quick else (128, 300)
     with tempfile.TemporaryDirectory(prefix="kerasmodels-") as folder:
@@ -56,7 +57,12 @@ def objective(data: Path | None, figures: Path, quick: bool) -> Sequence[Claim]:
             float(np.abs(np.cov(matched.T) - np.cov(wanted.T)).max() / 255**2),
         )
     drop = before["style"] / lbfgs.terms["style"]
-    write_image(figures / "neural_style_curve.png", _curves({"L-BFGS": lbfgs.history[0], "Adam": adam.history[0]}))
+    losses = {
+        name: (np.arange(len(history)) + 1, np.array(history))
+        for name, history in (("L-BFGS", lbfgs.history[0]), ("Adam", adam.history[0]))
+    }
+    curves = plots.curves(losses, "iterations", "loss", logarithmic=("x", "y"))
+    write_image(figures / "neural_style_curve.png", curves)
     strip = np.concatenate([to_uint8(content), lbfgs.picture, adam.picture, kept.picture], axis=1)
     write_image(figures / "neural_style_objective.png", strip)
     ratio = lbfgs.loss / adam.loss
@@ -137,28 +143,6 @@ def _painting(data: Path | None, name: str) -> Path:
             f"depth. Received: {data}, which has no {name}."
         )
     return found[0]
-
-
-def _curves(histories: Mapping[str, Sequence[float]]) -> np.ndarray:
-    """Losses over iterations, both on logarithmic scales, with names."""
-    image = Image.new("RGB", (640, 400), "white")
-    draw = ImageDraw.Draw(image)
-    every = np.log10(np.concatenate([np.asarray(h) for h in histories.values()]))
-    low, high, longest = every.min(), every.max(), np.log10(max(len(h) for h in histories.values()))
-    draw.rectangle((60, 20, 620, 360), outline="black")
-    for text, at in (("1", (58, 366)), (f"{10**longest:.0f} iterations", (540, 366))):
-        draw.text(at, text, "black")
-    for value in (low, high):
-        draw.text((6, 354 - 340 * (value - low) / (high - low)), f"{10**value:.3g}", "black")
-    for i, (name, history) in enumerate(histories.items()):
-        color = ("#b4532a", "#2a6fb4", "#3a8f4d")[i % 3]
-        points = [
-            (60 + 560 * np.log10(step) / longest, 360 - 340 * (np.log10(loss) - low) / (high - low))
-            for step, loss in enumerate(history, 1)
-        ]
-        draw.line(points, fill=color, width=2)
-        draw.text((480, 40 + 16 * i), name, color)
-    return np.asarray(image)
 
 
 EXPERIMENTS = {

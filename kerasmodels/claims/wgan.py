@@ -11,10 +11,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 from keras import ops
-from PIL import Image, ImageDraw
 
 from kerasmodels.data import write_image
-from kerasmodels.data.plots import COLOURS, plot
 from kerasmodels.family import Claim, Experiment
 from kerasmodels.losses.adversarial import STANDARD
 from kerasmodels.metrics import covered_modes, mixture_log_likelihood, wasserstein
@@ -29,6 +27,8 @@ Sampler = Callable[[int, np.random.Generator], np.ndarray]
 
 def lines(data: Path | None, figures: Path, quick: bool) -> Sequence[Claim]:
     """Example 1 and figure 1: P_0 = (0, Z), P_theta = (theta, Z), Z uniform in 0-1."""
+    from kerasmodels.data import plots
+
     shifts = np.linspace(-1, 1, 9 if quick else 41)
     heights = (np.arange(200) + 0.5) / 200
     still = np.stack([np.zeros_like(heights), heights], axis=1)
@@ -46,12 +46,12 @@ def lines(data: Path | None, figures: Path, quick: bool) -> Sequence[Claim]:
     slopes = {shift: -_mean_slope(critic, shift) for shift, (critic, _) in critics.items()}
     right = sum(np.sign(slope) == np.sign(shift) for shift, slope in slopes.items())
     estimates = {shift: estimate for shift, (_, estimate) in critics.items()}
-    curves = {
+    distances = {
         "earth mover": (shifts, exact),
         "Jensen-Shannon": (shifts, others[:, 0]),
         "variation": (shifts, others[:, 1]),
     }
-    write_image(figures / "wgan_lines.png", plot(curves, {"critic": estimates}, "theta"))
+    write_image(figures / "wgan_lines.png", plots.curves(distances, "theta", points={"critic": estimates}))
     return [
         Claim(
             "lines_distance",
@@ -219,6 +219,8 @@ class _GAN(WGAN):
 
 def gaussians(data: Path | None, figures: Path, quick: bool) -> Sequence[Claim]:
     """The second paper's toy (figure 1 there): its networks, batch, learning rate and penalty; fewer steps."""
+    from kerasmodels.data import plots
+
     steps = 150 if quick else 5000
     ours = _Watch(max(1, steps // 60))
     # A critic of several steps is trained to its best before the generator begins to move, as in the authors' code.
@@ -235,10 +237,11 @@ def gaussians(data: Path | None, figures: Path, quick: bool) -> Sequence[Claim]:
         for points in (eight_gaussians(2000, random), samples[0])
     ]
     correlation = float(np.corrcoef(ours.estimates, ours.distances)[0, 1])
-    write_image(figures / "wgan_gaussians.png", _scatter(samples))
+    panels = {"WGAN": [samples[0]], "standard GAN": [samples[1]]}
+    write_image(figures / "wgan_gaussians.png", plots.scatter(panels, CENTERS, 0.3, 2.8))
     places = np.linspace(0, steps, len(ours.estimates) + 1)[1:]
-    curves = {"critic's estimate": (places, np.array(ours.estimates)), "exact": (places, np.array(ours.distances))}
-    write_image(figures / "wgan_gaussians_curve.png", plot(curves, {}, "updates of the generator"))
+    estimated = {"critic's estimate": (places, np.array(ours.estimates)), "exact": (places, np.array(ours.distances))}
+    write_image(figures / "wgan_gaussians_curve.png", plots.curves(estimated, "updates of the generator"))
     return [
         Claim(
             "gaussians_modes",
@@ -325,20 +328,6 @@ class _Watch(keras.callbacks.Callback):
 def _perceptron(inputs: int, outputs: int, width: int) -> keras.Model:
     hidden = [keras.layers.Dense(width, "relu", kernel_initializer="he_normal") for _ in range(3)]
     return keras.Sequential([keras.Input((inputs,)), *hidden, keras.layers.Dense(outputs)])
-
-
-def _scatter(samples: Sequence[Any]) -> np.ndarray:
-    """Samples side by side, the modes as grey rings: (320, 320 each, 3) uint8."""
-    image = Image.new("RGB", (320 * len(samples), 320), "white")
-    draw = ImageDraw.Draw(image)
-    for i, points in enumerate(samples):
-        for x, y in CENTERS:
-            at = 320 * i + 160 + 55 * x, 160 - 55 * y
-            draw.ellipse((at[0] - 16, at[1] - 16, at[0] + 16, at[1] + 16), outline="#999999")
-        for x, y in np.clip(points, -2.8, 2.8):
-            at = 320 * i + 160 + 55 * x, 160 - 55 * y
-            draw.ellipse((at[0] - 1, at[1] - 1, at[0] + 1, at[1] + 1), fill=COLOURS[1])
-    return np.asarray(image)
 
 
 EXPERIMENTS = {

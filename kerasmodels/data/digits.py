@@ -63,8 +63,8 @@ def _sklearn_digits(split: str) -> tuple[np.ndarray, np.ndarray]:
     found = load_digits()
     pictures = np.zeros((len(found.images), SIDE, SIDE), "uint8")
     for picture, small in zip(pictures, found.images, strict=True):
-        grey = Image.fromarray((small * (255 / 16)).astype("uint8"))
-        picture[4:24, 4:24] = np.asarray(grey.resize((20, 20), Image.Resampling.BICUBIC))
+        gray = Image.fromarray((small * (255 / 16)).astype("uint8"))
+        picture[4:24, 4:24] = np.asarray(gray.resize((20, 20), Image.Resampling.BICUBIC))
     part = slice(-360, None) if split == "test" else slice(-360)
     return pictures[part, ..., None], found.target[part].astype("int32")
 

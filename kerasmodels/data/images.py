@@ -30,13 +30,13 @@ _FREE, _FACTOR, _MOST = 700_000_000, 1000, 2_000_000_000
 def read_image(path: str | Path, max_side: int | None = None) -> np.ndarray:
     """Read a picture of any common kind as upright RGB.
 
-    EXIF rotation is applied, and EXIF that makes no sense is passed over; grey becomes three equal channels; CMYK and
-    palettes are converted; transparency is laid over white; of an animation, the first frame is read. Of grey pictures
+    EXIF rotation is applied, and EXIF that makes no sense is passed over; gray becomes three equal channels; CMYK and
+    palettes are converted; transparency is laid over white; of an animation, the first frame is read. Of gray pictures
     with more than 8 bits, the kind of number tells what is white: 65535 in unsigned 16 bits (4095 in 12), 1 in floating
     point, where up to a tenth below 0 and above 1 is cut. 32-bit integers (and signed 16-bit) do not tell: they are
     taken for levels of 0-255 if that is what they reach.
 
-    Where colours say what is what (trimaps, masks, annotations), use `read_drawing`.
+    Where colors say what is what (trimaps, masks, annotations), use `read_drawing`.
 
     Args:
         path: the file.
@@ -56,9 +56,9 @@ def read_image(path: str | Path, max_side: int | None = None) -> np.ndarray:
 
 
 def read_drawing(path: str | Path) -> np.ndarray:
-    """Read a picture whose colours say what is what, such as a trimap, strokes, a mask or an annotation.
+    """Read a picture whose colors say what is what, such as a trimap, strokes, a mask or an annotation.
 
-    As `read_image`, palettes by their colours, but transparent pixels are refused: they have no colour.
+    As `read_image`, palettes by their colors, but transparent pixels are refused: they have no color.
 
     Returns:
         (H, W, 3) uint8.
@@ -72,8 +72,8 @@ def read_drawing(path: str | Path) -> np.ndarray:
             clear = np.asarray(picture.getchannel("A")) < 255
             if clear.any():
                 raise DataError(
-                    f"expected a colour for every pixel of {path}. Received: {100 * clear.mean():.3g} % of it "
-                    "transparent, which could mean anything. Fill it with the colour that is meant, and save without "
+                    f"expected a color for every pixel of {path}. Received: {100 * clear.mean():.3g} % of it "
+                    "transparent, which could mean anything. Fill it with the color that is meant, and save without "
                     "transparency."
                 )
         return np.asarray(_rgb(picture))
@@ -233,8 +233,8 @@ def _upright_rgb(image: Image.Image, max_side: int | None = None) -> Image.Image
 
 def _with_alpha(picture: Image.Image) -> Image.Image:
     """The picture as RGBA if anything in it can be transparent, else as it is."""
-    one_colour = "transparency" in picture.info and picture.mode in ("1", "L", "P", "RGB")
-    return picture.convert("RGBA") if one_colour or picture.mode in ("RGBA", "LA", "PA", "RGBa", "La") else picture
+    one_color = "transparency" in picture.info and picture.mode in ("1", "L", "P", "RGB")
+    return picture.convert("RGBA") if one_color or picture.mode in ("RGBA", "LA", "PA", "RGBa", "La") else picture
 
 
 def _rgb(picture: Image.Image) -> Image.Image:
@@ -263,14 +263,14 @@ def _rgb(picture: Image.Image) -> Image.Image:
     return Image.fromarray(np.clip(np.rint(values * (255.0 / white)), 0, 255).astype("uint8")).convert("RGB")
 
 
-def check_photo(photo: np.ndarray, white: float = 255.0, name: str = "a photo", grey: bool = False) -> np.ndarray:
+def check_photo(photo: np.ndarray, white: float = 255.0, name: str = "a photo", gray: bool = False) -> np.ndarray:
     """The photo, if what its numbers mean is beyond doubt. Every function that takes a photo as an array asks this.
 
     Args:
         photo: (H, W, 3), RGB: uint8, which is always 0-255, or floats of 0 to `white`, to a hundredth of it.
         white: what the function that was called says of floats: 255 or 1.
         name: for the error.
-        grey: (H, W) and (H, W, 1) will do, too.
+        gray: (H, W) and (H, W, 1) will do, too.
 
     Returns:
         `photo` as an array, unchanged.
@@ -279,9 +279,9 @@ def check_photo(photo: np.ndarray, white: float = 255.0, name: str = "a photo", 
         DataError: another shape or dtype, or floats of another range: those of 0-1 where white is 255, too.
     """
     photo = np.asarray(photo)
-    form = "(H, W, 3) or (H, W)" if grey else "(H, W, 3)"
-    fits = photo.ndim == 3 and photo.shape[-1] in ((1, 3) if grey else (3,))
-    if not (fits or (grey and photo.ndim == 2)) or 0 in photo.shape:
+    form = "(H, W, 3) or (H, W)" if gray else "(H, W, 3)"
+    fits = photo.ndim == 3 and photo.shape[-1] in ((1, 3) if gray else (3,))
+    if not (fits or (gray and photo.ndim == 2)) or 0 in photo.shape:
         raise DataError(f"expected {name} of shape {form}, of at least one pixel. Received: shape {photo.shape}.")
     if photo.dtype == np.uint8:
         return photo
@@ -318,7 +318,7 @@ def write_image(path: str | Path, image: np.ndarray) -> Path:
 
     Args:
         path: the file.
-        image: uint8, (H, W, 3) RGB; also (H, W) grey, and (H, W, 4) with alpha where the format has that.
+        image: uint8, (H, W, 3) RGB; also (H, W) gray, and (H, W, 4) with alpha where the format has that.
 
     Raises:
         UsageError: the suffix is none of `SUFFIXES`.

@@ -1,4 +1,4 @@
-"""Label pictures: which region of a photo is what, painted in nine colours or found by clustering."""
+"""Label pictures: which region of a photo is what, painted in nine colors or found by clustering."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,37 +11,37 @@ from kerasmodels.data.images import _opened, _upright, read_drawing
 from kerasmodels.data.segmentation import voc_palette
 from kerasmodels.errors import DataError, UsageError
 
-COLOURS: Mapping[str, tuple[int, int, int]] = {
+COLORS: Mapping[str, tuple[int, int, int]] = {
     "blue": (0, 0, 255),
     "green": (0, 255, 0),
     "black": (0, 0, 0),
     "white": (255, 255, 255),
     "red": (255, 0, 0),
     "yellow": (255, 255, 0),
-    "grey": (128, 128, 128),
+    "gray": (128, 128, 128),
     "lightblue": (0, 255, 255),
     "purple": (255, 0, 255),
 }
-"""The colours of a label picture, RGB 0-255; a label is a colour's number in this order."""
+"""The colors of a label picture, RGB 0-255; a label is a color's number in this order."""
 
 TOLERANCE = 25.5
-"""How far a channel may be from a colour of the table and still be that colour, of 255 (Luan et al.: 0.1)."""
+"""How far a channel may be from a color of the table and still be that color, of 255 (Luan et al.: 0.1)."""
 
 _LEAST = 0.002  # of the picture: a region smaller than this has no statistics worth matching
 
 
 def read_labels(path: str | Path) -> np.ndarray:
-    """Read a label picture: each pixel becomes the number of its colour in `COLOURS`.
+    """Read a label picture: each pixel becomes the number of its color in `COLORS`.
 
-    Pixels between two regions, where a drawing program blends the colours, take the nearest colour that occurs in the
-    picture as an area. A picture with a palette of other colours (as segmentation networks write them, such as PASCAL
-    VOC's) needs none of the table: its palette's indices are the labels. With a palette of the nine, the colours count.
+    Pixels between two regions, where a drawing program blends the colors, take the nearest color that occurs in the
+    picture as an area. A picture with a palette of other colors (as segmentation networks write them, such as PASCAL
+    VOC's) needs none of the table: its palette's indices are the labels. With a palette of the nine, the colors count.
 
     Returns:
         (H, W) uint8.
 
     Raises:
-        DataError: it cannot be read, a pixel is transparent, or an area has a colour that is none of the nine, or of a
+        DataError: it cannot be read, a pixel is transparent, or an area has a color that is none of the nine, or of a
             palette some are and some are not; the message names it.
     """
     return _labels_and_palette(path)[0]
@@ -51,24 +51,24 @@ def read_both_labels(mine: str | Path, theirs: str | Path) -> tuple[np.ndarray, 
     """`read_labels` of two pictures whose labels are to mean the same.
 
     Raises:
-        DataError: see `read_labels`; or one's labels are colours and the other's a palette's indices, or an index of
-            both has two colours.
+        DataError: see `read_labels`; or one's labels are colors and the other's a palette's indices, or an index of
+            both has two colors.
     """
     (first, one), (second, other) = _labels_and_palette(mine), _labels_and_palette(theirs)
     if (one is None) != (other is None):
         numbered, painted = (mine, theirs) if other is None else (theirs, mine)
         raise DataError(
-            f"expected both masks in the nine colours ({', '.join(COLOURS)}), or both with one palette of others. "
+            f"expected both masks in the nine colors ({', '.join(COLORS)}), or both with one palette of others. "
             f"Received: {painted}, in the nine, and {numbered}, with a palette of others. Paint both alike."
         )
     if one is not None and other is not None:
         for label in np.intersect1d(first, second).tolist():
-            colours = tuple(one[label].tolist()), tuple(other[label].tolist())
-            if colours[0] != colours[1]:
+            colors = tuple(one[label].tolist()), tuple(other[label].tolist())
+            if colors[0] != colors[1]:
                 raise DataError(
-                    f"expected index {label} to have one colour in the palettes of both masks. Received: RGB "
-                    f"{colours[0]} in {mine} and RGB {colours[1]} in {theirs}. Save both as RGB in the nine colours "
-                    f"({', '.join(COLOURS)}), or with one palette."
+                    f"expected index {label} to have one color in the palettes of both masks. Received: RGB "
+                    f"{colors[0]} in {mine} and RGB {colors[1]} in {theirs}. Save both as RGB in the nine colors "
+                    f"({', '.join(COLORS)}), or with one palette."
                 )
     return first, second
 
@@ -84,10 +84,10 @@ def _labels_and_palette(path: str | Path) -> tuple[np.ndarray, np.ndarray | None
     palette = np.pad(palette, ((0, 256 - len(palette)), (0, 0)))
     used = np.flatnonzero(np.bincount(indices.ravel(), minlength=256))
     count = max(2, int(used[-1]) + 1)
-    table = np.array(list(COLOURS.values()), "int16")
+    table = np.array(list(COLORS.values()), "int16")
     far = np.abs(palette[used][:, None] - table).max(-1)
     near = far.min(1) <= TOLERANCE
-    # Also where all indices have about one colour, as in a palette that nobody set.
+    # Also where all indices have about one color, as in a palette that nobody set.
     same = len(used) > 1 and near.all() and len(np.unique(far.argmin(1))) == 1
     if same or (palette[:count] == voc_palette()[:count]).all():
         return indices, palette
@@ -100,24 +100,22 @@ def _labels_and_palette(path: str | Path) -> tuple[np.ndarray, np.ndarray | None
 
 def labels_of(picture: np.ndarray, name: str = "the label picture") -> np.ndarray:
     """`read_labels` of a picture at hand: (H, W, 3) uint8 -> (H, W) uint8. `name` is for the error."""
-    table = np.array(list(COLOURS.values()), "int16")
-    far = np.stack([np.abs(picture.astype("int16") - colour).max(-1) for colour in table])
+    table = np.array(list(COLORS.values()), "int16")
+    far = np.stack([np.abs(picture.astype("int16") - color).max(-1) for color in table])
     nearest, distance = far.argmin(0), far.min(0)
     near = distance <= TOLERANCE
-    # Blends at edges are thin: white beside black makes a line of grey. What fills 3x3 pixels evenly is meant.
+    # Blends at edges are thin: white beside black makes a line of gray. What fills 3x3 pixels evenly is meant.
     spread = _spread_of_window(picture)
     inside = near & (spread <= 2 * TOLERANCE)
     present = np.bincount(nearest[inside], minlength=len(table)) >= max(1, 2e-4 * near.size)
     strange = ~near if not present.any() else far[present].min(0) > TOLERANCE
     meant = strange & (spread <= 4)
     if meant.sum() >= max(9, _LEAST * meant.size) or not present.any():
-        colours, times = np.unique(
-            picture[meant if meant.any() else strange].reshape(-1, 3), axis=0, return_counts=True
-        )
-        found = tuple(int(c) for c in colours[times.argmax()])
+        colors, times = np.unique(picture[meant if meant.any() else strange].reshape(-1, 3), axis=0, return_counts=True)
+        found = tuple(int(c) for c in colors[times.argmax()])
         raise DataError(
-            f"expected the colours {', '.join(COLOURS)} in {name}. Received: RGB {found} on about "
-            f"{100 * meant.mean():.1f}% of it, nearest to {list(COLOURS)[int(np.abs(table - found).max(1).argmin())]}. "
+            f"expected the colors {', '.join(COLORS)} in {name}. Received: RGB {found} on about "
+            f"{100 * meant.mean():.1f}% of it, nearest to {list(COLORS)[int(np.abs(table - found).max(1).argmin())]}. "
             "Paint that region in one of the nine."
         )
     return np.flatnonzero(present)[far[present].argmin(0)].astype("uint8")
@@ -132,7 +130,7 @@ def _spread_of_window(picture: np.ndarray) -> np.ndarray:
 
 
 def fit_labels(labels: np.ndarray, height: int, width: int, name: str = "the mask") -> np.ndarray:
-    """The label picture at a photo's size (nearest neighbour).
+    """The label picture at a photo's size (nearest neighbor).
 
     Raises:
         DataError: its proportions are not the photo's, to 3%: it belongs to another picture.
@@ -179,7 +177,7 @@ def merge_orphans(labels: np.ndarray, known: Sequence[int] | np.ndarray, least: 
 
 
 def _names(labels: np.ndarray) -> str:
-    names = dict(enumerate(COLOURS))
+    names = dict(enumerate(COLORS))
     return ", ".join(names.get(int(k), str(k)) for k in np.unique(labels))
 
 
@@ -187,7 +185,7 @@ def region_masks(labels: np.ndarray, classes: Sequence[int] | np.ndarray, height
     """One mask for each class, (K, height, width) float32, 0-1: what part of each pixel belongs to it.
 
     The labels are shrunk (area averaging) or enlarged (bilinear) after they were told apart, as fractions: not as
-    colours, which would make new labels at edges. Where every pixel has one of the classes the masks sum to 1.
+    colors, which would make new labels at edges. Where every pixel has one of the classes the masks sum to 1.
     """
     shrunk = height * width <= labels.size
     how = Image.Resampling.BOX if shrunk else Image.Resampling.BILINEAR
@@ -199,9 +197,9 @@ def cluster(features: Sequence[np.ndarray], classes: int, seed: int = 0) -> list
     """Label pictures by k-means over the features of several pictures together, so that labels mean the same in all.
 
     Args:
-        features: for each picture (h, w, C): colours, activations of a network ...
+        features: for each picture (h, w, C): colors, activations of a network ...
         classes: clusters, 1 to 9.
-        seed: of the first centres (k-means++).
+        seed: of the first centers (k-means++).
 
     Returns:
         (h, w) uint8 for each picture, numbered by size, largest first.
@@ -211,16 +209,16 @@ def cluster(features: Sequence[np.ndarray], classes: int, seed: int = 0) -> list
     """
     from scipy.cluster.vq import kmeans2
 
-    if not 1 <= classes <= len(COLOURS):
-        raise UsageError(f"expected 1 to {len(COLOURS)} classes. Received: {classes}.")
+    if not 1 <= classes <= len(COLORS):
+        raise UsageError(f"expected 1 to {len(COLORS)} classes. Received: {classes}.")
     points = np.concatenate([f.reshape(-1, f.shape[-1]) for f in features]).astype("float64")
     best: Any = None
     for attempt in range(4):
         # k-means ends in a local optimum, so the best of a few beginnings is taken.
-        centres, chosen = kmeans2(
+        centers, chosen = kmeans2(
             points, classes, minit="++", rng=np.random.default_rng([seed, attempt]), missing="warn"
         )
-        cost = float(((points - centres[chosen]) ** 2).sum())
+        cost = float(((points - centers[chosen]) ** 2).sum())
         if best is None or cost < best[0]:
             best = (cost, chosen)
     order = np.argsort(-np.bincount(best[1], minlength=classes))

@@ -97,7 +97,7 @@ def pasted(
     rows = (corners[:, :1] + tf.range(size))[:, :, None] * _PHOTO
     columns = (corners[:, 1:] + tf.range(size))[:, None, :]
     scene = tf.cast(tf.gather(photos.reshape(-1, 3), places + rows + columns), tf.float32)
-    # Light on dark: digits of any color on any ground are learnt from only after thousands of steps.
+    # Light on dark: digits of any color on any ground are learned from only after thousands of steps.
     scene *= 0.6
     shown = 1 + whole(3, (count,), objects) if vary else tf.fill([count], objects)
     digits = []

@@ -1,4 +1,4 @@
-"""Label maps on disk: palette pictures, colour-coded annotations, overlays and legends, and streams for training."""
+"""Label maps on disk: palette pictures, color-coded annotations, overlays and legends, and streams for training."""
 
 import re
 from collections.abc import Sequence
@@ -27,14 +27,14 @@ VOC_NAMES = (
 CAMVID_NAMES = (
     *("sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car", "pedestrian", "cyclist"),
 )
-"""Labels 0 to 10 of CamVid as SegNet numbers them; 11 is unlabelled."""
+"""Labels 0 to 10 of CamVid as SegNet numbers them; 11 is unlabeled."""
 
-_MOST_COLOURS = 64
+_MOST_COLORS = 64
 """An annotation with more was blended or saved with loss."""
 
 
 def voc_palette() -> np.ndarray:
-    """The 256 colours of PASCAL VOC's label maps, (256, 3) uint8: black, maroon, green, olive, ...
+    """The 256 colors of PASCAL VOC's label maps, (256, 3) uint8: black, maroon, green, olive, ...
 
     Bit b of a label's three lowest bits, and so on, becomes bit 7 - b of red, green and blue.
 
@@ -42,43 +42,43 @@ def voc_palette() -> np.ndarray:
     [[0, 0, 0], [128, 0, 0], [0, 128, 0], [192, 128, 128], [224, 224, 192]]
     """
     label = np.arange(256)
-    colours = np.zeros((256, 3), int)
+    colors = np.zeros((256, 3), int)
     for place in range(8):
         for channel in range(3):
-            colours[:, channel] |= ((label >> (3 * place + channel)) & 1) << (7 - place)
-    return colours.astype("uint8")
+            colors[:, channel] |= ((label >> (3 * place + channel)) & 1) << (7 - place)
+    return colors.astype("uint8")
 
 
 def read_label_map(path: str | Path) -> np.ndarray:
-    """The labels in a palette or grey PNG, as PASCAL VOC and CamVid store them: numbers, whatever their colours.
+    """The labels in a palette or gray PNG, as PASCAL VOC and CamVid store them: numbers, whatever their colors.
 
     Returns:
-        (H, W) uint8: the palette's indices, or the grey levels; of a picture of one bit, 0 and 1.
+        (H, W) uint8: the palette's indices, or the gray levels; of a picture of one bit, 0 and 1.
 
     Raises:
-        DataError: it cannot be read, or it is not beyond doubt which number a pixel has: it is a colour picture, has
+        DataError: it cannot be read, or it is not beyond doubt which number a pixel has: it is a color picture, has
             another number of bits, or was saved with loss.
     """
     return _numbers(path)[0]
 
 
 def _numbers(path: str | Path) -> tuple[np.ndarray, np.ndarray | None]:
-    """`read_label_map`, and the colours of its palette (K, 3), if it has one."""
+    """`read_label_map`, and the colors of its palette (K, 3), if it has one."""
     with _opened(path) as image:
         stored = str([tile.args for tile in getattr(image, "tile", ())])
         kind = f"whose mode is {image.mode}"
         if image.format in ("JPEG", "MPO"):
             kind = "a JPEG, which changes numbers"
         elif image.mode == "L" and re.search("'L;[24I]", stored):
-            kind = "whose grey levels have 2 or 4 bits or 0 for white: numbers to some programs and shades to others"
+            kind = "whose gray levels have 2 or 4 bits or 0 for white: numbers to some programs and shades to others"
         elif image.mode in ("P", "L", "1"):
             picture = _upright(image)
-            colours = picture.getpalette("RGB") if picture.mode == "P" else None
+            colors = picture.getpalette("RGB") if picture.mode == "P" else None
             # As a picture its white would be 255; as labels one bit is 0 or 1.
-            return np.asarray(picture, "uint8"), None if colours is None else np.reshape(colours, (-1, 3))
+            return np.asarray(picture, "uint8"), None if colors is None else np.reshape(colors, (-1, 3))
     raise DataError(
-        f"expected a label map with one number a pixel (a palette or grey PNG of 8 bits). Received: {path}, {kind}. "
-        "Write the numbers of the labels, such as with data.segmentation.write_label_map; what a colour means, only "
+        f"expected a label map with one number a pixel (a palette or gray PNG of 8 bits). Received: {path}, {kind}. "
+        "Write the numbers of the labels, such as with data.segmentation.write_label_map; what a color means, only "
         "you know."
     )
 
@@ -98,20 +98,20 @@ def write_label_map(path: str | Path, labels: np.ndarray, palette: np.ndarray | 
 
 
 def read_annotation(path: str | Path, black: bool = False) -> tuple[np.ndarray, np.ndarray]:
-    """An annotation painted in any colours: one colour a label, black where nothing is known.
+    """An annotation painted in any colors: one color a label, black where nothing is known.
 
     Args:
-        path: a picture without blended colours. With a palette, its colours count, not its indices; only where PASCAL
+        path: a picture without blended colors. With a palette, its colors count, not its indices; only where PASCAL
             VOC's palette has index 255, nothing is known, either.
         black: black is a label, too, as the background of PASCAL VOC.
 
     Returns:
-        labels, colours: (H, W) int32 with -1 where nothing is known, and (L, 3) uint8. Labels are numbered in the order
+        labels, colors: (H, W) int32 with -1 where nothing is known, and (L, 3) uint8. Labels are numbered in the order
         of red + 256 green + 65536 blue.
 
     Raises:
         DataError: it cannot be read, a pixel is transparent, or it has no label or more than 64, as a picture that was
-            saved with loss has; or index 255 has another colour than in PASCAL VOC's palette.
+            saved with loss has; or index 255 has another color than in PASCAL VOC's palette.
     """
     picture = read_drawing(path)
     ignored = np.zeros(picture.shape[:2], bool)
@@ -121,7 +121,7 @@ def read_annotation(path: str | Path, black: bool = False) -> tuple[np.ndarray, 
     if (ignored & (picture != voc_palette()[IGNORE]).any(-1) & (picture != 0).any(-1)).any():
         strange = tuple(picture[ignored][0].tolist())
         raise DataError(
-            f"expected index 255 of the palette of {path} to be PASCAL VOC's colour of unknown pixels, "
+            f"expected index 255 of the palette of {path} to be PASCAL VOC's color of unknown pixels, "
             f"{tuple(voc_palette()[IGNORE].tolist())}. Received: RGB {strange}, which may be a label, too. Save it "
             "without a palette, as RGB, with black where nothing is known."
         )
@@ -133,9 +133,9 @@ def read_annotation(path: str | Path, black: bool = False) -> tuple[np.ndarray, 
     found = np.unique(codes[~unknown])
     if not len(found):
         raise DataError(f"expected labels in {path}. Received: nothing but unknown pixels (black, or index 255).")
-    if len(found) > _MOST_COLOURS:
+    if len(found) > _MOST_COLORS:
         raise DataError(
-            f"expected one colour a label, at most {_MOST_COLOURS}, in {path}. Received: {len(found)} colours, as in a "
+            f"expected one color a label, at most {_MOST_COLORS}, in {path}. Received: {len(found)} colors, as in a "
             "picture with blended edges or saved as JPEG. Paint without smoothing and save as PNG."
         )
     labels = np.empty(codes.shape, "int32")
@@ -146,14 +146,14 @@ def read_annotation(path: str | Path, black: bool = False) -> tuple[np.ndarray, 
     return labels, np.stack([found & 255, found >> 8 & 255, found >> 16], axis=1).astype("uint8")
 
 
-def overlay(photo: np.ndarray, labels: np.ndarray, colours: np.ndarray, opacity: float = 0.55) -> np.ndarray:
-    """The photo with its labels' colours over it, and lines where labels meet.
+def overlay(photo: np.ndarray, labels: np.ndarray, colors: np.ndarray, opacity: float = 0.55) -> np.ndarray:
+    """The photo with its labels' colors over it, and lines where labels meet.
 
     Args:
         photo: (H, W, 3) uint8.
         labels: (H, W) integers; those outside the table leave the photo as it is.
-        colours: (L, 3) uint8.
-        opacity: of the colours, 0-1.
+        colors: (L, 3) uint8.
+        opacity: of the colors, 0-1.
 
     Returns:
         (H, W, 3) uint8.
@@ -162,9 +162,9 @@ def overlay(photo: np.ndarray, labels: np.ndarray, colours: np.ndarray, opacity:
         DataError: see `check_photo`.
     """
     check_photo(photo)
-    known = (labels >= 0) & (labels < len(colours))
+    known = (labels >= 0) & (labels < len(colors))
     painted = photo.astype("float32")
-    painted[known] = (1 - opacity) * painted[known] + opacity * colours[labels[known]]
+    painted[known] = (1 - opacity) * painted[known] + opacity * colors[labels[known]]
     meet = np.zeros(labels.shape, bool)
     meet[:-1] |= labels[:-1] != labels[1:]
     meet[:, :-1] |= labels[:, :-1] != labels[:, 1:]
@@ -172,14 +172,14 @@ def overlay(photo: np.ndarray, labels: np.ndarray, colours: np.ndarray, opacity:
     return np.rint(painted).astype("uint8")
 
 
-def legend(names: Sequence[str], colours: np.ndarray, row: int = 18) -> np.ndarray:
-    """A picture of the labels' names beside their colours, one a row of `row` pixels: (H, W, 3) uint8, on white."""
+def legend(names: Sequence[str], colors: np.ndarray, row: int = 18) -> np.ndarray:
+    """A picture of the labels' names beside their colors, one a row of `row` pixels: (H, W, 3) uint8, on white."""
     width = 2 * row + 12 + max((7 * len(name) for name in names), default=0)
     picture = Image.new("RGB", (width, row * len(names) + 4), "white")
     draw = ImageDraw.Draw(picture)
-    for number, (name, colour) in enumerate(zip(names, colours, strict=False)):
+    for number, (name, color) in enumerate(zip(names, colors, strict=False)):
         top = number * row + 3
-        draw.rectangle((4, top, 4 + row, top + row - 4), fill=tuple(int(c) for c in colour), outline="black")
+        draw.rectangle((4, top, 4 + row, top + row - 4), fill=tuple(int(c) for c in color), outline="black")
         draw.text((row + 12, top), name, fill="black")
     return np.asarray(picture)
 
@@ -272,7 +272,7 @@ def count_labels(pairs: Sequence[Pair], classes: int, ignore: Sequence[int] = (I
 
     Raises:
         DataError: a map with a label that is neither a class nor to be ignored, or of another size than its picture;
-            an index that has one colour in one map's palette and another in another's; or fewer than two labels in all
+            an index that has one color in one map's palette and another in another's; or fewer than two labels in all
             of them, which is nothing to learn: masks of 0 and 255, for example, where 255 is ignored.
     """
     total = np.zeros(256, "int64")
@@ -281,14 +281,14 @@ def count_labels(pairs: Sequence[Pair], classes: int, ignore: Sequence[int] = (I
         mask, palette = _numbers(pair.mask)
         counts = np.bincount(_checked(pair, mask, classes, ignore).ravel(), minlength=256)
         total += counts
-        colours = [] if palette is None else palette.tolist()
-        for label in np.flatnonzero(counts[: len(colours)]).tolist():
-            colour = tuple(colours[label])
-            first, where = painted.setdefault(label, (colour, pair.mask))
-            if first != colour:
+        colors = [] if palette is None else palette.tolist()
+        for label in np.flatnonzero(counts[: len(colors)]).tolist():
+            color = tuple(colors[label])
+            first, where = painted.setdefault(label, (color, pair.mask))
+            if first != color:
                 raise DataError(
-                    f"expected label {label} to have one colour in all palettes. Received: RGB {first} in {where} and "
-                    f"RGB {colour} in {pair.mask}. If the colours are what was meant, the numbers are not: write the "
+                    f"expected label {label} to have one color in all palettes. Received: RGB {first} in {where} and "
+                    f"RGB {color} in {pair.mask}. If the colors are what was meant, the numbers are not: write the "
                     "same number for the same thing, such as with data.segmentation.write_label_map."
                 )
     found = ", ".join(

@@ -22,7 +22,7 @@ def picture_stack(source: str | Path, height: int, width: int, channels: int) ->
     Args:
         source: a folder, searched with its subfolders; or an IDX file of bytes, also compressed as .gz.
         height, width: pixels. Pictures of another size are cut to this shape in the middle, then resized.
-        channels: 3 for RGB, 1 for grey.
+        channels: 3 for RGB, 1 for gray.
 
     Returns:
         (N, height, width, channels) uint8.
@@ -41,7 +41,7 @@ def fitted(picture: np.ndarray, height: int, width: int, channels: int) -> np.nd
     Raises:
         DataError: not uint8.
     """
-    if check_photo(picture, name="a picture", grey=True).dtype != np.uint8:
+    if check_photo(picture, name="a picture", gray=True).dtype != np.uint8:
         raise DataError(f"expected a picture of uint8. Received: {picture.dtype}. Round it and convert it.")
     image = _fitted(Image.fromarray(picture), height, width).convert("RGB" if channels == 3 else "L")
     return np.asarray(image).reshape(height, width, channels)

@@ -20,21 +20,21 @@ EXACT_PIXELS = 128 * 128
 class DenseCRF(keras.layers.Layer):
     """Mean field inference in a CRF in which every pixel is joined to every other.
 
-    Labels spread between pixels that are close (the Gaussian, "smoothness" kernel), and between pixels of alike colour
-    that may be far apart (the bilateral, "appearance" kernel): edges of the labelling move onto edges of the picture.
+    Labels spread between pixels that are close (the Gaussian, "smoothness" kernel), and between pixels of alike color
+    that may be far apart (the bilateral, "appearance" kernel): edges of the labeling move onto edges of the picture.
     With Q the softmax of the answer so far, an iteration computes
 
         answer = logits - sum_m mu_m(K_m Q),   K[i, j] = exp(-|f_i - f_j|^2 / 2),   mu(x) = -w x (Potts)
 
     with f = (x, y) / sxy for the Gaussian kernel and f = ((x, y) / sxy, (r, g, b) / srgb) for the bilateral one. These
-    are the semantics of pydensecrf: kernels are normalised, and the sum includes j = i.
+    are the semantics of pydensecrf: kernels are normalized, and the sum includes j = i.
 
     Args:
         iterations: of mean field; 0 returns the logits.
         gaussian_sxy: standard deviation of the Gaussian kernel, pixels; a number, or (x, y).
         gaussian_compat: its weight w; or a vector (L,) or matrix (L, L) mu, as in pydensecrf; 0: no such kernel.
         bilateral_sxy: standard deviation of the bilateral kernel in space, pixels; a number, or (x, y).
-        bilateral_srgb: and in colour, levels of 0-255; a number, or (r, g, b).
+        bilateral_srgb: and in color, levels of 0-255; a number, or (r, g, b).
         bilateral_compat: its weight, as above.
         normalization: n K n with n = (K 1)^(-1/2) ("symmetric"), K n or n K with n = 1 / (K 1) ("before", "after"), or
             K itself ("none").
@@ -180,7 +180,7 @@ class DenseCRF(keras.layers.Layer):
         return lambda q: tf.add_n([part(q) for part in parts]) if parts else tf.zeros_like(q)
 
     def _kernel(self, picture: tf.Tensor, which: int, weight: float = 1.0) -> Filter:
-        """weight times the normalised Gaussian (which = 0) or bilateral (1) filter, (N, H, W, L) -> the same."""
+        """weight times the normalized Gaussian (which = 0) or bilateral (1) filter, (N, H, W, L) -> the same."""
         sxy, srgb = (self.gaussian_sxy, None) if which == 0 else (self.bilateral_sxy, self.bilateral_srgb)
         if self.method == "lattice":
             return pairwise.on_lattice(pairwise.features(picture, sxy, srgb), self.normalization, weight)
@@ -191,7 +191,7 @@ class DenseCRF(keras.layers.Layer):
         else:
             window = (self.radius, self.stride)
             return pairwise.window_bilateral(picture, sxy, srgb, *window, self.normalization, weight)
-        return pairwise.normalised(kernel, picture, self.normalization, weight)
+        return pairwise.normalized(kernel, picture, self.normalization, weight)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         return input_shape[0]

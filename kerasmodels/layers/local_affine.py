@@ -151,11 +151,11 @@ def _affine_fit(photo: Any, values: Any, mean: Callable[[Any], Any], ridge: floa
     products = [ops.multiply(channel, values) for channel in channels]
     averages = mean(ops.concatenate([photo, *squares, values, *products], axis=-1))
     k = values.shape[-1]
-    centre, middle = _channels(averages), averages[:, :, :, 9 : 9 + k]
-    r, g, b = centre
+    center, middle = _channels(averages), averages[:, :, :, 9 : 9 + k]
+    r, g, b = center
     rr, rg, rb, gg, gb, bb = (averages[:, :, :, i : i + 1] for i in range(3, 9))
     right = [
-        ops.subtract(averages[:, :, :, 9 + k * i : 9 + k * (i + 1)], ops.multiply(centre[i - 1], middle))
+        ops.subtract(averages[:, :, :, 9 + k * i : 9 + k * (i + 1)], ops.multiply(center[i - 1], middle))
         for i in (1, 2, 3)
     ]
     # Covariances, the diagonal never below the ridge whatever rounding does, then Gaussian elimination: inverting by

@@ -1,4 +1,4 @@
-"""Normalisation that Keras does not have, or not in a form that exports well."""
+"""Normalization that Keras does not have, or not in a form that exports well."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from keras import ops
 
 @keras.saving.register_keras_serializable("kerasmodels")
 class InstanceNormalization(keras.layers.Layer):
-    """Normalise every channel of every example over its positions, then scale and shift it.
+    """Normalize every channel of every example over its positions, then scale and shift it.
 
     y = gamma * (x - mean) / sqrt(variance + epsilon) + beta, mean and (biased) variance over all axes but the first and
     the channels'. The same in training and inference. Equal to `keras.layers.GroupNormalization(groups=-1)` and to
@@ -109,13 +109,13 @@ def _statistics(positions: list[int], epsilon: float, x: Any) -> tuple[Any, Any]
     # Relative to the first position, a flat map is exactly 0, and so is its mean in whatever order a runtime sums. Else
     # the mean's rounding, 1e-7 of the map, would be divided by sqrt(epsilon), and grow so again in every layer.
     x = ops.subtract(x, x[tuple(slice(1) if axis in positions else slice(None) for axis in range(len(x.shape)))])
-    centred = ops.subtract(x, ops.mean(x, axis=positions, keepdims=True))
-    return centred, ops.rsqrt(ops.mean(ops.square(centred), axis=positions, keepdims=True) + epsilon)
+    centered = ops.subtract(x, ops.mean(x, axis=positions, keepdims=True))
+    return centered, ops.rsqrt(ops.mean(ops.square(centered), axis=positions, keepdims=True) + epsilon)
 
 
 def _normalized(positions: list[int], epsilon: float, x: Any, gamma: Any = None) -> Any:
-    centred, factor = _statistics(positions, epsilon, x)
-    return ops.multiply(centred, factor if gamma is None else ops.multiply(factor, gamma))
+    centered, factor = _statistics(positions, epsilon, x)
+    return ops.multiply(centered, factor if gamma is None else ops.multiply(factor, gamma))
 
 
 def _with_short_gradient(positions: list[int], epsilon: float, *given: Any) -> Any:
@@ -124,11 +124,11 @@ def _with_short_gradient(positions: list[int], epsilon: float, *given: Any) -> A
 
     @tf.custom_gradient
     def normalized(x: Any, gamma: Any = None) -> Any:
-        centred, factor = _statistics(positions, epsilon, x)
+        centered, factor = _statistics(positions, epsilon, x)
         scaled = factor if gamma is None else factor * gamma
 
         def gradient(dy: Any) -> Any:
-            unit = centred * factor
+            unit = centered * factor
             mean = tf.reduce_mean(dy, positions, keepdims=True)
             along = tf.reduce_mean(dy * unit, positions, keepdims=True)
             dx = scaled * (dy - mean - unit * along)
@@ -138,6 +138,6 @@ def _with_short_gradient(positions: list[int], epsilon: float, *given: Any) -> A
             count = tf.cast(tf.reduce_prod(tf.gather(tf.shape(x), positions)), dy.dtype)
             return dx, count * tf.reduce_sum(along, 0, keepdims=True)
 
-        return centred * scaled, gradient
+        return centered * scaled, gradient
 
     return normalized(*given)

@@ -17,7 +17,7 @@ Deviations = Sequence[float]
 
 
 def features(picture: tf.Tensor, sxy: Deviations, srgb: Deviations | None) -> tf.Tensor:
-    """(N, H, W, 3) -> (N, H, W, 2 or 5): x and y, and where srgb is given the colour, over their deviations."""
+    """(N, H, W, 3) -> (N, H, W, 2 or 5): x and y, and where srgb is given the color, over their deviations."""
     n, height, width = (tf.shape(picture)[axis] for axis in range(3))
     y, x = tf.meshgrid(tf.range(height), tf.range(width), indexing="ij")
     place = tf.cast(tf.stack([x, y], axis=-1), tf.float32) / tf.constant(sxy, tf.float32)
@@ -26,7 +26,7 @@ def features(picture: tf.Tensor, sxy: Deviations, srgb: Deviations | None) -> tf
 
 
 def factors(norm: tf.Tensor, normalization: str) -> tuple[tf.Tensor | None, tf.Tensor | None]:
-    """What to multiply with before and after the filter K so that it is normalised; None for 1.
+    """What to multiply with before and after the filter K so that it is normalized; None for 1.
 
     Args:
         norm: K 1, (N, H, W, 1).
@@ -41,8 +41,8 @@ def factors(norm: tf.Tensor, normalization: str) -> tuple[tf.Tensor | None, tf.T
     return (one_over, None) if normalization == "before" else (None, one_over)
 
 
-def normalised(kernel: Filter, like: tf.Tensor, normalization: str, weight: float) -> Filter:
-    """The filter normalised, and times `weight`. like: (N, H, W, C), of the size that it filters."""
+def normalized(kernel: Filter, like: tf.Tensor, normalization: str, weight: float) -> Filter:
+    """The filter normalized, and times `weight`. like: (N, H, W, C), of the size that it filters."""
     before, after = factors(kernel(tf.ones_like(like[:, :, :, :1])), normalization)
     scale = weight if after is None else weight * after
     return lambda x: scale * kernel(x if before is None else before * x)
@@ -67,7 +67,7 @@ def exact_kernel(values: tf.Tensor) -> Filter:
 
 
 def on_lattice(values: tf.Tensor, normalization: str, weight: float) -> Filter:
-    """The same by a permutohedral lattice, normalised, and times `weight`."""
+    """The same by a permutohedral lattice, normalized, and times `weight`."""
     shape = tf.shape(values)
     lattice = PermutohedralLattice(tf.reshape(values, tf.stack([shape[0], shape[1] * shape[2], values.shape[-1]])))
     before, after = factors(tf.reshape(lattice.norm(), tf.stack([*tf.unstack(shape)[:3], 1])), normalization)
@@ -105,7 +105,7 @@ def window_gaussian(sxy: Deviations, reach: int) -> Filter:
 def window_bilateral(
     picture: tf.Tensor, sxy: Deviations, srgb: Deviations, radius: int, stride: int, normalization: str, weight: float
 ) -> Filter:
-    """The bilateral filter on a field `stride` times smaller, over (2 radius + 1)^2 of its positions; normalised.
+    """The bilateral filter on a field `stride` times smaller, over (2 radius + 1)^2 of its positions; normalized.
 
     Values are averaged over stride x stride pixels, and the result is interpolated back.
     """

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 _MIX = tuple(int(number) | 1 for number in np.random.default_rng(2011).integers(-(2**62), 2**62, 16))
 """A vertex is known by the sum, modulo 2^64, of its coordinates times these: whatever the coordinates' range, two
-vertices share a number with a chance of about 2^-60, and neighbours are a constant apart."""
+vertices share a number with a chance of about 2^-60, and neighbors are a constant apart."""
 
 
 class PermutohedralLattice:
@@ -55,7 +55,7 @@ class PermutohedralLattice:
         self._blurs = [self._blur(unique, ordered, axis) for axis in range(self.d + 1)]
 
     def _blur(self, keys: tf.Tensor, ordered: tuple[tf.Tensor, tf.Tensor], axis: int) -> "_Matrix":
-        """The blur along one axis as a matrix: 1 for a vertex itself, 1/2 for each of its two neighbours, if there."""
+        """The blur along one axis as a matrix: 1 for a vertex itself, 1/2 for each of its two neighbors, if there."""
         step = _wrapped((self.d + 1) * (_MIX[axis] if axis < self.d else 0) - sum(_MIX[: self.d]))
         here, sought, (values, order) = tf.range(self.vertices), keys + step, ordered
         at = tf.minimum(tf.searchsorted(values, sought), self.vertices - 1)
@@ -114,7 +114,7 @@ def _simplices(features: tf.Tensor, d: int) -> tuple[tf.Tensor, tf.Tensor]:
     onto = scale * np.where(i >= j, 1.0, np.where(i == j - 1, -j, 0.0))
     elevated = tf.unstack(tf.matmul(features, tf.constant(onto.T, tf.float32)), axis=1)
 
-    # --- the nearest vertex of colour 0, and the order of the differences to it
+    # --- the nearest vertex of color 0, and the order of the differences to it
     whole = [tf.round(e / (d + 1)) for e in elevated]
     rest = [e - (d + 1) * w for e, w in zip(elevated, whole, strict=True)]
     rank = [tf.zeros_like(whole[0], tf.int32) for _ in range(d + 1)]

@@ -17,7 +17,7 @@ class ResidualBlock(keras.layers.Layer):
         normalization: "instance" or "batch" (epsilon 1e-5, momentum 0.9, as in Torch).
         padding: "valid": no padding, the identity branch is cropped by 2 pixels on each side (Johnson 2016, so that no
             zero is ever seen in the middle of the network); "reflect" or "same" keep the size.
-        affine: instance normalisation learns a scale and a shift of each channel.
+        affine: instance normalization learns a scale and a shift of each channel.
 
     Shapes:
         (N, H, W, filters) -> (N, H - 4, W - 4, filters) with "valid", else the input's.

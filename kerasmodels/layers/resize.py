@@ -15,7 +15,7 @@ class Resize2D(keras.layers.Layer):
 
     Args:
         scale: the factor, an int >= 1.
-        interpolation: "nearest" or "bilinear" (half-pixel centres).
+        interpolation: "nearest" or "bilinear" (half-pixel centers).
 
     Shapes:
         (N, H, W, C) -> (N, scale * H, scale * W, C); on the TensorFlow backend H and W may be unknown.
@@ -75,7 +75,7 @@ def _resize_tf(inputs: Any, scale: int, interpolation: str) -> Any:
 
 
 def resize_corners(x: Any, size: Any) -> Any:
-    """Bilinear resizing that keeps the centres of the corner pixels where they are.
+    """Bilinear resizing that keeps the centers of the corner pixels where they are.
 
     A network of stride s that pads its convolutions alike on all sides has its positions at the pixels 0, s, 2s ...:
     the maps of a picture of s k + 1 pixels have k + 1 positions, and this enlarges them to s k + 1 without a shift

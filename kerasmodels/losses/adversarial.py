@@ -166,7 +166,7 @@ def gradient_penalty(critic: Callable[[Any], Any], real: Any, fake: Any, mix: An
     """How far the critic's slope is from 1 between real and generated examples. TensorFlow only.
 
     Args:
-        critic: (N, ...) -> (N, ...) scores; each of one example alone (no batch normalisation).
+        critic: (N, ...) -> (N, ...) scores; each of one example alone (no batch normalization).
         real, fake: (N, ...) of one shape and unit.
         mix: (N,), for each example its place between the generated one (0) and the real one (1), uniform in 0-1.
 

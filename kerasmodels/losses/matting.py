@@ -1,7 +1,7 @@
 """The matting Laplacian of a picture, as an operator and as a sparse matrix.
 
 It measures how far a map p (an alpha channel, or a channel of another picture) is from being an affine function of the
-picture's colours in every 3x3 window. With windows k of 9 pixels, mean colour mu_k and covariance Sigma_k,
+picture's colors in every 3x3 window. With windows k of 9 pixels, mean color mu_k and covariance Sigma_k,
 
     L_ij = sum over windows k that contain i and j of
            delta_ij - 1/9 (1 + (I_i - mu_k)^T (Sigma_k + epsilon/9 Identity)^-1 (I_j - mu_k)).
@@ -40,8 +40,8 @@ class MattingLaplacian:
 
     Args:
         image: (N, H, W, 3), 0-1, H and W at least 3. float64 is computed in float64, anything else in float32.
-        epsilon: regularises the windows' covariance; the squared unit of the picture. The larger it is, the more
-            a window pays for turning small differences of colour into large ones of p.
+        epsilon: regularizes the windows' covariance; the squared unit of the picture. The larger it is, the more
+            a window pays for turning small differences of color into large ones of p.
 
     Attributes:
         weights: dict (rows, columns) -> (N, H - rows, W - |columns|, 1), minus the entries of L between each pixel and
@@ -99,7 +99,7 @@ class MattingLaplacian:
         """The diagonal of L, (N, H, W, 1)."""
         return sum(ops.add(_at_here(w, offset), _at_there(w, offset)) for offset, w in self.weights.items())
 
-    def neighbours(self) -> Any:
+    def neighbors(self) -> Any:
         """Minus each pixel's row of L without the diagonal, (N, H, W, 24): the 5x5 pixels around it, row by row."""
         found = {}
         for (rows, columns), weight in self.weights.items():
@@ -188,11 +188,11 @@ def matting_laplacian_matrix(image: Any, epsilon: float = 1e-7) -> "scipy.sparse
     height, width = image.shape[:2]
     numbers = np.arange(height * width, dtype="int32").reshape(height, width)
     pixels = np.lib.stride_tricks.sliding_window_view(numbers, (3, 3)).reshape(-1, 9)
-    colours = image.reshape(-1, 3)[pixels]
-    centred = colours - colours.mean(1, keepdims=True)
-    covariance = np.einsum("kic,kid->kcd", centred, centred) / 9 + epsilon / 9 * np.eye(3)
-    # Not an inverse: solving keeps the digits that nearly grey windows need.
-    affinity = (1 + centred @ np.linalg.solve(covariance, centred.transpose(0, 2, 1))) / 9
+    colors = image.reshape(-1, 3)[pixels]
+    centered = colors - colors.mean(1, keepdims=True)
+    covariance = np.einsum("kic,kid->kcd", centered, centered) / 9 + epsilon / 9 * np.eye(3)
+    # Not an inverse: solving keeps the digits that nearly gray windows need.
+    affinity = (1 + centered @ np.linalg.solve(covariance, centered.transpose(0, 2, 1))) / 9
     rows, columns = np.repeat(pixels, 9, axis=1).ravel(), np.tile(pixels, (1, 9)).ravel()
     values = (np.eye(9) - (affinity + affinity.transpose(0, 2, 1)) / 2).ravel()
     return scipy.sparse.coo_array((values, (rows, columns)), shape=(numbers.size, numbers.size)).tocsr()
@@ -202,7 +202,7 @@ def matting_laplacian_matrix(image: Any, epsilon: float = 1e-7) -> "scipy.sparse
 class MattingEnergy(keras.losses.Loss):
     """The photorealism (affine) loss: p^T L p of each channel of `y_pred`, L the matting Laplacian of `y_true`.
 
-    It is 0 where `y_pred` is an affine function of the colours of `y_true` in every 3x3 window: edges stay where they
+    It is 0 where `y_pred` is an affine function of the colors of `y_true` in every 3x3 window: edges stay where they
     are, and no new texture appears.
 
     Args:
@@ -290,17 +290,17 @@ def _total(terms: Any) -> Any:
 
 
 def _whitened(image: Any, ridge: float) -> list[tuple[Any, Any, Any]]:
-    """For each of a window's nine pixels, three coordinates (N, H-2, W-2, 1) of its colour.
+    """For each of a window's nine pixels, three coordinates (N, H-2, W-2, 1) of its color.
 
     In them the inverse of the window's covariance + ridge is the identity. They come by decorrelating green from red,
     then blue from both, which never squares the condition number: inverting the covariance itself would leave no
-    correct digit in float32 where a window is nearly grey. The ridge acts as three further pixels, each of one colour
+    correct digit in float32 where a window is nearly gray. The ridge acts as three further pixels, each of one color
     of size sqrt(9 ridge), which is why the variances below have it too.
     """
     windows = [_cut(image, row, 2 - row, column, 2 - column) for row, column in _WINDOW]
-    centre = windows[4]
+    center = windows[4]
     # Relative to the middle pixel first: the mean of small numbers is exact to their size.
-    windows = [ops.subtract(w, centre) for w in windows]
+    windows = [ops.subtract(w, center) for w in windows]
     mean = ops.multiply(_total(windows), 1 / 9)
     windows = [ops.subtract(w, mean) for w in windows]
     red, green, blue = ([w[:, :, :, c : c + 1] for w in windows] for c in range(3))
@@ -330,11 +330,11 @@ def _whitened(image: Any, ridge: float) -> list[tuple[Any, Any, Any]]:
     return list(zip(red, green, blue, strict=True))
 
 
-def _pair_weights(colours: list[tuple[Any, Any, Any]]) -> dict[tuple[int, int], Any]:
+def _pair_weights(colors: list[tuple[Any, Any, Any]]) -> dict[tuple[int, int], Any]:
     """Sum over windows of the affinity of each pair of their pixels, by the offset from the first to the second."""
     weights: dict[tuple[int, int], Any] = {}
-    for first, ((y1, x1), a) in enumerate(zip(_WINDOW, colours, strict=True)):
-        for (y2, x2), b in list(zip(_WINDOW, colours, strict=True))[first + 1 :]:
+    for first, ((y1, x1), a) in enumerate(zip(_WINDOW, colors, strict=True)):
+        for (y2, x2), b in list(zip(_WINDOW, colors, strict=True))[first + 1 :]:
             affinity = ops.multiply(_total(ops.multiply(u, v) for u, v in zip(a, b, strict=True)) + 1, 1 / 9)
             placed = _padded(affinity, y1, 2 - y2, min(x1, x2), 2 - max(x1, x2))
             offset = (y2 - y1, x2 - x1)

@@ -7,7 +7,7 @@ from keras import ops
 
 
 def total_variation(images: Any) -> Any:
-    """Half the sum of squared differences between neighbouring pixels, per picture.
+    """Half the sum of squared differences between neighboring pixels, per picture.
 
     But in the last row and column its gradient is that of the released fast-neural-style and neural-style code, which
     define the gradient only.

@@ -8,17 +8,17 @@ _BRIGHTNESS = np.array([0.299, 0.587, 0.114])
 _PEAK = 1
 """A frequency fills this many bins to each side, because of the window."""
 _GUARD = 2
-"""Bins so far from it count neither as it nor as its neighbourhood."""
+"""Bins so far from it count neither as it nor as its neighborhood."""
 
 
 def checkerboard(pictures: np.ndarray, stride: int = 2) -> float:
     """How far the frequencies of a sampling grid stand out of the spectrum around them.
 
     A layer that upsamples by s repeats its pattern every s pixels. Whatever it leaves in the pictures lies at the
-    frequencies (i / s, j / s) cycles a pixel, which in pictures of things are like their neighbours.
-    At each of them the mean power of all pictures, under a Hann window, is divided by that of the neighbourhood: along
+    frequencies (i / s, j / s) cycles a pixel, which in pictures of things are like their neighbors.
+    At each of them the mean power of all pictures, under a Hann window, is divided by that of the neighborhood: along
     the axes of the frequencies that are not 0, because upright and level edges have their own cross in the spectrum.
-    Of RGB the brightness is looked at, because cameras and JPEG files sample the colours on a grid of their own.
+    Of RGB the brightness is looked at, because cameras and JPEG files sample the colors on a grid of their own.
     Differences below one step of 0-255 do not count.
 
     Args:
@@ -80,7 +80,7 @@ def _hann(length: int) -> np.ndarray:
 def _around(
     frequency: tuple[int, int], shape: tuple[int, int], stride: int, reach: int
 ) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
-    """The bins of a frequency, and those of its neighbourhood up to `reach`, as index arrays."""
+    """The bins of a frequency, and those of its neighborhood up to `reach`, as index arrays."""
     spans = [np.arange(-reach, reach + 1) if part else np.arange(-_PEAK, _PEAK + 1) for part in frequency]
     down, across = np.meshgrid(*spans, indexing="ij")
     away = np.maximum(np.abs(down), np.abs(across))

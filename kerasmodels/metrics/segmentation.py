@@ -77,7 +77,7 @@ class SegmentationIoU(keras.metrics.Metric):
 
 
 def boundary_band(labels: np.ndarray, width: int = 3, ignore: int = 255) -> np.ndarray:
-    """(H, W) bool: pixels at most `width` from a border between two labels (a trimap of the labelling).
+    """(H, W) bool: pixels at most `width` from a border between two labels (a trimap of the labeling).
 
     Borders with the label to ignore do not count, and no pixel of that label is in the band.
 

@@ -22,7 +22,7 @@ TILE = 4
 LEVELS = 5
 """Grids of tiles, each half the size of the one before."""
 BOND = 2e-6
-"""In float32, what neighbours pay for another alpha. Flat blocks of different colors are held together by nothing but
+"""In float32, what neighbors pay for another alpha. Flat blocks of different colors are held together by nothing but
 epsilon, which is below float32's rounding of the weights: without it the system has negative eigenvalues there."""
 _NOISE = 1e-6
 """What the grids of tiles take to be rounding, as a part of the diagonal: where blocks are flat, a tile's own block is
@@ -85,7 +85,7 @@ def solve_alpha(
     laplacian = MattingLaplacian.of_weights(part(lambda x: MattingLaplacian(x, epsilon).weights)(image), image)
     if laplacian.dtype == "float32":
         laplacian = MattingLaplacian.of_weights(_bonded(laplacian.weights), image)
-    near = laplacian.neighbours()
+    near = laplacian.neighbors()
     unknown, values = 1.0 - known, values * known
     # XLA makes one pass of the operator's slices and pads; without it, and in artifacts, fewer operations win.
     rough = laplacian.astype("float32") if compiled else _product(tf.cast(near, tf.float32))
@@ -105,7 +105,7 @@ def solve_alpha(
 
 
 def _bonded(weights: dict[tuple[int, int], tf.Tensor]) -> dict[tuple[int, int], tf.Tensor]:
-    """The weights of the Laplacian, and `BOND` more between neighbours."""
+    """The weights of the Laplacian, and `BOND` more between neighbors."""
     return {offset: weight + BOND if offset in ((0, 1), (1, 0)) else weight for offset, weight in weights.items()}
 
 
@@ -186,7 +186,7 @@ def _conjugate_gradients(
 
 # --- multigrid --------------------------------------------------------------------------------------------------------
 #
-# Looking at neighbours, summing over tiles and shuffling channels are convolutions with kernels of zeros and ones: far
+# Looking at neighbors, summing over tiles and shuffling channels are convolutions with kernels of zeros and ones: far
 # fewer operations than slices and pads, which is what an exported graph is judged by.
 
 
@@ -203,7 +203,7 @@ def _multigrid(
 
     Args:
         system: what is to be solved, in float32.
-        near: see `MattingLaplacian.neighbours`.
+        near: see `MattingLaplacian.neighbors`.
         diagonal: (N, H, W, 1), of the system.
         image, known: see `solve_alpha`.
         part: see `_part`.
@@ -238,10 +238,10 @@ def _prolonged(basis: tf.Tensor, coefficients: tf.Tensor) -> tf.Tensor:
 
 
 class _Level(NamedTuple):
-    """A symmetric operator on four coefficients for each tile, which couples neighbours.
+    """A symmetric operator on four coefficients for each tile, which couples neighbors.
 
     Args:
-        matrix: (N, h, w, 144), what a tile's coefficients take from those around it: 4 to, 4 from, 9 neighbours.
+        matrix: (N, h, w, 144), what a tile's coefficients take from those around it: 4 to, 4 from, 9 neighbors.
         inverse: (N, h, w, 16), of the blocks of a tile with itself: 4 to, 4 from.
         fused: XLA will make one pass of a product's many operations; else few operations are better.
     """
@@ -282,7 +282,7 @@ def _levels(near: tf.Tensor, basis: tf.Tensor, fused: bool = False) -> list[_Lev
     """Basis^T L Basis for each grid, from the finest on."""
     diagonal = tf.reduce_sum(near, axis=-1, keepdims=True)
     row = tf.concat([-near[..., :12], (1 + _NOISE) * diagonal, -near[..., 12:]], axis=-1)
-    # For each pixel of a tile, what its coefficient `to` is worth: by pixel and neighbouring tile.
+    # For each pixel of a tile, what its coefficient `to` is worth: by pixel and neighboring tile.
     by_pixel = tf.nn.space_to_depth(basis, TILE)
     worth = [tf.nn.conv2d(by_pixel, _copies(TILE**2, 4, to, 9), 1, "VALID") for to in range(4)]
     pairs = []
@@ -317,7 +317,7 @@ def _tiles(x: tf.Tensor) -> Any:
 
 
 def _inverse(blocks: tf.Tensor) -> tf.Tensor:
-    """Inverses of symmetric positive semidefinite blocks (K, 4, 4), a little regularised; by Gauss and Jordan."""
+    """Inverses of symmetric positive semidefinite blocks (K, 4, 4), a little regularized; by Gauss and Jordan."""
     one = tf.eye(4, batch_shape=[1])
     trace = tf.reduce_sum(blocks * one, axis=(1, 2), keepdims=True)
     # Where nothing is unknown, any inverse does.
@@ -344,7 +344,7 @@ def _product(near: tf.Tensor) -> Operator:
 
 @functools.cache
 def _looks(side: int, channels: int) -> np.ndarray:
-    """Each channel's side x side neighbours, as channels: channel, neighbour."""
+    """Each channel's side x side neighbors, as channels: channel, neighbor."""
     kernel = np.eye(side * side, dtype="float32").reshape(side, side, 1, 1, side * side)
     every = kernel * np.eye(channels, dtype="float32")[:, :, None]
     return every.reshape(side, side, channels, channels * side * side)
@@ -381,7 +381,7 @@ def _gathers(tile: int, side: int) -> np.ndarray:
 
 @functools.cache
 def _merges(tile: int, side: int) -> np.ndarray:
-    """Sums over a tile of what its members take from their side x side neighbours, by the 3x3 tiles these lie in."""
+    """Sums over a tile of what its members take from their side x side neighbors, by the 3x3 tiles these lie in."""
     kernel = np.zeros((tile, tile, side, side, 3, 3), "float32")
     for y, x, down, along in np.ndindex(kernel.shape[:4]):
         there = (y + down - side // 2) // tile, (x + along - side // 2) // tile

@@ -27,7 +27,7 @@ from kerasmodels.training import devices
 
 CLASSES = 10
 SPREAD = (0.1, 0.1, 0.2, 0.2)
-"""Unit of a box's four offsets, so that what is learnt is about 1 (Fast R-CNN's code)."""
+"""Unit of a box's four offsets, so that what is learned is about 1 (Fast R-CNN's code)."""
 SAMPLES = 2
 """Of each bin, along each side (the paper's code: 4)."""
 PROPOSED_IOU = 0.7

@@ -31,6 +31,7 @@ from annotated_types import Interval
 from kerasmodels import config as base
 from kerasmodels.config import Finite, NonNegativeInt, Positive, PositiveInt, check
 from kerasmodels.data.images import check_photo
+from kerasmodels.data.tiles import Box, tiles
 from kerasmodels.errors import DataError
 from kerasmodels.family import Family, Servable, Task, TensorSpec
 from kerasmodels.layers import DenseCRF
@@ -187,23 +188,18 @@ def refine(
         )
     infer = _inference(config, method, probabilities.shape[2])
 
-    def at(rows: slice, columns: slice) -> np.ndarray:
-        given = {"image": photo[rows, columns], "probabilities": probabilities[rows, columns]}
+    def at(box: Box) -> np.ndarray:
+        given = {"image": photo[box], "probabilities": probabilities[box]}
         return infer({name: tf.constant(value[None].astype("float32")) for name, value in given.items()})[0].numpy()
 
     height, width = photo.shape[:2]
     if height * width <= _TILE:
-        return at(slice(height), slice(width))
+        return at((slice(height), slice(width)))
     margin = int(np.ceil(max(config.bilateral_sxy, 3 * config.gaussian_sxy)))
     side = max(64, int(_TILE**0.5) - 2 * margin)
     refined = np.empty(probabilities.shape, "float32")
-    for top in range(0, height, side):
-        for left in range(0, width, side):
-            first = max(0, top - margin), max(0, left - margin)
-            tile = at(slice(first[0], top + side + margin), slice(first[1], left + side + margin))
-            bottom, right = min(top + side, height), min(left + side, width)
-            inner = tile[top - first[0] : bottom - first[0], left - first[1] : right - first[1]]
-            refined[top:bottom, left:right] = inner
+    for tile in tiles(height, width, side, margin):
+        refined[tile.own] = at(tile.seen)[tile.inner]
     return refined
 
 

@@ -50,7 +50,7 @@ class Config(TrainingConfig):
     style: Path | None = None
     """The painting: a picture file."""
     photos: Path | None = None
-    """A folder of photos to practise on (the paper: 80,000 of MS-COCO; a few hundred do)."""
+    """A folder of photos to practice on (the paper: 80,000 of MS-COCO; a few hundred do)."""
 
     channels: tuple[PositiveInt, PositiveInt, PositiveInt] = (32, 64, 128)
     """Channels at full, half and quarter size."""

@@ -236,7 +236,7 @@ def network(look: Look, dtype: str = "float32") -> keras.Model:
     taps = dict.fromkeys((*look.content_layers, *look.style_layers))
     source: str | None = look.vgg
     if look.vgg == "auto" and look.network == "vgg19":
-        source = "normalised"
+        source = "normalized"
     build = backbones.VGG19 if look.network == "vgg19" else backbones.VGG16
     return build(
         taps,

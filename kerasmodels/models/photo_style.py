@@ -90,8 +90,8 @@ class Config(TrainingConfig):
     """Weight of the photorealism term (lambda), which is measured on pictures of 0-1."""
     tv_weight: NonNegative = 1e-3
     """Weight of total variation."""
-    vgg: str = "normalised"
-    """VGG19 weights: normalised, which the weights of the terms are meant for; another source or a file; or random."""
+    vgg: str = "normalized"
+    """VGG19 weights: normalized, which the weights of the terms are meant for; another source or a file; or random."""
 
     steps: PositiveInt = 2000
     """Iterations of both stages together."""
@@ -416,7 +416,7 @@ class RunOptions(OptimizeOptions):
     reference: Path | None = None
     """The photo whose style is wanted."""
     mask: Path | None = None
-    """The photo's regions, in blue, green, black, white, red, yellow, grey, lightblue and purple."""
+    """The photo's regions, in blue, green, black, white, red, yellow, gray, lightblue and purple."""
     reference_mask: Path | None = None
     """The reference's regions: regions of one color take their style from each other."""
     auto_masks: Annotated[int, Interval(ge=0, le=9)] = 0

@@ -1,4 +1,4 @@
-"""What Keras lacks in optimisation: full-batch minimisation by line-search methods, and SGD as Caffe does it.
+"""What Keras lacks in optimization: full-batch minimization by line-search methods, and SGD as Caffe does it.
 
 result = km.optimizers.minimize(model, (x, y), method="lbfgs")     # the weights of a compiled model
 result = km.optimizers.minimize_function(loss, [picture])          # any variables, any scalar function

@@ -1,4 +1,4 @@
-"""Full-batch minimisation inside one compiled graph: L-BFGS and nonlinear conjugate gradients.
+"""Full-batch minimization inside one compiled graph: L-BFGS and nonlinear conjugate gradients.
 
 Both search along a direction for a step that satisfies the strong Wolfe conditions, and differ in the direction only.
 The loop over iterations and the line search are `tf.while_loop`s of one `tf.function`; Python is entered once every
@@ -33,7 +33,7 @@ _PATIENCE = 10  # iterations without a lower value or a smaller gradient before 
 
 @dataclass(frozen=True)
 class MinimizeResult:
-    """What a minimisation did. The variables themselves hold the position.
+    """What a minimization did. The variables themselves hold the position.
 
     Attributes:
         converged: the gradient's largest entry fell to `tolerance`, or the value stopped falling by `value_tolerance`.
@@ -60,7 +60,7 @@ class MinimizeResult:
 
 
 class _State(NamedTuple):
-    """The whole optimiser between two iterations; vectors have shape (n,), all else is scalar."""
+    """The whole optimizer between two iterations; vectors have shape (n,), all else is scalar."""
 
     x: tf.Tensor
     f: tf.Tensor
@@ -276,9 +276,9 @@ def minimize_function(
     callback: Callable[[int, float], Any] | None = None,
     callback_every: int = 10,
 ) -> MinimizeResult:
-    """Minimises `value_fn()` over `variables`, which hold the position found when it returns.
+    """Minimizes `value_fn()` over `variables`, which hold the position found when it returns.
 
-    The variables are one vector to the optimiser, of the widest dtype among them; some `2 * memory + 6` vectors of that
+    The variables are one vector to the optimizer, of the widest dtype among them; some `2 * memory + 6` vectors of that
     size are kept. In float32 the line search stalls once the value changes by less than about 1e-6 of itself, and the
     result says `failed`; use float64 variables to go further. Constraints of Keras variables are not applied.
 
@@ -302,7 +302,7 @@ def minimize_function(
         What was done. A run that ends without convergence is no error.
 
     Raises:
-        UsageError: an unknown method, an option out of range, variables that cannot be optimised.
+        UsageError: an unknown method, an option out of range, variables that cannot be optimized.
         DivergedError: the value or its gradient is not finite at the start, or at every step the line search tried. The
             variables hold the last finite position (at the start: what they held).
 
@@ -348,11 +348,11 @@ def minimize_function(
             tape.watch(held)
             value = tf.convert_to_tensor(value_fn())
             if value.shape.rank != 0:
-                raise UsageError(f"the function to minimise must return a scalar. Received a shape of {value.shape}.")
+                raise UsageError(f"the function to minimize must return a scalar. Received a shape of {value.shape}.")
         gradients = tape.gradient(value, held)
         if all(gradient is None for gradient in gradients):
             raise UsageError(
-                "the function to minimise does not depend on any of the variables: its gradient is None for all. "
+                "the function to minimize does not depend on any of the variables: its gradient is None for all. "
                 "Read the variables inside the function, with differentiable operations."
             )
         flat = [
@@ -436,7 +436,7 @@ def minimize_function(
 def _tensorflow_variables(variables: Sequence[Any]) -> list[tf.Variable]:
     held = [v.value if isinstance(v, keras.Variable) else v for v in variables]
     if not held:
-        raise UsageError("there are no variables to optimise. Give at least one, and check `trainable`.")
+        raise UsageError("there are no variables to optimize. Give at least one, and check `trainable`.")
     for variable in held:
         if not isinstance(variable, tf.Variable):
             raise UsageError(f"expected tf.Variable or keras.Variable. Received: {type(variable).__name__}.")
@@ -450,10 +450,10 @@ def _tensorflow_variables(variables: Sequence[Any]) -> list[tf.Variable]:
 
 
 def minimize(model: keras.Model, data: Any, method: str = "lbfgs", **options: Any) -> MinimizeResult:
-    """Minimises a compiled model's loss on one fixed batch over its trainable variables.
+    """Minimizes a compiled model's loss on one fixed batch over its trainable variables.
 
     The model runs in inference mode, because a line search needs a deterministic function: dropout is off, batch
-    normalisation uses its moving statistics and leaves them alone. The loss is `model.compute_loss`, regularisers
+    normalization uses its moving statistics and leaves them alone. The loss is `model.compute_loss`, regularizers
     included; the compiled optimizer is not used. For float64, build the model under
     `keras.config.set_floatx("float64")`: Keras adds up losses in that type.
 

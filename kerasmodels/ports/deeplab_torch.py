@@ -5,7 +5,7 @@ from typing import Any
 
 import keras
 
-from kerasmodels.backbones.torch_file import convolution_kernel, normalisation, read_torch, tensor
+from kerasmodels.backbones.torch_file import convolution_kernel, normalization, read_torch, tensor
 from kerasmodels.errors import UsageError, WeightsError
 from kerasmodels.ports.trunks import Arrays, assign
 
@@ -29,7 +29,7 @@ def load_port(network: keras.Model, config: Any, path: Path) -> None:
     read = read_torch(path)
     state = {_plain(key): value for key, value in read.items()}
     found: Arrays = {"conv1": [convolution_kernel(tensor(state, "layer1.conv1.conv.weight", path))[:, :, ::-1]]}
-    found["conv1_bn"] = normalisation(state, "layer1.conv1.bn", path)
+    found["conv1_bn"] = normalization(state, "layer1.conv1.bn", path)
     for stage, count in enumerate(config.stages, 2):
         for block in range(1, count + 1):
             for part, theirs in (("reduce",) * 2, ("3x3", "conv3x3"), ("increase",) * 2, ("shortcut",) * 2):
@@ -37,7 +37,7 @@ def load_port(network: keras.Model, config: Any, path: Path) -> None:
                     continue
                 ours, key = f"conv{stage}_{block}_{part}", f"layer{stage}.block{block}.{theirs}"
                 found[ours] = [convolution_kernel(tensor(state, f"{key}.conv.weight", path))]
-                found[f"{ours}_bn"] = normalisation(state, f"{key}.bn", path)
+                found[f"{ours}_bn"] = normalization(state, f"{key}.bn", path)
     branches = {int(key.split(".")[1][1:]) for key in state if key.startswith("aspp.c")}
     if branches != set(range(len(config.rates))):
         raise WeightsError(

@@ -14,7 +14,7 @@ import numpy as np
 from kerasmodels import reading
 from kerasmodels.backbones import sources
 from kerasmodels.backbones.mobile import BLOCKS
-from kerasmodels.backbones.torch_file import convolution_kernel, normalisation, read_torch, tensor
+from kerasmodels.backbones.torch_file import convolution_kernel, normalization, read_torch, tensor
 from kerasmodels.errors import UsageError, WeightsError
 
 Arrays = dict[str, list[np.ndarray]]
@@ -185,7 +185,7 @@ def from_lite(path: Path) -> Arrays:
     with tempfile.TemporaryDirectory(prefix="kerasmodels-") as folder:
         state = read_torch(_unpacked(path, Path(folder)))
     found = {"stem": [convolution_kernel(tensor(state, "_conv_stem.weight", path))]}
-    found["stem_bn"] = normalisation(state, "_bn0", path)
+    found["stem_bn"] = normalization(state, "_bn0", path)
     for number in range(sum(BLOCKS["efficientnet_lite0"])):
         parts = {"expand": ("_expand_conv", "_bn0"), "depthwise": ("_depthwise_conv", "_bn1")}
         parts["project"] = ("_project_conv", "_bn2")
@@ -196,7 +196,7 @@ def from_lite(path: Path) -> Arrays:
             kernel = tensor(state, f"{key}.{convolution}.weight", path)
             # Depthwise: (channels, 1, rows, columns) to (rows, columns, channels, 1).
             found[ours] = [kernel.transpose(2, 3, 0, 1) if part == "depthwise" else convolution_kernel(kernel)]
-            found[f"{ours}_bn"] = normalisation(state, f"{key}.{after}", path)
+            found[f"{ours}_bn"] = normalization(state, f"{key}.{after}", path)
     return found
 
 

@@ -37,7 +37,7 @@ def trimap_of(picture: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     Raises:
         DataError: see `check_photo`. Read trimaps with `data.read_drawing`, which refuses transparent pixels.
     """
-    picture = check_photo(picture, name="a trimap", grey=True)
+    picture = check_photo(picture, name="a trimap", gray=True)
     gray = picture.reshape(*picture.shape[:2], -1).mean(-1)
     front, back = gray >= FOREGROUND, gray <= BACKGROUND
     return front | back, front.astype("float64")

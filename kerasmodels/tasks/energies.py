@@ -51,7 +51,7 @@ def anomaly_map(model: Any, picture: np.ndarray) -> tuple[float, np.ndarray]:
     Raises:
         DataError: no such picture, or floats of 0-1.
     """
-    picture = np.clip(np.rint(check_photo(picture, name="a picture", grey=True)), 0, 255).astype("uint8")
+    picture = np.clip(np.rint(check_photo(picture, name="a picture", gray=True)), 0, 255).astype("uint8")
     size, channels = model.config.size, model.config.channels
     picture = fitted(picture[..., 0] if picture.shape[2:] == (1,) else picture, size, size, channels)
     found = served(model, "energy")(image=picture[None])

@@ -13,6 +13,7 @@ from kerasmodels.config import PositiveInt, check
 from kerasmodels.data import read_image, write_image
 from kerasmodels.data.images import SUFFIXES, check_photo
 from kerasmodels.data.segmentation import legend, overlay, voc_palette, write_label_map
+from kerasmodels.data.tiles import tiles
 from kerasmodels.family import RunReport, Task
 from kerasmodels.segmenter import Segmenter
 from kerasmodels.servables import served
@@ -97,16 +98,10 @@ def _in_tiles(model: Segmenter, photo: np.ndarray, cells: int) -> np.ndarray:
     size = [side + more_pixels for side, more_pixels in zip(photo.shape[:2], after, strict=True)]
     rows, columns = ((side - more) // stride + more for side in size)
     maps = np.empty((1, rows, columns, config.classes), "float32")
-    for top in range(0, rows, cells - 2 * overlap):
-        for left in range(0, columns, cells - 2 * overlap):
-            bottom, right = (min(first + cells - 2 * overlap, n) for first, n in ((top, rows), (left, columns)))
-            y, x = max(0, top - overlap), max(0, left - overlap)
-            down, across = (
-                slice(stride * first, stride * (last - 1) + config.field)
-                for first, last in ((y, min(bottom + overlap, rows)), (x, min(right + overlap, columns)))
-            )
-            found = model.positions(tf.constant(padded[down, across][None], tf.float32), training=False)
-            maps[:, top:bottom, left:right] = found[:, top - y : bottom - y, left - x : right - x]
+    for tile in tiles(rows, columns, cells - 2 * overlap, overlap):
+        down, across = (slice(stride * seen.start, stride * (seen.stop - 1) + config.field) for seen in tile.seen)
+        found = model.positions(tf.constant(padded[down, across][None], tf.float32), training=False)
+        maps[0][tile.own] = found[0].numpy()[tile.inner]
     logits = model.enlarged(model.contextual(tf.constant(maps)), size)
     return tf.nn.softmax(logits)[0, : photo.shape[0], : photo.shape[1]].numpy()
 

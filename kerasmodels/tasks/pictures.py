@@ -73,7 +73,7 @@ def picture_jobs(inputs: Sequence[Path], out: Path) -> list[Job]:
 
     Raises:
         UsageError: two results would be written to one place, an input would be overwritten, or a file's name is given
-            for several results.
+            for several results; see `check_targets`.
         DataError: a folder has no pictures.
     """
     if len(inputs) == 1 and not inputs[0].is_dir():
@@ -97,10 +97,10 @@ def picture_jobs(inputs: Sequence[Path], out: Path) -> list[Job]:
 
 
 def check_targets(targets: Sequence[Path], sources: Sequence[Path]) -> None:
-    """Refuse results that would be written over each other, or over an input.
+    """Refuse results that would be written over each other or over an input, or that cannot lie where they should.
 
     Raises:
-        UsageError: they would.
+        UsageError: there are some; or a folder has the name of a result, or the folder of a result that of a file.
     """
     inputs, taken = {source.resolve() for source in sources}, dict[Path, int]()
     for number, target in enumerate(targets):
@@ -111,6 +111,11 @@ def check_targets(targets: Sequence[Path], sources: Sequence[Path]) -> None:
             of = f", what becomes of {both[0]} and of {both[1]}. Give them separately" if both else " twice"
             raise UsageError(f"expected a name of its own for each result. Received: {target}{of}.")
         taken[place] = number
+    for place, number in taken.items():
+        check(not place.is_dir(), "a file's name to write", f"{targets[number]}, which is a folder")
+        blocking = [folder for folder in place.parents if folder in taken or folder.is_file()]
+        if blocking:
+            raise UsageError(f"expected folders above {targets[number]}. Received: {blocking[0]}, which is a file.")
 
 
 def each(jobs: Sequence[Job], work: Callable[[Path, Path], object]) -> list[Path]:

@@ -141,7 +141,7 @@ class Gallery(StepCallback):
 
 
 def grid(pictures: Sequence[np.ndarray]) -> np.ndarray:
-    """uint8 (h, w, 3) pictures on one near-square sheet, smaller ones on grey."""
+    """uint8 (h, w, 3) pictures on one near-square sheet, smaller ones on gray."""
     height, width = (max(p.shape[axis] for p in pictures) for axis in (0, 1))
     columns = math.ceil(math.sqrt(len(pictures)))
     rows = math.ceil(len(pictures) / columns)
@@ -220,11 +220,11 @@ class Log(StepCallback):
         row |= {"examples/s": "" if math.isnan(speed) else f"{speed:.3f}"}
         if self.path is not None:
             self._append(self.path, row)
-            self._summarise(self.path.parent, step, rate, speed)
+            self._summarize(self.path.parent, step, rate, speed)
         self.display.report(step, self.means, speed)
         self.model.reset_metrics()
 
-    def _summarise(self, folder: Path, step: int, rate: float | None, speed: float) -> None:
+    def _summarize(self, folder: Path, step: int, rate: float | None, speed: float) -> None:
         if self.writer is None:
             return
         with summaries(self.writer, folder):

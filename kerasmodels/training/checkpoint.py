@@ -100,8 +100,7 @@ def save(
     }
     arrays["about"] = np.frombuffer(json.dumps(about).encode(), np.uint8)
     path = folder / f"step-{step:06d}.npz"
-    # Stored, not deflated: float weights hardly shrink, and the training waits for this.
-    storage.write_atomic(path, lambda file: np.savez(file, **arrays))
+    storage.save_npz(path, arrays)
     for old in paths(folder)[KEEP:]:
         old.unlink(missing_ok=True)
     return path

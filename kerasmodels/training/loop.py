@@ -67,7 +67,7 @@ def train(
         progress: True for a progress bar, False for none, None for a bar on a terminal and plain lines elsewhere.
         callbacks: more Keras callbacks. They run inside one long epoch, so use their batch hooks.
         strategy: a `tf.distribute` strategy for one machine, e.g. MirroredStrategy. The batch is split over devices,
-            equally, and a step is the one that a single device takes with the whole batch; but batch normalisation
+            equally, and a step is the one that a single device takes with the whole batch; but batch normalization
             takes its statistics from each device's share, and dropout draws for each share alike.
         deterministic: make every TensorFlow op of this process deterministic. On CPU training is bit-equal without it;
             on GPU it is not, and this costs speed.

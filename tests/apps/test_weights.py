@@ -14,13 +14,13 @@ def test_sources_and_commands_are_listed(command) -> None:
     code, result, _ = command("weights", "vgg19")
     assert code == 0
     assert result["cached"] == []
-    assert "normalised" in result["sources"]
+    assert "normalized" in result["sources"]
     assert list(result["commands"]) == ["vgg19"]
-    assert any(line.startswith("kerasmodels weights vgg19 --from normalised") for line in result["commands"]["vgg19"])
+    assert any(line.startswith("kerasmodels weights vgg19 --from normalized") for line in result["commands"]["vgg19"])
 
 
 def test_source_without_the_network(command) -> None:
-    code, result, _ = command("weights", "vgg16", "--from", "normalised")
+    code, result, _ = command("weights", "vgg16", "--from", "normalized")
     assert code == 2
     assert "has weights for vgg19, not for vgg16" in result["error"]["message"]
 

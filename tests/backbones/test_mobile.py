@@ -20,7 +20,7 @@ def trunk(name):
 
 
 def shake(net, seed=0):
-    """Random statistics, scales and shifts for batch normalisation."""
+    """Random statistics, scales and shifts for batch normalization."""
     random = np.random.default_rng(seed)
     for weight in net.weights:
         name = weight.path.rpartition("/")[2]

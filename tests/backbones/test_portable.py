@@ -18,11 +18,11 @@ def weights(tmp_path_factory: pytest.TempPathFactory):
 
 
 def reflected(weights, monkeypatch) -> str:
-    """The same weights, in the convention of the normalised set: reflection padding, poolings that round up."""
+    """The same weights, in the convention of the normalized set: reflection padding, poolings that round up."""
     loaded = sources.load("vgg16", weights)
-    changed = dataclasses.replace(loaded, convention=sources.NORMALISED)
+    changed = dataclasses.replace(loaded, convention=sources.NORMALIZED)
     monkeypatch.setattr(sources, "load", lambda network, weights: changed)
-    return "normalised"
+    return "normalized"
 
 
 @pytest.mark.parametrize("padding", ["zeros", "reflect"])

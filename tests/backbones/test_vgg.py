@@ -142,7 +142,7 @@ def test_building_it_leaves_the_random_stream_alone():
         ({"taps": []}, "at least one tap"),
         ({"pooling": "average"}, "unknown pooling 'average'. Did you mean 'avg'"),
         ({"weights": "torchvison"}, "Did you mean 'torchvision'"),
-        ({"weights": "normalised"}, "weights for vgg19, not for vgg16"),
+        ({"weights": "normalized"}, "weights for vgg19, not for vgg16"),
     ],
 )
 def test_wrong_arguments(arguments, message):
@@ -155,8 +155,8 @@ def test_wrong_arguments(arguments, message):
 def test_torchvision_weights_equal_the_reference(tiny, tmp_path, pooling, size):
     file = save_torchvision(tmp_path / "own.npz", tiny, lpips_lin0=np.zeros(4))
     rgb = pictures(2, *size, 3)
-    normalised = (rgb / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
-    expected = reference(normalised, tiny, "vgg16", average=pooling == "avg")
+    normalized = (rgb / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
+    expected = reference(normalized, tiny, "vgg16", average=pooling == "avg")
     features = VGG16(tuple(expected), weights=file, pooling=pooling)(rgb)
     for tap, values in expected.items():
         np.testing.assert_allclose(features[tap], values, rtol=1e-4, atol=1e-5, err_msg=tap)
@@ -185,11 +185,11 @@ def test_both_conventions_of_one_network_agree(tiny, tmp_path):
     ours = VGG16(["relu2_1"], weights=save_torchvision(tmp_path / "t.npz", tiny))(rgb)["relu2_1"]
     theirs = VGG16(["relu2_1"], weights=save_h5(tmp_path / "c.weights.h5", caffe))(rgb)["relu2_1"]
     np.testing.assert_allclose(ours[:, 2:-2, 2:-2], theirs[:, 2:-2, 2:-2], rtol=1e-3, atol=1e-4)
-    assert np.abs(ours - theirs).max() > 0.01, "at the border they may not agree: zero means another colour"
+    assert np.abs(ours - theirs).max() > 0.01, "at the border they may not agree: zero means another color"
 
 
 @pytest.mark.parametrize("pooling", ["max", "avg"])
-def test_normalised_weights_reflect_at_the_border_and_round_pooling_up(tiny, tmp_path, pooling):
+def test_normalized_weights_reflect_at_the_border_and_round_pooling_up(tiny, tmp_path, pooling):
     bgr_kernel = 255 * np.eye(3)[::-1].reshape(1, 1, 3, 3)
     bgr_bias = -np.array([103.939, 116.779, 123.68])
     file = save_torchvision(tmp_path / "n.npz", tiny, preprocess_kernel=bgr_kernel, preprocess_bias=bgr_bias)
@@ -242,9 +242,9 @@ def test_missing_weights_come_with_the_commands_to_get_them():
         VGG16()
     assert "kerasmodels weights vgg16 --from torchvision " in str(error.value)
     assert "kerasmodels weights vgg16 --from keras " in str(error.value)
-    assert "--from normalised" not in str(error.value), "it has VGG19 only"
-    with pytest.raises(WeightsError, match="kerasmodels weights vgg19 --from normalised "):
-        VGG19(weights="normalised")
+    assert "--from normalized" not in str(error.value), "it has VGG19 only"
+    with pytest.raises(WeightsError, match="kerasmodels weights vgg19 --from normalized "):
+        VGG19(weights="normalized")
 
 
 def test_equals_keras_applications(tmp_path):

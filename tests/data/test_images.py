@@ -45,10 +45,10 @@ def test_exif_rotation_is_applied(photo, tmp_path):
     assert np.abs(turned.astype(int) - np.rot90(photo, -1)).mean() < 2
 
 
-def test_grey_becomes_three_equal_channels(tmp_path):
-    grey = RANDOM.integers(0, 256, (8, 9), dtype="uint8")
-    Image.fromarray(grey).save(tmp_path / "a.png")
-    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), np.stack([grey] * 3, axis=-1))
+def test_gray_becomes_three_equal_channels(tmp_path):
+    gray = RANDOM.integers(0, 256, (8, 9), dtype="uint8")
+    Image.fromarray(gray).save(tmp_path / "a.png")
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), np.stack([gray] * 3, axis=-1))
 
 
 def test_16_bit_is_scaled_not_cut(tmp_path):
@@ -73,11 +73,11 @@ def test_transparency_is_laid_over_white(tmp_path):
     assert read[3, 3].tolist() == [255, 255, 255]
 
 
-@pytest.mark.parametrize(("mode", "colour"), [("L", 0), ("P", 0), ("RGB", (0, 0, 0))])
-def test_a_transparent_colour_is_laid_over_white(mode, colour, tmp_path):
-    grey = np.zeros((4, 4), "uint8")
-    grey[:2] = 100
-    Image.fromarray(grey).convert(mode).save(tmp_path / "a.png", transparency=colour)
+@pytest.mark.parametrize(("mode", "color"), [("L", 0), ("P", 0), ("RGB", (0, 0, 0))])
+def test_a_transparent_color_is_laid_over_white(mode, color, tmp_path):
+    gray = np.zeros((4, 4), "uint8")
+    gray[:2] = 100
+    Image.fromarray(gray).convert(mode).save(tmp_path / "a.png", transparency=color)
     assert read_image(tmp_path / "a.png")[:, 0, 0].tolist() == [100, 100, 255, 255]
 
 
@@ -251,27 +251,27 @@ def test_numbers_of_unknown_meaning(values, message, tmp_path):
     assert image_size(tmp_path / "a.tif") == values.shape
 
 
-# --- pictures whose colours say what is what
+# --- pictures whose colors say what is what
 
 
-def test_a_drawing_is_read_by_its_colours(photo, tmp_path):
+def test_a_drawing_is_read_by_its_colors(photo, tmp_path):
     picture = np.kron(photo[::10, ::10], np.ones((4, 4, 1), "uint8"))
     Image.fromarray(picture).quantize(64, dither=Image.Dither.NONE).save(tmp_path / "a.png")
     np.testing.assert_array_equal(read_drawing(tmp_path / "a.png"), read_image(tmp_path / "a.png"))
     opaque = np.concatenate([photo, np.full((40, 60, 1), 255, "uint8")], axis=-1)
     Image.fromarray(opaque).save(tmp_path / "a.png")
     np.testing.assert_array_equal(read_drawing(tmp_path / "a.png"), photo)
-    Image.fromarray(photo).save(tmp_path / "a.png", transparency=(1, 2, 3))  # a colour that does not occur
+    Image.fromarray(photo).save(tmp_path / "a.png", transparency=(1, 2, 3))  # a color that does not occur
     np.testing.assert_array_equal(read_drawing(tmp_path / "a.png"), photo)
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "L", "RGB", "1"])
 def test_a_transparent_pixel_of_a_drawing(mode, tmp_path):
-    grey = np.zeros((4, 5), "uint8")
-    grey[:2] = 255
-    image = Image.fromarray(grey).convert(mode.removesuffix("A") if mode == "LA" else mode)
+    gray = np.zeros((4, 5), "uint8")
+    gray[:2] = 255
+    image = Image.fromarray(gray).convert(mode.removesuffix("A") if mode == "LA" else mode)
     if mode in ("RGBA", "LA"):
-        image.putalpha(Image.fromarray(255 - grey // 2))
+        image.putalpha(Image.fromarray(255 - gray // 2))
         image.save(tmp_path / "a.png")
     else:
         image.save(tmp_path / "a.png", transparency=(0, 0, 0) if mode == "RGB" else 0)
@@ -289,7 +289,7 @@ def test_photos_whose_numbers_are_known():
             photo = np.full((2, 3, 3), 200 if kind == "uint8" else 0.8 * white, kind)
             assert check_photo(photo, white) is photo
             check_photo(0 * photo, white)
-    check_photo(np.zeros((2, 3), "uint8"), grey=True)
+    check_photo(np.zeros((2, 3), "uint8"), gray=True)
     check_photo(np.ones((2, 3, 3), "uint8"))
 
 
@@ -354,7 +354,7 @@ def test_a_decompression_bomb(tmp_path):
         read_image(tmp_path / "a.png")
 
 
-def grey_16_bit_png(width, height):
+def gray_16_bit_png(width, height):
     """A black PNG of 16 bits, made in pieces: hundreds of kilobytes for hundreds of megapixels."""
 
     def chunk(kind, content):
@@ -367,7 +367,7 @@ def grey_16_bit_png(width, height):
 
 
 def test_few_bytes_for_many_pixels(tmp_path):
-    (tmp_path / "a.png").write_bytes(grey_16_bit_png(8000, 5000))
+    (tmp_path / "a.png").write_bytes(gray_16_bit_png(8000, 5000))
     for max_side in (None, 512):
         message = r"8000 x 5000 pixels of mode I;16 take 1\.1 GB to decode, and a file of 0\.1 MB may take 0\.8 GB"
         with pytest.raises(DataError, match=message + r"\. Shrink it first, or save it with 8 bits"):
@@ -410,7 +410,7 @@ def test_a_missing_file_and_a_folder(tmp_path):
 
 @pytest.mark.parametrize("name", ["a.docx", "a.psd", "a.xbm", "a"])
 def test_unknown_suffix(name, photo, tmp_path):
-    """Also of formats that Pillow can only read, or not write in colour."""
+    """Also of formats that Pillow can only read, or not write in color."""
     with pytest.raises(UsageError, match=r"out\.png"):
         write_image(tmp_path / name, photo)
 

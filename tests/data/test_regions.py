@@ -3,15 +3,15 @@ import pytest
 from PIL import Image
 
 from kerasmodels.data import merge_orphans, read_labels, region_masks, write_image
-from kerasmodels.data.regions import COLOURS, cluster, fit_labels, labels_of, read_both_labels
+from kerasmodels.data.regions import COLORS, cluster, fit_labels, labels_of, read_both_labels
 from kerasmodels.data.segmentation import voc_palette, write_label_map
 from kerasmodels.errors import DataError, UsageError
 
-NAMES = list(COLOURS)
+NAMES = list(COLORS)
 
 
 def painted(labels):
-    return np.array(list(COLOURS.values()), "uint8")[labels]
+    return np.array(list(COLORS.values()), "uint8")[labels]
 
 
 def stripes(height=36, width=54, labels=range(9)):
@@ -19,13 +19,13 @@ def stripes(height=36, width=54, labels=range(9)):
     return np.repeat(labels, -(-width // len(labels)))[None, :width].repeat(height, 0).astype("uint8")
 
 
-def test_the_nine_colours(tmp_path):
+def test_the_nine_colors(tmp_path):
     path = write_image(tmp_path / "mask.png", painted(stripes()))
     np.testing.assert_array_equal(read_labels(path), stripes())
 
 
-def test_anti_aliased_edges_take_a_neighbour_s_label():
-    """White beside black blends to grey, which is a colour of the table and must not become a region."""
+def test_anti_aliased_edges_take_a_neighbor_s_label():
+    """White beside black blends to gray, which is a color of the table and must not become a region."""
     large = painted(stripes(40, 400, [NAMES.index(n) for n in ("white", "black", "red", "green")]))
     small = np.asarray(Image.fromarray(large).resize((130, 40), Image.Resampling.LANCZOS))
     assert len(np.unique(small.reshape(-1, 3), axis=0)) > 4
@@ -38,7 +38,7 @@ def test_a_jpeg_of_a_mask(tmp_path):
     assert (read_labels(path) == labels).mean() > 0.95
 
 
-def test_an_unknown_colour_is_named():
+def test_an_unknown_color_is_named():
     picture = painted(stripes(20, 40, [0, 1]))
     picture[5:15, 5:15] = (255, 128, 0)
     with pytest.raises(DataError, match=r"\(255, 128, 0\)"):
@@ -57,7 +57,7 @@ def test_a_palette_s_indices_are_labels(tmp_path):
     np.testing.assert_array_equal(read_labels(tmp_path / "voc.png"), stripes())
 
 
-def test_the_nine_colours_with_a_palette_count_by_colour(tmp_path):
+def test_the_nine_colors_with_a_palette_count_by_color(tmp_path):
     """Whatever index a drawing program gave them; also with smoothed edges."""
     for order in (range(9), range(8, -1, -1)):
         order = np.array(list(order), "uint8")
@@ -69,7 +69,7 @@ def test_the_nine_colours_with_a_palette_count_by_colour(tmp_path):
     assert set(np.unique(read_labels(tmp_path / "mask.png"))) == {0, 3, 4}
 
 
-def test_a_palette_of_which_some_colours_are_of_the_nine(tmp_path):
+def test_a_palette_of_which_some_colors_are_of_the_nine(tmp_path):
     palette = np.array([[255, 0, 0], [255, 128, 0], [0, 0, 255]], "uint8")
     write_label_map(tmp_path / "mask.png", stripes(labels=range(3)), palette)
     with pytest.raises(DataError, match=r"\(255, 128, 0\)"):
@@ -78,11 +78,11 @@ def test_a_palette_of_which_some_colours_are_of_the_nine(tmp_path):
 
 def test_black_alone_in_a_palette_is_the_background(tmp_path):
     palette = np.array([[0, 0, 0], [255, 128, 0], [0, 90, 90]], "uint8")
-    for colours in (palette, voc_palette()):
+    for colors in (palette, voc_palette()):
         for labels in ((0, 1, 2), (0,)):
-            write_label_map(tmp_path / "mask.png", stripes(labels=labels), colours)
+            write_label_map(tmp_path / "mask.png", stripes(labels=labels), colors)
             wanted = stripes(labels=labels)
-            if len(labels) == 1 and colours is palette:
+            if len(labels) == 1 and colors is palette:
                 wanted = wanted + NAMES.index("black")
             np.testing.assert_array_equal(read_labels(tmp_path / "mask.png"), wanted)
 
@@ -144,8 +144,8 @@ def test_masks_are_fractions_that_sum_to_1(size):
 def test_clusters_mean_the_same_in_both_pictures():
     random = np.random.default_rng(0)
     here, there = stripes(12, 30, [0, 1, 2]), stripes(9, 20, [2, 0])
-    centres = random.normal(size=(3, 5))
-    features = [centres[labels] + 0.05 * random.normal(size=(*labels.shape, 5)) for labels in (here, there)]
+    centers = random.normal(size=(3, 5))
+    features = [centers[labels] + 0.05 * random.normal(size=(*labels.shape, 5)) for labels in (here, there)]
     found = cluster(features, 3, seed=1)
     pairs = {
         (a, b)

@@ -22,30 +22,30 @@ def test_label_map_survives_a_file(tmp_path):
         segmentation.write_label_map(path, np.array([[300]]))
 
 
-def test_grey_label_map_and_colour_picture(tmp_path):
-    Image.fromarray(np.array([[0, 11], [3, 255]], "uint8")).save(tmp_path / "grey.png")
-    assert segmentation.read_label_map(tmp_path / "grey.png").tolist() == [[0, 11], [3, 255]]
-    write_image(tmp_path / "colours.png", np.zeros((3, 3, 3), "uint8"))
+def test_gray_label_map_and_color_picture(tmp_path):
+    Image.fromarray(np.array([[0, 11], [3, 255]], "uint8")).save(tmp_path / "gray.png")
+    assert segmentation.read_label_map(tmp_path / "gray.png").tolist() == [[0, 11], [3, 255]]
+    write_image(tmp_path / "colors.png", np.zeros((3, 3, 3), "uint8"))
     with pytest.raises(DataError, match="mode is RGB"):
-        segmentation.read_label_map(tmp_path / "colours.png")
+        segmentation.read_label_map(tmp_path / "colors.png")
 
 
 def test_palette_is_pascal_voc_s():
     first = [(0, 0, 0), (128, 0, 0), (0, 128, 0), (128, 128, 0), (0, 0, 128), (128, 0, 128), (0, 128, 128)]
-    assert segmentation.voc_palette()[:7].tolist() == [list(colour) for colour in first]
+    assert segmentation.voc_palette()[:7].tolist() == [list(color) for color in first]
     assert len(np.unique(segmentation.voc_palette(), axis=0)) == 256
 
 
 def test_annotation(tmp_path):
     picture = np.zeros((4, 6, 3), "uint8")
     picture[:2, :3], picture[2:, :3] = (0, 0, 200), (10, 200, 0)
-    labels, colours = segmentation.read_annotation(write_image(tmp_path / "a.png", picture))
-    assert colours.tolist() == [[10, 200, 0], [0, 0, 200]]
+    labels, colors = segmentation.read_annotation(write_image(tmp_path / "a.png", picture))
+    assert colors.tolist() == [[10, 200, 0], [0, 0, 200]]
     assert labels[0].tolist() == [1, 1, 1, -1, -1, -1]
-    labels, colours = segmentation.read_annotation(tmp_path / "a.png", black=True)
-    assert len(colours) == 3
+    labels, colors = segmentation.read_annotation(tmp_path / "a.png", black=True)
+    assert len(colors) == 3
     assert labels.min() == 0
-    np.testing.assert_array_equal(colours[labels], picture)
+    np.testing.assert_array_equal(colors[labels], picture)
 
 
 def test_overlay_and_legend():
@@ -53,17 +53,17 @@ def test_overlay_and_legend():
     labels = np.zeros((5, 6), int)
     labels[:, 3:] = 1
     labels[0] = -1
-    colours = np.array([[255, 0, 0], [0, 0, 255]], "uint8")
-    painted = segmentation.overlay(photo, labels, colours, opacity=1.0)
+    colors = np.array([[255, 0, 0], [0, 0, 255]], "uint8")
+    painted = segmentation.overlay(photo, labels, colors, opacity=1.0)
     assert painted[3, 0].tolist() == [255, 0, 0]
     assert painted[3, 5].tolist() == [0, 0, 255]
     assert painted[3, 2].tolist() == [255, 255, 255]
-    shown = segmentation.legend(["sky", "road"], colours)
+    shown = segmentation.legend(["sky", "road"], colors)
     assert shown.ndim == 3
     assert {(255, 0, 0), (0, 0, 255)} <= {tuple(c) for c in shown.reshape(-1, 3).tolist()}
 
 
-# --- what numbers and colours mean
+# --- what numbers and colors mean
 
 
 def test_a_mask_of_one_bit_has_the_labels_0_and_1(tmp_path):
@@ -72,7 +72,7 @@ def test_a_mask_of_one_bit_has_the_labels_0_and_1(tmp_path):
     np.testing.assert_array_equal(segmentation.read_label_map(tmp_path / "a.png"), mask)
 
 
-def test_indices_are_labels_whatever_their_colours_and_transparency(tmp_path):
+def test_indices_are_labels_whatever_their_colors_and_transparency(tmp_path):
     labels = np.arange(12, dtype="uint8").reshape(3, 4) % 3
     image = Image.fromarray(labels)
     image.putpalette([9, 9, 9, 0, 200, 0, 255, 255, 255])
@@ -81,19 +81,19 @@ def test_indices_are_labels_whatever_their_colours_and_transparency(tmp_path):
 
 
 def test_label_maps_in_doubt(tmp_path):
-    grey = Image.fromarray(np.arange(16, dtype="uint8").reshape(4, 4) % 4)
-    grey.save(tmp_path / "a.jpg")
+    gray = Image.fromarray(np.arange(16, dtype="uint8").reshape(4, 4) % 4)
+    gray.save(tmp_path / "a.jpg")
     with pytest.raises(DataError, match="JPEG, which changes numbers"):
         segmentation.read_label_map(tmp_path / "a.jpg")
     for mode in ("RGB", "RGBA", "LA", "I;16"):
-        grey.convert(mode).save(tmp_path / "b.png")
+        gray.convert(mode).save(tmp_path / "b.png")
         with pytest.raises(DataError, match=f"mode is {mode}.*write_label_map"):
             segmentation.read_label_map(tmp_path / "b.png")
-    grey.save(tmp_path / "b.tif", tiffinfo={262: 0})
+    gray.save(tmp_path / "b.tif", tiffinfo={262: 0})
     with pytest.raises(DataError, match="0 for white"):
         segmentation.read_label_map(tmp_path / "b.tif")
-    # A grey PNG of 4 bits: Pillow writes none, but its palette PNG of 4 bits differs in one byte of the header.
-    paletted = grey.copy()
+    # A gray PNG of 4 bits: Pillow writes none, but its palette PNG of 4 bits differs in one byte of the header.
+    paletted = gray.copy()
     paletted.putpalette([0, 0, 0] * 16)
     paletted.save(tmp_path / "c.png", bits=4)
     content = bytearray((tmp_path / "c.png").read_bytes())
@@ -173,18 +173,18 @@ def test_labels_that_teach_nothing(maps, classes, ignore, message, tmp_path):
         segmentation.count_labels(pairs, classes, ignore)
 
 
-def test_an_index_of_two_colours(tmp_path):
-    """Colours saved with a palette of each file's own: the index of a colour is chance."""
+def test_an_index_of_two_colors(tmp_path):
+    """Colors saved with a palette of each file's own: the index of a color is chance."""
     pairs = _pairs(tmp_path, *2 * [np.array([[0, 1, 1]])])
     for pair, palette in zip(pairs, ([0, 0, 0, 255, 0, 0], [255, 0, 0, 0, 0, 0]), strict=True):
         image = Image.fromarray(np.array([[0, 1, 1]], "uint8"))
         image.putpalette(palette)
         image.save(pair.mask)
-    with pytest.raises(DataError, match=r"label 0 to have one colour .*\(0, 0, 0\) in .*0\.png and RGB \(255, 0, 0\)"):
+    with pytest.raises(DataError, match=r"label 0 to have one color .*\(0, 0, 0\) in .*0\.png and RGB \(255, 0, 0\)"):
         segmentation.count_labels(pairs, 2)
 
 
-def test_an_annotation_with_a_palette_counts_by_its_colours(tmp_path):
+def test_an_annotation_with_a_palette_counts_by_its_colors(tmp_path):
     picture = np.zeros((6, 8, 3), "uint8")
     picture[:, 2:4], picture[:, 4:6] = (200, 0, 0), (255, 255, 255)
     write_image(tmp_path / "rgb.png", picture)

@@ -24,9 +24,9 @@ def test_idx(tmp_path: Path, packed: bool):
     path.write_bytes(gzip.compress(idx(pictures)) if packed else idx(pictures))
     np.testing.assert_array_equal(read_idx(path), pictures)
     np.testing.assert_array_equal(picture_stack(path, 5, 4, 1)[..., 0], pictures)
-    colour = picture_stack(path, 5, 4, 3)
-    assert colour.shape == (3, 5, 4, 3)
-    np.testing.assert_array_equal(colour[..., 2], pictures)
+    color = picture_stack(path, 5, 4, 3)
+    assert color.shape == (3, 5, 4, 3)
+    np.testing.assert_array_equal(color[..., 2], pictures)
 
 
 @pytest.mark.parametrize(

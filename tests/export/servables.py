@@ -33,7 +33,7 @@ class Double(keras.layers.Layer):
 
 
 def photo_like(dims: Mapping[str, int], seed: int) -> dict[str, np.ndarray]:
-    """Smooth colours with edges and a little noise."""
+    """Smooth colors with edges and a little noise."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[0 : dims["height"], 0 : dims["width"]]
     waves = [128 + 90 * np.sin((x * rng.normal() + y * rng.normal()) / 6 + c) for c in range(3)]
@@ -56,13 +56,13 @@ def make_picture_servable(
     outputs = keras.layers.Conv2D(3, 3, padding="same", activation="tanh", name="paint")(x)
     model = keras.Model(inputs, outputs, name="picture_net")
 
-    def stylise(image: tf.Tensor) -> dict[str, tf.Tensor]:
+    def stylize(image: tf.Tensor) -> dict[str, tf.Tensor]:
         y = model(tf.cast(image, tf.float32) / 127.5 - 1.0, training=False)
         return {"stylized": tf.cast(tf.clip_by_value(tf.round(y * 127.5 + 127.5), 0.0, 255.0), tf.uint8)}
 
     shape = ("batch", "height", "width", 3)
     return Servable(
-        call=call or stylise,
+        call=call or stylize,
         model=model,
         inputs=(TensorSpec("image", shape, "uint8", "RGB picture, 0-255", kind="image"),),
         outputs=(TensorSpec("stylized", shape, "uint8", "the picture repainted, 0-255", kind="image"),),

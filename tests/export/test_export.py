@@ -112,7 +112,7 @@ def test_table_and_card(exported: Exported) -> None:
         assert name in text
         assert f"| {name} |" in card
     assert "A. Tester" in card
-    assert "| licence | Apache-2.0 |" in card
+    assert "| license | Apache-2.0 |" in card
     assert "made-up waves" in card
     assert "| image | uint8 | batch x height x width x 3 | RGB picture, 0-255 |" in card
 
@@ -284,8 +284,8 @@ def test_litert_standard_metadata(exported: Exported) -> None:
         assert (text(tensor, 0), text(tensor, 1)) == (name, doc)
         image = child(tensor, 3)
         assert image.Get(flatbuffers.number_types.Uint8Flags, image.Pos + slot(image, 0)) == 2  # ImageProperties
-        colours = child(image, 1)
-        assert colours.Get(flatbuffers.number_types.Int8Flags, colours.Pos + slot(colours, 0)) == 1  # RGB
+        colors = child(image, 1)
+        assert colors.Get(flatbuffers.number_types.Int8Flags, colors.Pos + slot(colors, 0)) == 1  # RGB
 
 
 def test_litert_metadata_leaves_the_file_in_order(exported: Exported, tmp_path: Path) -> None:

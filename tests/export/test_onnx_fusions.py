@@ -1,4 +1,4 @@
-"""The instance normalisations that tf2onnx writes, and things that only look like one."""
+"""The instance normalizations that tf2onnx writes, and things that only look like one."""
 
 import collections
 
@@ -61,16 +61,16 @@ def test_several_and_the_result_itself():
 
 
 class Divided(keras.layers.Layer):
-    """Like instance normalisation, but over the rows alone, or with the centred picture used once more."""
+    """Like instance normalization, but over the rows alone, or with the centered picture used once more."""
 
     def __init__(self, axes, again):
         super().__init__()
         self.axes, self.again = axes, again
 
     def call(self, x):
-        centred = x - tf.reduce_mean(x, self.axes, keepdims=True)
-        y = centred * tf.math.rsqrt(tf.reduce_mean(centred**2, self.axes, keepdims=True) + 1e-3)
-        return y + centred if self.again else y
+        centered = x - tf.reduce_mean(x, self.axes, keepdims=True)
+        y = centered * tf.math.rsqrt(tf.reduce_mean(centered**2, self.axes, keepdims=True) + 1e-3)
+        return y + centered if self.again else y
 
 
 @pytest.mark.parametrize(("axes", "again"), [([1], False), ([1, 2], True)], ids=["rows", "used again"])

@@ -58,7 +58,7 @@ def test_servable_without_a_value_for_a_dimension(picture_servable: Servable) ->
 
 def test_calibration_pictures_are_cropped_to_size(picture_servable: Servable, tmp_path: Path) -> None:
     Image.new("RGB", (200, 90), (10, 20, 30)).save(tmp_path / "wide.png")
-    Image.new("L", (50, 70), 99).save(tmp_path / "grey.jpg")
+    Image.new("L", (50, 70), 99).save(tmp_path / "gray.jpg")
     dims = {"batch": 1, "height": 32, "width": 40}
     examples = calibration_examples(picture_servable, dims, tmp_path)
     assert [e["image"].shape for e in examples] == [(1, 32, 40, 3)] * 2

@@ -16,7 +16,7 @@ from kerasmodels.family import Servable
 RNG = np.random.default_rng(1)
 RGB = Image.fromarray(RNG.integers(0, 256, (12, 17, 3), dtype="uint8"))
 SMOOTH = RGB.resize((40, 24), Image.Resampling.BICUBIC)
-GREY16 = Image.fromarray(RNG.integers(0, 65536, (12, 17), dtype="uint16"))
+GRAY16 = Image.fromarray(RNG.integers(0, 65536, (12, 17), dtype="uint16"))
 RGBA = Image.fromarray(RNG.integers(0, 256, (12, 17, 4), dtype="uint8"))
 
 
@@ -24,16 +24,16 @@ RGBA = Image.fromarray(RNG.integers(0, 256, (12, 17, 4), dtype="uint8"))
     ("name", "picture", "tolerance"),
     [
         ("rgb.png", RGB, 0),
-        ("grey.png", RGB.convert("L"), 0),
+        ("gray.png", RGB.convert("L"), 0),
         ("palette.png", RGB.quantize(16), 0),
         ("one_bit.png", RGB.convert("1"), 0),
-        ("grey16.png", GREY16, 0),
+        ("gray16.png", GRAY16, 0),
         ("rgba.png", RGBA, 1),
-        ("grey_alpha.png", RGBA.convert("LA"), 1),
+        ("gray_alpha.png", RGBA.convert("LA"), 1),
         ("rgb.bmp", RGB, 0),
         ("palette.gif", RGB.quantize(16), 0),
         ("rgb.jpg", SMOOTH, 6),
-        ("grey.jpg", SMOOTH.convert("L"), 3),
+        ("gray.jpg", SMOOTH.convert("L"), 3),
     ],
 )
 def test_decode_agrees_with_pillow(tmp_path: Path, name: str, picture: Image.Image, tolerance: int) -> None:
@@ -46,7 +46,7 @@ def test_decode_agrees_with_pillow(tmp_path: Path, name: str, picture: Image.Ima
     assert np.abs(found.astype(int) - expected).max() <= tolerance
 
 
-def test_decode_16_bit_colour() -> None:
+def test_decode_16_bit_color() -> None:
     """Pillow cannot write these; TensorFlow can. 16-bit values are rounded to the nearest of 8 bits."""
     deep = RNG.integers(0, 65536, (5, 6, 3), dtype="uint16")
     found = signatures.decode(tf.io.encode_png(deep)).numpy()

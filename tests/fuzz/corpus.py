@@ -150,8 +150,8 @@ def _png_parts(content: bytes) -> Parts:
 
 def _pictures() -> Iterator[Seed]:
     random_ = np.random.default_rng(0)
-    colour = Image.fromarray(random_.integers(0, 256, (9, 12, 3), "uint8"))
-    grey = Image.fromarray(random_.integers(0, 256, (9, 12), "uint8"))
+    color = Image.fromarray(random_.integers(0, 256, (9, 12, 3), "uint8"))
+    gray = Image.fromarray(random_.integers(0, 256, (9, 12), "uint8"))
     deep = Image.fromarray(random_.integers(0, 65536, (9, 12), "uint16"))
     real = Image.fromarray(random_.random((9, 12), "float32"))
     clear = Image.fromarray(random_.integers(0, 256, (9, 12, 4), "uint8"))
@@ -160,17 +160,17 @@ def _pictures() -> Iterator[Seed]:
     exif = Image.Exif()
     exif[0x0112] = 6
     kinds: list[tuple[str, str, Image.Image, dict]] = [
-        *(("JPEG", "a.jpg", colour, more) for more in ({}, {"progressive": True}, {"exif": exif})),
-        ("JPEG", "a.jpeg", colour.convert("CMYK"), {}),
-        ("JPEG", "b.jpg", grey, {}),
-        *(("PNG", "a.png", image, {}) for image in (colour, grey, deep, clear, palette, palette.convert("1"))),
+        *(("JPEG", "a.jpg", color, more) for more in ({}, {"progressive": True}, {"exif": exif})),
+        ("JPEG", "a.jpeg", color.convert("CMYK"), {}),
+        ("JPEG", "b.jpg", gray, {}),
+        *(("PNG", "a.png", image, {}) for image in (color, gray, deep, clear, palette, palette.convert("1"))),
         ("PNG", "b.png", palette, {"transparency": 0, "exif": exif}),
         *(("WEBP", "a.webp", clear, {"lossless": lossless}) for lossless in (False, True)),
-        ("WEBP", "b.webp", colour, {"save_all": True, "append_images": [clear], "exif": exif}),
-        *(("TIFF", "a.tif", image, {}) for image in (colour, deep, real, clear, palette)),
-        *(("TIFF", "b.tiff", colour, {"compression": how}) for how in ("tiff_lzw", "tiff_adobe_deflate", "jpeg")),
+        ("WEBP", "b.webp", color, {"save_all": True, "append_images": [clear], "exif": exif}),
+        *(("TIFF", "a.tif", image, {}) for image in (color, deep, real, clear, palette)),
+        *(("TIFF", "b.tiff", color, {"compression": how}) for how in ("tiff_lzw", "tiff_adobe_deflate", "jpeg")),
         ("TIFF", "c.tif", palette.convert("1"), {"compression": "group4"}),
-        *(("BMP", "a.bmp", image, {}) for image in (colour, grey, clear)),
+        *(("BMP", "a.bmp", image, {}) for image in (color, gray, clear)),
         ("GIF", "a.gif", palette, {"save_all": True, "append_images": [palette.rotate(180)], "transparency": 1}),
     ]
     for format_, name, image, more in kinds:

@@ -27,12 +27,12 @@ DEFAULTS = {"gaussian_sxy": 3, "gaussian_compat": 3, "bilateral_sxy": 30, "bilat
 
 
 def picture_and_logits() -> tuple[np.ndarray, np.ndarray]:
-    """Three regions of alike colours with soft edges and grain, (25, 19, 3) uint8; noisy logits (25, 19, 3) float32."""
+    """Three regions of alike colors with soft edges and grain, (25, 19, 3) uint8; noisy logits (25, 19, 3) float32."""
     random = np.random.default_rng(7)
     y, x = np.mgrid[:25, :19]
     region = (x + 0.5 * y > 15).astype(int) + (y > 17)
-    colours = np.array([[90.0, 120, 60], [120, 110, 80], [60, 70, 140]])
-    picture = colours[region] + 10 * np.sin(x / 4 + y / 6)[..., None] + random.normal(0, 4, (25, 19, 3))
+    colors = np.array([[90.0, 120, 60], [120, 110, 80], [60, 70, 140]])
+    picture = colors[region] + 10 * np.sin(x / 4 + y / 6)[..., None] + random.normal(0, 4, (25, 19, 3))
     logits = np.eye(LABELS)[region] + random.normal(0, 1, (25, 19, LABELS))
     return np.clip(picture, 0, 255).astype("uint8"), logits.astype("float32")
 

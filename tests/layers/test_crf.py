@@ -26,11 +26,11 @@ def oracle(logits, picture, crf):
     """Mean field over all pairs of pixels, in float64, one picture: returns the logits of the last Q."""
     height, width, labels = logits.shape
     y, x = (axis.ravel() for axis in np.mgrid[:height, :width])
-    place, colour = np.stack([x, y], 1).astype("float64"), picture.reshape(-1, 3).astype("float64")
+    place, color = np.stack([x, y], 1).astype("float64"), picture.reshape(-1, 3).astype("float64")
     kernels = []
     for parts, compat in (
         ([place / crf.gaussian_sxy], crf.gaussian_compat),
-        ([place / crf.bilateral_sxy, colour / crf.bilateral_srgb], crf.bilateral_compat),
+        ([place / crf.bilateral_sxy, color / crf.bilateral_srgb], crf.bilateral_compat),
     ):
         features = np.concatenate(parts, axis=1)
         kernel = np.exp(-0.5 * ((features[:, None] - features[None]) ** 2).sum(-1))
@@ -184,8 +184,8 @@ def test_recovers_the_compatibility_that_made_the_labels():
 
 @pytest.mark.parametrize("normalization", ["symmetric", "after"])
 @pytest.mark.parametrize("method", METHODS)
-def test_cleans_a_noisy_labelling(method, normalization):
-    """Two regions, a quarter of the pixels labelled wrongly."""
+def test_cleans_a_noisy_labeling(method, normalization):
+    """Two regions, a quarter of the pixels labeled wrongly."""
     random = np.random.default_rng(0)
     truth = np.zeros((24, 24), int)
     truth[:, 12:] = 1
@@ -311,7 +311,7 @@ def test_lattice_is_a_gaussian_where_points_are_dense(d):
     kernel = np.exp(-0.5 * ((points[0][:, None] - points[0][None, :200]) ** 2).sum(-1))
     expected = kernel.T @ values
     ours = PermutohedralLattice(points).filter()(values).numpy()[:200]
-    # Normalised, as it is used.
+    # Normalized, as it is used.
     ones = PermutohedralLattice(points).filter()(np.ones((4000, 1), "float32")).numpy()[:200]
     error = np.abs(ours / ones - expected / kernel.sum(0)[:, None]).mean()
     assert error <= 0.02 * np.abs(expected / kernel.sum(0)[:, None]).mean()

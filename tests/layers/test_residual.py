@@ -28,7 +28,7 @@ def test_no_activation_after_the_sum():
     assert np.asarray(ResidualBlock(6)(MAPS)).min() < 0
 
 
-def test_valid_block_is_the_centre_of_the_same_block():
+def test_valid_block_is_the_center_of_the_same_block():
     """Away from the border all three paddings are one function (with inference batch statistics)."""
     blocks = {p: ResidualBlock(6, "batch", p) for p in ("valid", "reflect", "same")}
     weights = None

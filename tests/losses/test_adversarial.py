@@ -55,7 +55,7 @@ def test_wasserstein_is_linear_and_ignores_a_constant():
     value = losses.WASSERSTEIN.discriminator(real, fake)
     np.testing.assert_allclose(losses.WASSERSTEIN.discriminator(real + 3, fake + 3), value, atol=1e-6)
     np.testing.assert_allclose(losses.WASSERSTEIN.discriminator(2 * real, 2 * fake), 2 * value, rtol=1e-5)
-    # The authors minimise real - fake: the same game with the critic's sign turned round.
+    # The authors minimize real - fake: the same game with the critic's sign turned round.
     np.testing.assert_allclose(losses.WASSERSTEIN.discriminator(-fake, -real), value, atol=1e-6)
 
 

@@ -13,7 +13,7 @@ NOISE = RANDOM.uniform(size=(2, 9, 7, 3))
 
 
 def photo_like(height, width, seed=0):
-    """Smooth colours, an edge, camera noise, 8 bits, and a flat and a grey region: the hard cases of real pictures."""
+    """Smooth colors, an edge, camera noise, 8 bits, and a flat and a gray region: the hard cases of real pictures."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[0:height, 0:width]
     picture = np.stack([0.5 + 0.4 * np.sin(x / 9 + c) * np.cos(y / 7 - c) for c in range(3)], -1)
@@ -31,11 +31,11 @@ def windows_loop(image, epsilon=1e-7):
     for top in range(height - 2):
         for left in range(width - 2):
             pixels = [(y, x) for y in range(top, top + 3) for x in range(left, left + 3)]
-            colours = np.array([image[p] for p in pixels])
-            mean = colours.mean(0)
-            inverse = np.linalg.inv(np.cov(colours.T, bias=True) + epsilon / 9 * np.eye(3))
-            for p, a in zip(pixels, colours, strict=True):
-                for q, b in zip(pixels, colours, strict=True):
+            colors = np.array([image[p] for p in pixels])
+            mean = colors.mean(0)
+            inverse = np.linalg.inv(np.cov(colors.T, bias=True) + epsilon / 9 * np.eye(3))
+            for p, a in zip(pixels, colors, strict=True):
+                for q, b in zip(pixels, colors, strict=True):
                     value = (p == q) - (1 + (a - mean) @ inverse @ (b - mean)) / 9
                     matrix[p[0] * width + p[1], q[0] * width + q[1]] += value
     return matrix
@@ -85,7 +85,7 @@ def test_product_equals_the_matrix(image):
     np.testing.assert_allclose(double, expected, atol=1e-8)
     single = laplacian_product(image.astype("float32"), p.astype("float32"))
     assert single.dtype == "float32"
-    # Against the matrix of what the float32 picture really holds: 1e-7 off in a grey window is another colour.
+    # Against the matrix of what the float32 picture really holds: 1e-7 off in a gray window is another color.
     expected = explicit_product(image.astype("float32").astype("float64"), p)
     assert np.abs(single - expected).max() < 1e-4 * np.abs(expected).max()
 
@@ -97,7 +97,7 @@ def test_smallest_picture_and_another_epsilon():
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_affine_function_of_the_colours_costs_nothing(dtype):
+def test_affine_function_of_the_colors_costs_nothing(dtype):
     image = NOISE.astype(dtype)
     affine = image @ np.array([[0.3], [-0.5], [1.1]], dtype) + np.asarray(1, dtype)
     laplacian = MattingLaplacian(image)

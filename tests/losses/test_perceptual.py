@@ -262,7 +262,7 @@ def test_total_variation_by_hand():
 
 
 def test_total_variation_gradient_is_the_released_code_s():
-    """In the interior, 4 x(i,j) minus its four neighbours."""
+    """In the interior, 4 x(i,j) minus its four neighbors."""
     x = tf.Variable(RANDOM.normal(size=(1, 7, 7, 1)).astype("float32"))
     with tf.GradientTape() as tape:
         y = total_variation(x)

@@ -41,8 +41,8 @@ def test_photos_score_low():
             assert checkerboard(photo, stride) < 6
 
 
-def test_grids_of_colours_alone_do_not_count():
-    """Brightness without a pattern, colours with one, as JPEG files have it."""
+def test_grids_of_colors_alone_do_not_count():
+    """Brightness without a pattern, colors with one, as JPEG files have it."""
     photo = np.random.default_rng(4).normal(128, 20, (64, 64, 1)) + np.zeros(3)
     pattern = 20 * (np.arange(64) % 2)[:, None]
     photo[..., 0] += pattern

@@ -1,4 +1,4 @@
-"""Full-batch minimisation against SciPy and closed forms, and what it does when it cannot go on."""
+"""Full-batch minimization against SciPy and closed forms, and what it does when it cannot go on."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -344,7 +344,7 @@ def test_options_out_of_range(options: dict[str, Any]) -> None:
         ([tf.Variable(1)], "float32 or float64"),
     ],
 )
-def test_variables_that_cannot_be_optimised(variables: list[Any], message: str) -> None:
+def test_variables_that_cannot_be_optimized(variables: list[Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         minimize_function(lambda: tf.constant(0.0), variables)
 
@@ -355,7 +355,7 @@ def test_a_variable_twice() -> None:
         minimize_function(lambda: x**2, [x, x])
 
 
-def test_functions_that_cannot_be_minimised() -> None:
+def test_functions_that_cannot_be_minimized() -> None:
     x = tf.Variable([1.0, 2.0])
     with pytest.raises(UsageError, match="must return a scalar"):
         minimize_function(lambda: x**2, [x])

@@ -59,7 +59,7 @@ def test_coarse_operators_are_the_galerkin_products():
     laplacian = MattingLaplacian(images)
     random = np.random.default_rng(0)
     basis = tf.constant(random.normal(size=(2, 64, 128, 4)), tf.float32)
-    levels = solver._levels(tf.cast(laplacian.neighbours(), tf.float32), basis)
+    levels = solver._levels(tf.cast(laplacian.neighbors(), tf.float32), basis)
     assert len(levels) == solver.LEVELS
     for number, level in enumerate(levels):
         side = solver.TILE * 2**number
@@ -91,7 +91,7 @@ def test_product_of_few_operations(softness):
     laplacian = MattingLaplacian(image)
     p = tf.constant(np.random.default_rng(0).normal(size=(1, 21, 17, 1)))
     expected = laplacian(p)
-    found = solver._product(tf.cast(laplacian.neighbours(), tf.float32))(tf.cast(p, tf.float32))
+    found = solver._product(tf.cast(laplacian.neighbors(), tf.float32))(tf.cast(p, tf.float32))
     np.testing.assert_allclose(found, expected, atol=2e-6 * np.abs(expected).max())
     known = tf.cast(p > 0.5, tf.float64)
     system = solver._system(laplacian, known, softness)(p)
@@ -284,13 +284,13 @@ def test_scribbles(files, tmp_path: Path):
 
 
 def test_kinds_of_pictures(files, tmp_path: Path):
-    """16 bits, grey and transparent pictures are read as what they show."""
+    """16 bits, gray and transparent pictures are read as what they show."""
     trimap = read_image(files["trimap"])[..., 0]
     Image.fromarray(trimap.astype("uint16") * 257).save(tmp_path / "deep.png")
-    Image.fromarray(trimap).save(tmp_path / "grey.png")
+    Image.fromarray(trimap).save(tmp_path / "gray.png")
     Image.open(files["photo"]).convert("RGBA").save(tmp_path / "rgba.png")
     alphas = []
-    for picture, mask in (("photo", "trimap"), ("rgba", "deep"), ("photo", "grey")):
+    for picture, mask in (("photo", "trimap"), ("rgba", "deep"), ("photo", "gray")):
         out = tmp_path / f"{picture}-{mask}-cut.png"
         run(photo=tmp_path / f"{picture}.png", trimap=tmp_path / f"{mask}.png", out=out)
         alphas.append(np.asarray(Image.open(out)))
@@ -329,7 +329,7 @@ def test_smallest_picture():
         ({"trimap": None, "scribbles": "new"}, DataError, "the photo's size, 50 x 40"),
         ({"trimap": None, "scribbles": "photo"}, DataError, "without any foreground"),
         ({"trimap": "white"}, DataError, r"without any background \(black\)"),
-        ({"trimap": "grey"}, DataError, r"without any foreground \(white\)"),
+        ({"trimap": "gray"}, DataError, r"without any foreground \(white\)"),
         ({"trimap": "missing"}, DataError, "no picture at"),
         ({"photo": "tiny", "trimap": "tiny"}, DataError, "at least 3 x 3 pixels"),
         ({"out": "cut.jpg"}, UsageError, "a name ending in .png"),
@@ -341,7 +341,7 @@ def test_smallest_picture():
 )
 def test_mistakes(files, tmp_path: Path, change, error, message):
     write_image(tmp_path / "white.png", np.full((40, 50, 3), 255, "uint8"))
-    write_image(tmp_path / "grey.png", np.full((40, 50, 3), 128, "uint8"))
+    write_image(tmp_path / "gray.png", np.full((40, 50, 3), 128, "uint8"))
     write_image(tmp_path / "tiny.png", np.zeros((2, 9, 3), "uint8"))
     given = {"photo": "photo", "trimap": "trimap", "out": "cut.png", **change}
     inputs = ("photo", "trimap", "scribbles")

@@ -5,7 +5,7 @@ from typing import Any
 
 from kerasmodels.data import write_image
 from kerasmodels.models import deeplab
-from tests.cases import TINY_LABELS, Case, labelled_photos, photo
+from tests.cases import TINY_LABELS, Case, labeled_photos, photo
 
 
 def _deeplab_task(folder: Path, run: Path | None, out: Path) -> Any:
@@ -29,7 +29,7 @@ CASE = Case(
         clip=1.0,
         **TINY_LABELS,
     ),
-    data=labelled_photos,
+    data=labeled_photos,
     dims={"batch": 1, "height": 21, "width": 30},
     task=_deeplab_task,
 )

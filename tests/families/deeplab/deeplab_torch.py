@@ -16,7 +16,7 @@ BLOCKS, WIDTH, CLASSES, RATES = (1, 2, 1, 1), 2, 5, (1, 2)
 
 
 class Unit(nn.Sequential):
-    """Convolution and batch normalisation; ReLU where it is called."""
+    """Convolution and batch normalization; ReLU where it is called."""
 
     def __init__(self, before, after, kernel, stride=1, rate=1):
         super().__init__()

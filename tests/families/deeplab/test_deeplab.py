@@ -42,7 +42,7 @@ def random_picture(height, width, seed=0):
 
 
 def shake(net, seed=0):
-    """Random statistics, scales and shifts for batch normalisation, and what else begins as zeros or ones."""
+    """Random statistics, scales and shifts for batch normalization, and what else begins as zeros or ones."""
     random = np.random.default_rng(seed)
     for weight in net.weights:
         name = weight.path.rpartition("/")[2]

@@ -59,7 +59,7 @@ def test_only_what_is_named_moves(trained, mnist):
 
     assert moved
     assert {p for p in before if may(p) and not p.startswith(("adam", "seed"))} >= moved
-    # Statistics of normalisation included: they move with it or not at all.
+    # Statistics of normalization included: they move with it or not at all.
     assert any("moving_mean" in path for path in moved) == ("normalization" in trained or trained == "all")
     assert any("offset_kernel" in path for path in moved) == ("offsets" in trained or trained == "all")
 

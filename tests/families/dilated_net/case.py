@@ -5,7 +5,7 @@ from typing import Any
 
 from kerasmodels.data import write_image
 from kerasmodels.models import dilated_net
-from tests.cases import TINY_LABELS, Case, labelled_photos, photo
+from tests.cases import TINY_LABELS, Case, labeled_photos, photo
 
 
 def _dilated_net_task(folder: Path, run: Path | None, out: Path) -> Any:
@@ -32,7 +32,7 @@ CASE = Case(
         learning_rate=0.1,
         **TINY_LABELS,
     ),
-    data=labelled_photos,
+    data=labeled_photos,
     dims={"batch": 1, "height": 12, "width": 18},
     task=_dilated_net_task,
 )

@@ -150,7 +150,7 @@ def test_output_shape(config):
 
 @pytest.mark.parametrize("trunk", ["mobilenet_v2", "efficientnet_lite0"])
 def test_positions_of_padding_trunks_lie_in_the_middle_of_their_pixels(trunk):
-    """As far as gradients reach, to every side of the pixel whose label is learnt."""
+    """As far as gradients reach, to every side of the pixel whose label is learned."""
     config = dataclasses.replace(MOBILE, trunk=trunk, blocks=(1,) * 7, channels=(2,) * 8, head=2)
     front, margin = front_end(config), config.margin
     make_positive(front)
@@ -399,7 +399,7 @@ def test_picture_and_labels_are_cut_alike(folders):
         inner, known = x[:, 5:-5, 5:-5, 0], y != 255
         np.testing.assert_array_equal(inner[known], 10 * y[known])
         sizes.add(known.sum())
-        # Mirrored beyond the edge, where nothing is labelled.
+        # Mirrored beyond the edge, where nothing is labeled.
         assert known.reshape(2, -1).any(-1).all()
     assert {2 * 24 * 24, 24 * 24 + 20 * 21 - 1} <= sizes, "the small picture has no labels beyond its edge"
 

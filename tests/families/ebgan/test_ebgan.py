@@ -160,7 +160,7 @@ def test_margin_goes_to_its_end_on_a_line():
 
 
 def test_the_generator_follows_the_energy():
-    """One-colour pictures: the generator's mean brightness goes to theirs."""
+    """One-color pictures: the generator's mean brightness goes to theirs."""
     keras.utils.set_random_seed(0)
     config = dataclasses.replace(SMALL, batch=16, margin=3.0)
     model = EBGAN(config)
@@ -215,7 +215,7 @@ def test_margin_below_what_real_pictures_keep_is_said(capsys):
 
 
 def test_a_hinge_that_is_never_active_is_said(capsys):
-    """The pictures are learnt in a moment, and a generator that stands still makes others."""
+    """The pictures are learned in a moment, and a generator that stands still makes others."""
     black = np.zeros((8, 8, 8, 1))
     config = dataclasses.replace(SMALL, margin=2.0)
     keras.utils.set_random_seed(0)
@@ -278,7 +278,7 @@ def with_labels(tmp_path: Path) -> Config:
     )  # fmt: skip
 
 
-def test_classes_are_learnt_and_told(with_labels):
+def test_classes_are_learned_and_told(with_labels):
     config = dataclasses.replace(with_labels, batch=20, learning_rate=1e-2, steps=80)
     keras.utils.set_random_seed(0)
     model = ebgan.FAMILY.build(config)

@@ -56,7 +56,7 @@ def test_output_range_is_a_little_more_than_0_to_255():
 
 
 def test_transposed_convolution_is_torch_s():
-    """Samples 1 to 2n of the full result (padding 1, output padding 1): a kernel that only has its centre keeps
+    """Samples 1 to 2n of the full result (padding 1, output padding 1): a kernel that only has its center keeps
     every pixel at even positions."""
     model = FastStyle(dataclasses.replace(SMALL, channels=(2, 2, 2)))
     layer, crop = model.network.get_layer("up1"), model.network.get_layer("up1_crop")

@@ -188,7 +188,7 @@ def test_keras_file_needs_no_cached_weights(tmp_path, monkeypatch):
     }
     loaded = sources.Loaded(
         {key: arrays.get(key, np.zeros(shape, "float32")) for key, shape in sources.shapes("vgg19").items()},
-        sources.NORMALISED,
+        sources.NORMALIZED,
         {},
     )
     with monkeypatch.context() as patched:
@@ -216,7 +216,7 @@ def test_maximized_pictures_excite_more_than_any_photo(layer):
     model = FeaturePatches(Config(layer=layer, vgg="random"))
     best = top_patches(model, PHOTOS, range(0, model.units, 7))
     units = [unit for unit, patches in best.items() if patches][:2]
-    # A network that has learnt nothing likes what regularization is there to keep out.
+    # A network that has learned nothing likes what regularization is there to keep out.
     made = model.maximize(units, 60, blur_every=0, tv_weight=0.0)
     assert made.shape == (2, *model.field.size, 3)
     assert made.dtype == np.uint8

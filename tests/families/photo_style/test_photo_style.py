@@ -10,7 +10,7 @@ from kerasmodels import runs, storage
 from kerasmodels.claims import photo_style as claims
 from kerasmodels.data import read_image, write_image
 from kerasmodels.data.color import match_colors_by_region
-from kerasmodels.data.regions import COLOURS
+from kerasmodels.data.regions import COLORS
 from kerasmodels.errors import DataError, DivergedError, UsageError
 from kerasmodels.losses import GramStyle, MattingEnergy
 from kerasmodels.losses.photorealistic import affine_energy
@@ -37,7 +37,7 @@ SMALL = dataclasses.replace(SMALL, content_layer="relu2_1", steps=6, plain_steps
 def painted(folder, name, colors, size):
     """A label picture of vertical stripes."""
     height, width = size
-    stripes = np.repeat([COLOURS[c] for c in colors], -(-width // len(colors)), 0)[:width]
+    stripes = np.repeat([COLORS[c] for c in colors], -(-width // len(colors)), 0)[:width]
     return write_image(folder / name, np.broadcast_to(stripes, (height, width, 3)).astype("uint8"))
 
 

@@ -82,7 +82,7 @@ def test_loss_is_minus_the_distance_plus_the_penalty(tmp_path: Path):
 
 
 def test_a_trained_critic_tells_apart_and_the_generator_follows():
-    """One-colour pictures: the generator's mean brightness goes to theirs."""
+    """One-color pictures: the generator's mean brightness goes to theirs."""
     config = wgan.Config(
         network="mlp", size=4, channels=1, width=8, latent=2, lipschitz="penalty", learning_rate=2e-3, batch=16
     )
