@@ -10,7 +10,7 @@ pytestmark = pytest.mark.usefixtures("forks")
 
 def test_run_folder_to_artifacts(command, tmp_path: Path) -> None:
     command("train", "tiny", "--steps", "1", "--out", "runs/mine")
-    code, result, err = command("export", "runs/mine", "-o", "there", "--formats", "litert,onnx", "--size", "6x10")
+    code, result, err = command("export", "runs/mine", "-o", "there", "--formats", "litert", "onnx", "--size", "6x10")
     assert code == 0
     assert [a["format"] for a in result["artifacts"]] == ["litert", "onnx"]
     assert all(a["verified"] and (tmp_path / "there" / a["path"]).is_file() for a in result["artifacts"])

@@ -25,7 +25,7 @@ def test_list_shows_every_family_and_preset() -> None:
 
 def test_list_reads_cards(command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "presets" / "tiny").mkdir(parents=True)
-    (tmp_path / "presets" / "tiny" / "waves.json").write_text('{"config": {}, "line": "many waves"}')
+    (tmp_path / "presets" / "tiny" / "waves.json").write_text('{"family": "tiny", "config": {}, "line": "many waves"}')
     monkeypatch.setattr(presets, "PRESETS", tmp_path / "presets")
     code, result, _ = command("list")
     assert code == 0

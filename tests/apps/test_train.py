@@ -22,6 +22,7 @@ def test_flags_go_before_the_file_and_the_file_before_the_variant(command, tmp_p
     code, result, _ = command("train", "tiny", "--variant", "quick", "--config", "mine.toml", "--steps", "1")
     assert code == 0
     config = {"steps": 1, "batch": 2, "learning_rate": 0.01, "seed": 0, "layers": ["x", "y", "z"], "bias": False}
+    config |= {"precision": "float32", "start_from": None}
     assert result["config"] == config
     assert result["run"] == "runs/tiny"
     card = _card(tmp_path / "runs" / "tiny")
