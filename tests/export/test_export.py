@@ -14,6 +14,7 @@ from typing import Any
 
 import ai_edge_litert.interpreter
 import flatbuffers
+import keras
 import numpy as np
 import onnx
 import onnxruntime
@@ -445,6 +446,7 @@ def test_a_model_of_a_family_and_its_run_folder(tmp_path: Path) -> None:
     name = registry.names()[0]
     family = registry.family(name)
     config = dataclasses.replace(family.variants["quick"], channels=(4, 8, 8))
+    keras.utils.set_random_seed(0)
     model = family.model(config)
     size = {"height": 32, "width": 36}
     report = export.export(model, tmp_path / "out", formats="litert", size=size)
@@ -452,7 +454,8 @@ def test_a_model_of_a_family_and_its_run_folder(tmp_path: Path) -> None:
 
     run = tmp_path / "my run"
     storage.save_npz(run / "weights.npz", storage.model_arrays(model))
-    card = {"family": name, "config": config.to_dict(), "seed": 7}
+    card = {"family": name, "config": config.to_dict(), "seed": 7, "command": "", "versions": {}, "metrics": {}}
+    card |= {"started": "2024-01-01T00:00:00", "seconds": 1.0, "steps": 1, "step": 1, "state": "finished"}
     storage.write_json(run / "run.json", card)
     report = export.export(run, tmp_path / "out", formats="litert", size=size)
     assert report.artifacts[0].path == "my-run.32x36.tflite"
