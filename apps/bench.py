@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import tyro
 from rich.console import RenderableType
@@ -13,6 +14,9 @@ from kerasmodels import presets, registry, storage
 from kerasmodels.apps import provenance
 from kerasmodels.apps.command import Outcome, line, load_family, parse, plain, table
 from kerasmodels.errors import UsageError
+
+if TYPE_CHECKING:
+    from kerasmodels.export.bench import Timing
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,7 @@ def main(argv: Sequence[str]) -> Outcome:
         "date": provenance.now(),
         "versions": provenance.versions(),
         "machine": provenance.machine(),
-        "rows": [dataclasses.asdict(row) for row in rows],
+        "timings": {_key(row): dataclasses.asdict(row) for row in rows},
     }
     headers = ("runtime", "precision", "threads", "size", "median ms", "min ms", "to tf.function", "PSNR dB", "note")
     shown: list[RenderableType] = [
@@ -75,3 +79,9 @@ def main(argv: Sequence[str]) -> Outcome:
     if options.out is not None:
         shown.append(f"written: {storage.write_json(options.out, plain(result))}")
     return Outcome(result, shown)
+
+
+def _key(row: "Timing") -> str:
+    """By which pages quote it, such as litert-int8-2-256x256."""
+    parts = (row.runtime, row.precision, row.threads, row.size)
+    return "-".join(str(part).lower().replace(" ", "_") for part in parts if part is not None)

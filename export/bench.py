@@ -31,7 +31,7 @@ BASELINE = "Keras tf.function"
 
 
 @dataclass(frozen=True)
-class Row:
+class Timing:
     """One contestant.
 
     Args:
@@ -80,7 +80,7 @@ def bench(
     precisions: Sequence[str] = PRECISIONS,
     calibration: Calibration = None,
     progress: Callable[[str], None] | None = None,
-) -> list[Row]:
+) -> list[Timing]:
     """Time Keras (eager, tf.function, XLA) and every format in its runtime on batch 1.
 
     Args:
@@ -104,7 +104,7 @@ def bench(
     if rounds < 1:
         raise UsageError(f"expected at least one round. Received: rounds={rounds}.")
     say = progress or (lambda line: None)
-    rows: list[Row] = []
+    rows: list[Timing] = []
     for size in sizes:
         dims, _ = bind(servable, size)
         label = "x".join(str(value) for name, value in dims.items() if name != "batch")
@@ -125,7 +125,7 @@ def bench(
     return rows
 
 
-def _race(contestants: Sequence[_Contestant], size: str, rounds: int, say: Callable[[str], None]) -> list[Row]:
+def _race(contestants: Sequence[_Contestant], size: str, rounds: int, say: Callable[[str], None]) -> list[Timing]:
     calls: dict[int, Call] = {}
     notes: dict[int, str] = {}
     quality: dict[int, float | None] = {}
@@ -158,7 +158,7 @@ def _race(contestants: Sequence[_Contestant], size: str, rounds: int, say: Calla
     for index, entry in enumerate(contestants):
         median = medians.get(index)
         rows.append(
-            Row(
+            Timing(
                 entry.runtime,
                 entry.precision,
                 entry.threads,

@@ -37,7 +37,11 @@ def test_bench_times_every_runtime(command, tmp_path: Path) -> None:
     code, result, _ = command("bench", "tiny", "--sizes", "6x10", "--threads", "1", "--rounds", "2", "--out", "b.json")
     assert code == 0
     assert json.loads((tmp_path / "b.json").read_text()) == result
-    timed = {(row["runtime"], row["precision"], row["size"]) for row in result["rows"] if row["median_ms"] is not None}
+    timed = {
+        (row["runtime"], row["precision"], row["size"])
+        for row in result["timings"].values()
+        if row["median_ms"] is not None
+    }
     for runtime in ("Keras eager", "Keras tf.function", "SavedModel", "LiteRT", "ONNX Runtime"):
         assert (runtime, "fp32", "6x10") in timed
     assert result["model"] == "variant paper, untrained"

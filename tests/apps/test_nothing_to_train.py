@@ -86,9 +86,11 @@ def test_bench(command) -> None:
     code, result, _ = command("bench", "ready", "--rounds", "1", "--threads", "1")
     assert code == 0
     assert result["model"] == "variant paper"
-    assert {(row["runtime"], row["precision"]) for row in result["rows"] if row["median_ms"] is not None} >= {
+    assert {
+        (row["runtime"], row["precision"]) for row in result["timings"].values() if row["median_ms"] is not None
+    } >= {
         ("SavedModel", "fp32"),
         ("LiteRT", "fp32"),
         ("ONNX Runtime", "fp32"),
     }
-    assert {row["precision"] for row in result["rows"]} == {"fp32"}
+    assert {row["precision"] for row in result["timings"].values()} == {"fp32"}
