@@ -15,7 +15,7 @@ from kerasmodels import models
 from kerasmodels.backbones import receptive_field, sources
 from kerasmodels.claims import feature_patches as claims
 from kerasmodels.data import read_image, write_image
-from kerasmodels.errors import DataError, StorageError, UsageError, WeightsError
+from kerasmodels.errors import DataError, UsageError, WeightsError
 from kerasmodels.models import FeaturePatches
 from kerasmodels.models.feature_patches import FAMILY, Config
 from kerasmodels.tasks.patches import top_patches
@@ -301,7 +301,7 @@ def test_nothing_to_see(tmp_path):
         ({"photos": Path("empty")}, DataError, "no pictures in"),
         ({"out": Path("grid.docx")}, UsageError, "a picture name such as grid.png"),
         ({"out": Path("photos/0.png")}, UsageError, "no input is overwritten"),
-        ({"out": Path("file/grid.png")}, StorageError, "a file is where a folder is needed"),
+        ({"out": Path("file/grid.png")}, UsageError, r"expected folders above .*, which is a file"),
         ({"vgg": "nonsense"}, (UsageError, WeightsError), "nonsense"),
     ],
 )
