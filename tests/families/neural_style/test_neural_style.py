@@ -10,7 +10,7 @@ import tensorflow as tf
 from kerasmodels import runs, storage
 from kerasmodels.data import read_image, write_image
 from kerasmodels.data.color import to_yuv
-from kerasmodels.errors import DataError, DivergedError, StorageError, UsageError
+from kerasmodels.errors import DataError, DivergedError, UsageError
 from kerasmodels.losses import StyleTransfer, gram_matrix
 from kerasmodels.losses.portable import PortableStyle
 from kerasmodels.models.neural_style import FAMILY, Config, RunOptions, network, read_pictures
@@ -300,5 +300,5 @@ def test_no_input_is_overwritten_and_no_place_found_too_late(pictures, tmp_path)
     with pytest.raises(UsageError, match="no input is overwritten"):
         run(options(pictures, pictures["content"]))
     (tmp_path / "file").write_text("")
-    with pytest.raises(StorageError):
+    with pytest.raises(UsageError, match=r"expected folders above .*, which is a file"):
         run(options(pictures, tmp_path / "file" / "out.png"))
