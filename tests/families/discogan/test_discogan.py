@@ -295,4 +295,4 @@ def test_what_counts_as_collapsed():
 def test_the_mixture_runs(tmp_path: Path):
     found = claims.mixture(None, tmp_path, quick=True)
     assert len(found) == 7
-    assert read_image(tmp_path / "discogan_mixture.png").shape == (400, 1200, 3)
+    assert read_image(tmp_path / "discogan_mixture.png").shape == (360, 1080, 3)
