@@ -21,8 +21,8 @@ from kerasmodels.backbones import sources
 from kerasmodels.data import read_idx
 from kerasmodels.errors import DataError, WeightsError
 from kerasmodels.ports.caffe import read_caffemodel
+from kerasmodels.storage import load_npz
 from kerasmodels.tasks.refine_labels import _read_probabilities
-from kerasmodels.weights import load_npz
 from tests.fuzz.corpus import _caffe
 
 
