@@ -354,7 +354,8 @@ def _servables(model: NeuralStyle) -> dict[str, Servable]:
     """What leaves the building holds the network that looks. The pixels of a run are its result, and stay."""
     config = model.config
     vgg = network(config)
-    written = PortableStyle(vgg, *_weights(config), config.tv_weight, config.formulation)
+    # One for each servable: `prepare` keeps what belongs to the graph it is called in.
+    written, once = (PortableStyle(vgg, *_weights(config), config.tv_weight, config.formulation) for _ in range(2))
     rate = config.learning_rate / 10
 
     def stylize(content: tf.Tensor, style: tf.Tensor, steps: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -378,8 +379,8 @@ def _servables(model: NeuralStyle) -> dict[str, Servable]:
     def step(
         picture: tf.Tensor, velocity: tf.Tensor, content: tf.Tensor, style: tf.Tensor, rate: tf.Tensor
     ) -> dict[str, tf.Tensor]:
-        targets = written.targets(tf.cast(content, tf.float32), tf.cast(style, tf.float32))
-        loss, slope = written.gradient(picture, targets)
+        targets = once.targets(tf.cast(content, tf.float32), tf.cast(style, tf.float32))
+        loss, slope = once.gradient(picture, targets)
         picture, velocity = _moved(picture, velocity, slope, rate)
         return {"next_picture": picture, "next_velocity": velocity, "loss": loss}
 
