@@ -11,10 +11,9 @@ This module imports neither Keras nor TensorFlow.
 
 import dataclasses
 import re
-import types
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, dataclass_transform, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Self, dataclass_transform, get_args, get_type_hints
 
 import pydantic.dataclasses
 import pydantic_core
@@ -140,19 +139,6 @@ def check(condition: bool, expected: str, received: Any) -> None:
     """Raise UsageError(expected, received) unless `condition`; for `Config.validate`."""
     if not condition:
         raise UsageError(f"expected {expected}. Received: {received!r}.")
-
-
-def list_fields(options: type) -> set[str]:
-    """The fields of a config that take any number of values."""
-    hints = get_type_hints(options)
-    return {
-        name for name, kind in hints.items() if any(get_origin(k) is tuple and ... in get_args(k) for k in _of(kind))
-    }
-
-
-def _of(kind: Any) -> tuple[Any, ...]:
-    """The members of a union, or the type alone."""
-    return get_args(kind) if get_origin(kind) is types.UnionType else (kind,)
 
 
 def _not_none(cls: type) -> list[str]:

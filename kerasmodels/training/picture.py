@@ -6,7 +6,6 @@ has whenever asked.
 """
 
 import errno
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
@@ -19,7 +18,7 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from kerasmodels import optimizers
+from kerasmodels import optimizers, storage
 from kerasmodels.data import write_image
 from kerasmodels.data.images import SUFFIXES
 from kerasmodels.errors import DivergedError, UsageError, storage_error, unknown_name
@@ -254,11 +253,7 @@ def _check_writable(out: Path) -> None:
         raise UsageError(f"expected a picture name such as out.png or out.jpg. Received: {str(out)!r}.")
     if out.is_dir():
         raise storage_error(out, IsADirectoryError(errno.EISDIR, "a folder"))
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=out.parent).close()
-    except OSError as error:
-        raise storage_error(out, error) from error
+    storage.check_writable(out)
 
 
 class _Live(StepCallback):
