@@ -11,15 +11,19 @@ from kerasmodels.data.images import (
     resized,
     write_image,
 )
+from kerasmodels.data.low_resolution import degrade, low_resolution_pairs, paired
 from kerasmodels.data.regions import merge_orphans, read_labels, region_masks
 from kerasmodels.data.stacks import picture_stack, read_idx
 from kerasmodels.data.unpaired import unpaired
 
 __all__ = [
+    "degrade",
     "grid",
     "image_size",
     "list_images",
+    "low_resolution_pairs",
     "merge_orphans",
+    "paired",
     "photo_crops",
     "picture_stack",
     "read_drawing",

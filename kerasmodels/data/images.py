@@ -368,7 +368,9 @@ def check_same_size(name: str, values: np.ndarray, photo: np.ndarray) -> None:
         )
 
 
-def photo_crops(folder: str | Path, size: int, batch: int, seed: int = 0, start: int = 0) -> "tf.data.Dataset":
+def photo_crops(
+    folder: str | Path, size: int, batch: int, seed: int = 0, start: int = 0, native: bool = False
+) -> "tf.data.Dataset":
     """An endless, reproducible stream of random square crops of the photos in a folder.
 
     Every epoch visits every photo once in a new order. A crop's side is 60% to 100% of the photo's shorter side; it is
@@ -381,6 +383,7 @@ def photo_crops(folder: str | Path, size: int, batch: int, seed: int = 0, start:
         batch: pictures per batch.
         seed: another seed, another stream.
         start: number of the first batch.
+        native: cut `size` x `size` pixels out as they are; only photos smaller than that are resized.
 
     Returns:
         Dataset of (batch, size, size, 3) float32, RGB 0-255.
@@ -402,14 +405,16 @@ def photo_crops(folder: str | Path, size: int, batch: int, seed: int = 0, start:
     def crop(name: bytes, draws: np.ndarray) -> np.ndarray:
         with _opened(os.fsdecode(name)) as image:
             short = min(image.size)
-            side = short * (1 - 0.4 * float(draws[0]))
-            if side > 2 * size:
+            side = float(size) if native else short * (1 - 0.4 * float(draws[0]))
+            if not native and side > 2 * size:
                 before = image.size
                 image.draft("RGB", (int(before[0] * 2 * size / side), int(before[1] * 2 * size / side)))
                 side *= image.size[0] / before[0]
             picture = _upright_rgb(image)
         side = min(side, *picture.size)
         left, top = (picture.width - side) * float(draws[1]), (picture.height - side) * float(draws[2])
+        if native:
+            left, top = round(left), round(top)
         box = (left, top, left + side, top + side)
         square = np.asarray(picture.resize((size, size), Image.Resampling.LANCZOS, box=box), "float32")
         return square[:, ::-1].copy() if draws[3] < 0.5 else square

@@ -10,7 +10,7 @@ import tensorflow as tf
 from kerasmodels import registry
 from kerasmodels.errors import unknown_name
 from kerasmodels.servables.generate import generate
-from kerasmodels.servables.images import DIRECTIONS, example_images, image_to_image, translation
+from kerasmodels.servables.images import DIRECTIONS, example_images, image_to_image, translation, upscaling
 from kerasmodels.servables.labels import image_to_labels
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "image_to_labels",
     "served",
     "translation",
+    "upscaling",
 ]
 
 _compiled: "weakref.WeakKeyDictionary[Any, dict[str, Any]]" = weakref.WeakKeyDictionary()
