@@ -7,8 +7,8 @@ and that they are better than the interpolation they begin with.
 
 | departure from the paper | why |
 |---|---|
-| pictures are mirrored at their border before the first convolution; the released code repeats the border | one padding |
-| in all variants but "paper", Adam and a cosine; the paper: SGD, the last layer ten times slower | days become minutes |
+| pictures are mirrored at their border once; the released code repeats it at each layer | one padding |
+| in "quick" and "x4", Adam; the paper: SGD, the last layer ten times slower | minutes, not days |
 | in these, `initial="identity"`: the first network passes its input on | it begins as good as bicubic interpolation |
 | in these, larger pieces of fewer photos | most of a piece of 33 pixels is border |
 """
@@ -107,9 +107,7 @@ def _network(config: Config) -> keras.Model:
     widths = (*config.filters, 1)
     for i, (filters, kernel) in enumerate(zip(widths, config.kernels, strict=True)):
         activation = "relu" if i < 2 else None
-        x = layers.Conv2D(
-            filters, kernel, activation=activation, kernel_initializer=start[i], name=f"conv{i + 1}"
-        )(x)
+        x = layers.Conv2D(filters, kernel, activation=activation, kernel_initializer=start[i], name=f"conv{i + 1}")(x)
     return keras.Model(luma, layers.Rescaling(255.0, dtype="float32", name="to_luma")(x), name="network")
 
 

@@ -18,7 +18,6 @@ against pixels, and that pixels win at PSNR and features at what people see.
 
 import dataclasses
 import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 

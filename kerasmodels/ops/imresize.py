@@ -91,7 +91,7 @@ def taps(length: Any, scale: Fraction, antialias: bool = True, first: Any = 0, c
     xp, cast = (np, lambda v: np.asarray(v, "float64")) if known else (ops, lambda v: ops.cast(v, "float32"))
     up, down = scale.numerator, scale.denominator
     if count is None:
-        count = -((-length * up) // down)
+        count = (length * up + down - 1) // down
     stretch = min(float(scale), 1.0) if antialias else 1.0
     reach = _SUPPORT / 2 / stretch
     numbers = xp.arange(first, first + count, dtype="int64" if known else "int32")

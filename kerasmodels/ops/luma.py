@@ -34,25 +34,31 @@ def rgb_to_ycbcr(x: Any, luma: Luma = "studio") -> Any:
         ITU-R BT.601-7, section 2.5; JFIF 1.02.
     """
     matrix, offset = _form(luma)
-    return ops.add(ops.matmul(_float(x), _constant(matrix.T)), _constant(offset))
+    return ops.add(_mixed(_float(x), matrix), _constant(offset))
 
 
 def ycbcr_to_rgb(x: Any, luma: Luma = "studio") -> Any:
     """The inverse of `rgb_to_ycbcr`; values may leave 0-255."""
     matrix, offset = _form(luma)
-    return ops.matmul(ops.subtract(_float(x), _constant(offset)), _constant(np.linalg.inv(matrix).T))
+    return _mixed(ops.subtract(_float(x), _constant(offset)), np.linalg.inv(matrix))
 
 
 def rgb_to_luma(x: Any, luma: Luma = "studio") -> Any:
     """The Y of `rgb_to_ycbcr` alone: (..., 3) -> (..., 1)."""
     matrix, offset = _form(luma)
-    return ops.add(ops.matmul(_float(x), _constant(matrix[:1].T)), _constant(offset[:1]))
+    return ops.add(_mixed(_float(x), matrix[:1]), _constant(offset[:1]))
 
 
 def _form(luma: str) -> tuple[np.ndarray, np.ndarray]:
     if luma not in _FORMS:
         raise ValueError(f"luma must be 'studio' (MATLAB's rgb2ycbcr) or 'full' (JPEG's). Received: {luma!r}")
     return _FORMS[luma]
+
+
+def _mixed(x: Any, matrix: np.ndarray) -> Any:
+    """Each pixel's channels by the rows of `matrix`. Not by `matmul`, whose rounding depends on the pixel's place."""
+    parts = [ops.multiply(x[..., i : i + 1], _constant(column)) for i, column in enumerate(matrix.T)]
+    return ops.add(ops.add(parts[0], parts[1]), parts[2])
 
 
 def _constant(values: np.ndarray) -> Any:
