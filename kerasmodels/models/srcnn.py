@@ -82,14 +82,14 @@ _QUICK: dict[str, Any] = {
     "learning_rate": 1e-3,
     "size": 160,
     "batch": 3,
-    "steps": 4000,
+    "steps": 2200,
     "precision": "mixed_bfloat16",
 }
 VARIANTS = {
     "paper": Config(),
     "large": Config(kernels=(9, 5, 5)),
     "quick": Config(**_QUICK),
-    "x4": Config(**_QUICK, scale=4),
+    "x4": Config(**{**_QUICK, "steps": 800, "learning_rate": 5e-4}, scale=4, start_from="srcnn/x3"),
 }
 
 

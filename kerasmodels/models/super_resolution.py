@@ -99,8 +99,8 @@ _SMALL = Config(
     objective="pixel",
     blur=(0.0, 0.0),
     size=96,
-    batch=8,
-    steps=1000,
+    batch=4,
+    steps=900,
     final_learning_rate=1e-5,
     precision="mixed_bfloat16",
 )
@@ -108,8 +108,9 @@ VARIANTS = {
     "paper": Config(),
     "x8": Config(scale=8),
     "pixel": _SMALL,
+    "quick": dataclasses.replace(_SMALL, start_from="super_resolution/pixel", learning_rate=3e-4, steps=100),
     "feature": dataclasses.replace(
-        _SMALL, objective="feature", start_from="super_resolution/pixel", learning_rate=3e-4, steps=300
+        _SMALL, objective="feature", start_from="super_resolution/pixel", learning_rate=3e-4, steps=160
     ),
     "degraded": dataclasses.replace(
         _SMALL,
@@ -118,7 +119,7 @@ VARIANTS = {
         jpeg=(25, 95),
         start_from="super_resolution/pixel",
         learning_rate=5e-4,
-        steps=500,
+        steps=300,
     ),
 }
 

@@ -147,7 +147,7 @@ def test_what_a_format_cannot_keep_is_refused(model, tmp_path):
 
 @pytest.mark.parametrize("wrong", [{"scale": 0}, {"scale": -2}, {"tile": 0}, {"scale": float("nan")}])
 def test_options(wrong, tmp_path):
-    with pytest.raises(UsageError, match="scale|tile"):
+    with pytest.raises(UsageError, match=r"scale|tile"):
         UpscaleOptions(inputs=(tmp_path / "a.png",), out=tmp_path / "b.png", **wrong)
 
 
