@@ -29,6 +29,7 @@ from kerasmodels.data import low_resolution_pairs
 from kerasmodels.errors import UsageError
 from kerasmodels.family import Family, Servable, Task, stream
 from kerasmodels.layers import ReflectionPadding2D
+from kerasmodels.layers.padding import cropped
 from kerasmodels.ops import imresize, rgb_to_luma, rgb_to_ycbcr, ycbcr_to_rgb
 from kerasmodels.optimizers import LayerwiseSGD
 from kerasmodels.paper_model import PaperModel
@@ -181,11 +182,22 @@ class SRCNN(PaperModel):
         """How many pixels of a picture around a piece of it `upscaled` looks at."""
         return 1 - math.floor((0.5 - self.config.margin) / self.config.scale - 0.5)
 
-    def upscaled(self, image: Any) -> Any:
-        """Pictures enlarged: (N, H, W, 3) RGB 0-255 -> (N, scale H, scale W, 3), not clipped."""
+    @property
+    def late_reach(self) -> int:
+        """How many of them the network looks at to the end: all."""
+        return self.reach
+
+    def upscaled(self, image: Any, cut: Any = (0, 0, 0, 0)) -> Any:
+        """Pictures enlarged: (N, H, W, 3) RGB 0-255 -> (N, scale H', scale W', 3), not clipped; without what is cut.
+
+        Args:
+            image: the pictures.
+            cut: rows at the top, at the bottom, columns at the left and at the right.
+        """
         large = imresize(rgb_to_ycbcr(image), self.config.scale)
         luma = self.network(ReflectionPadding2D(self.config.margin, dtype="float32")(large[..., :1]), training=False)
-        return ycbcr_to_rgb(ops.concatenate([luma, large[..., 1:]], axis=-1))
+        rgb = ycbcr_to_rgb(ops.concatenate([luma, large[..., 1:]], axis=-1))
+        return cropped(rgb, cut, self.config.scale)
 
 
 # --- family -----------------------------------------------------------------------------------------------------------

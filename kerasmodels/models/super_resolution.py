@@ -32,6 +32,7 @@ from kerasmodels.data import low_resolution_pairs
 from kerasmodels.errors import UsageError
 from kerasmodels.family import Family, Servable, Task, stream
 from kerasmodels.layers import PolyphaseConv2D, ResidualBlock, Resize2D
+from kerasmodels.layers.padding import cropped
 from kerasmodels.losses import Perceptual
 from kerasmodels.ops import imresize
 from kerasmodels.paper_model import PaperModel
@@ -80,6 +81,8 @@ class Config(TrainingConfig):
     """Training steps (batches)."""
     batch: PositiveInt = 4
     """Pieces a step."""
+    warmup_steps: NonNegativeInt = 0
+    """Steps over which the learning rate rises from 0."""
     final_learning_rate: Positive | None = None
     """The learning rate decays to this along a cosine; left out, it stays constant, as in the paper."""
 
@@ -91,6 +94,7 @@ class Config(TrainingConfig):
             check(span is None or span[0] <= span[1], f"{name}, the least before the most", span)
         check(self.jpeg is None or self.jpeg[1] <= 95, "JPEG qualities of 1 to 95", self.jpeg)
         rate = self.final_learning_rate
+        check(self.warmup_steps < self.steps, "warmup_steps < steps", (self.warmup_steps, self.steps))
         check(rate is None or rate <= self.learning_rate, "final_learning_rate <= learning_rate", rate)
 
 
@@ -100,7 +104,9 @@ _SMALL = Config(
     blur=(0.0, 0.0),
     size=96,
     batch=4,
-    steps=900,
+    steps=600,
+    learning_rate=5e-4,
+    warmup_steps=40,
     final_learning_rate=1e-5,
     precision="mixed_bfloat16",
 )
@@ -110,7 +116,7 @@ VARIANTS = {
     "pixel": _SMALL,
     "quick": dataclasses.replace(_SMALL, start_from="super_resolution/pixel", learning_rate=3e-4, steps=100),
     "feature": dataclasses.replace(
-        _SMALL, objective="feature", start_from="super_resolution/pixel", learning_rate=3e-4, steps=160
+        _SMALL, objective="feature", start_from="super_resolution/pixel", learning_rate=1e-4, steps=100
     ),
     "degraded": dataclasses.replace(
         _SMALL,
@@ -118,8 +124,8 @@ VARIANTS = {
         noise=(0.0, 8.0),
         jpeg=(25, 95),
         start_from="super_resolution/pixel",
-        learning_rate=5e-4,
-        steps=300,
+        learning_rate=3e-4,
+        steps=200,
     ),
 }
 
@@ -154,7 +160,8 @@ def _network(config: Config) -> keras.Model:
     x = layers.ZeroPadding2D(4, name="conv2_pad")(x)
     x = ops.cast(PolyphaseConv2D(3, 9, kernel_initializer=start, name="conv2")(x), "float32")
     if config.residual:
-        return keras.Model(picture, layers.Rescaling(127.5, dtype="float32", name="to_rgb")(x), name="network")
+        # What is added is some levels. A larger factor would multiply each step of the last layer's 5184 weights, too.
+        return keras.Model(picture, layers.Rescaling(8.0, dtype="float32", name="to_rgb")(x), name="network")
     return keras.Model(
         picture, layers.Rescaling(150.0, 127.5, dtype="float32", name="to_rgb")(ops.tanh(x)), name="network"
     )
@@ -187,15 +194,19 @@ class SuperResolution(PaperModel):
     Config = Config
     family_name = "super_resolution"
     networks = {"network": _network}  # noqa: RUF012
+    _parts: Any = None
 
     def default_optimizer(self, group: str) -> keras.optimizers.Optimizer:
         config = self.config
-        if config.final_learning_rate is None:
-            return keras.optimizers.Adam(config.learning_rate)
-        least = config.final_learning_rate / config.learning_rate
-        return keras.optimizers.Adam(
-            keras.optimizers.schedules.CosineDecay(config.learning_rate, config.steps, alpha=least)
+        last = config.learning_rate if config.final_learning_rate is None else config.final_learning_rate
+        rate = keras.optimizers.schedules.CosineDecay(
+            0.0 if config.warmup_steps else config.learning_rate,
+            config.steps - config.warmup_steps,
+            alpha=last / config.learning_rate,
+            warmup_target=config.learning_rate if config.warmup_steps else None,
+            warmup_steps=config.warmup_steps,
         )
+        return keras.optimizers.Adam(rate)
 
     def compile(self, optimizer: Any = None, loss: Any = None, **kwargs: Any) -> None:
         """Compile with the paper's optimizer and the config's loss, or others.
@@ -229,14 +240,44 @@ class SuperResolution(PaperModel):
     @property
     def reach(self) -> int:
         """How many pixels of a picture around a piece of it the network looks at."""
+        return 4 + 2 * self.config.blocks + self.late_reach
+
+    @property
+    def late_reach(self) -> int:
+        """How many of them the layers after the residual blocks look at, where most of the memory goes."""
         before = -4
         for _ in range(int(math.log2(self.config.scale))):
             before = (before - 1) // 2
-        return 4 + 2 * self.config.blocks - before
+        return -before
 
-    def upscaled(self, image: Any) -> Any:
-        """Pictures enlarged: (N, H, W, 3) RGB 0-255 -> (N, scale H, scale W, 3), not clipped."""
-        return self(ops.cast(image, "float32"), training=False)
+    def upscaled(self, image: Any, cut: Any = (0, 0, 0, 0)) -> Any:
+        """Pictures enlarged.
+
+        Args:
+            image: (N, H, W, 3), RGB 0-255.
+            cut: rows at the top, at the bottom, columns at the left and at the right that are there to be looked at
+                alone, by the residual blocks.
+
+        Returns:
+            (N, scale H', scale W', 3), not clipped, where H' and W' are without what was cut.
+        """
+        rgb, scale = ops.cast(image, "float32"), self.config.scale
+        early, late = self._halves()
+        made = early(rgb, training=False)
+        made = cropped(made, cut, scale) if late is None else late(cropped(made, cut), training=False)
+        return ops.add(cropped(imresize(rgb, scale), cut, scale), made) if self.config.residual else made
+
+    def _halves(self) -> tuple[keras.Model, keras.Model | None]:
+        """The network up to its last residual block, and what follows; of a network of one's own, all and None."""
+        if self._parts is None:
+            name = f"block{self.config.blocks}" if self.config.blocks else "conv1_relu"
+            parts: tuple[keras.Model, keras.Model | None] = (self.network, None)
+            if "network" not in self._given:
+                middle = self.network.get_layer(name).output
+                parts = keras.Model(self.network.input, middle), keras.Model(middle, self.network.output)
+            # Behind a function: Keras would take them for further networks of the model.
+            self._parts = lambda: parts
+        return self._parts()
 
 
 def _objective(config: Config, dtype: str) -> Any:

@@ -43,7 +43,7 @@ def upscale(
     """A picture enlarged.
 
     Args:
-        model: with `config.scale`, `upscaled` and `reach`: `models.SRCNN` or `models.SuperResolution`.
+        model: with `config.scale`, `upscaled`, `reach` and `late_reach`: `models.SRCNN` or `models.SuperResolution`.
         picture: (H, W) gray, (H, W, 2) gray and alpha, (H, W, 3) RGB or (H, W, 4) RGBA; uint8 or uint16. Alpha is
             resized by cubic interpolation.
         scale: None for the model's. By another, what the model makes is resized.
@@ -132,10 +132,17 @@ class Strips:
         piece = self._picture[seen[0], seen[1], : self._colors].astype("float32") * np.float32(255 / white)
         if self._colors == 1:
             piece = np.repeat(piece, 3, axis=-1)
-        made = _compiled(self._model)(piece[np.newaxis])[0].numpy()
-        inner = [
-            slice(span.first - own * part.start, span.last - own * part.start)
+        # What only the first layers look at is not carried to full resolution.
+        late = self._model.late_reach
+        cut = [
+            max(0, far - late)
             for span, part in zip(spans, seen, strict=True)
+            for far in (span.first // own - part.start, part.stop - -(-span.last // own))
+        ]
+        made = _compiled(self._model)(piece[np.newaxis], np.array(cut, "int32"))[0].numpy()
+        inner = [
+            slice(span.first - own * begin, span.last - own * begin)
+            for span, begin in zip(spans, (seen[0].start + cut[0], seen[1].start + cut[2]), strict=True)
         ]
         made = made[inner[0], inner[1]]
         for axis, span in enumerate(spans):
@@ -177,8 +184,8 @@ def _compiled(model: Any) -> Any:
 
         held = weakref.ref(model)
         _calls[model] = tf.function(
-            lambda image: held().upscaled(image),  # type: ignore[union-attr]
-            input_signature=[tf.TensorSpec([1, None, None, 3], tf.float32)],
+            lambda image, cut: held().upscaled(image, cut),  # type: ignore[union-attr]
+            input_signature=[tf.TensorSpec([1, None, None, 3], tf.float32), tf.TensorSpec([4], tf.int32)],
             autograph=False,
         )
     return _calls[model]

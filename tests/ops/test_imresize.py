@@ -68,7 +68,7 @@ def test_sizes_that_are_not_known(scale):
     call = tf.function(lambda x: imresize(x, scale), input_signature=[tf.TensorSpec([None, None, None, 3])])
     for shape in ((1, 1, 1, 3), (2, 20, 33, 3), (1, 5, 64, 3)):
         x = np.random.default_rng(0).uniform(0, 255, shape).astype("float32")
-        np.testing.assert_allclose(call(x), imresize(x, scale), atol=1e-4)
+        np.testing.assert_allclose(call(x), imresize(x, scale), atol=3e-4)
 
 
 def test_wrong_requests():
