@@ -90,7 +90,7 @@ VARIANTS = {
     "paper": Config(),
     "large": Config(kernels=(9, 5, 5)),
     "quick": Config(**_QUICK),
-    "x4": Config(**{**_QUICK, "steps": 800, "learning_rate": 5e-4}, scale=4, start_from="srcnn/x3"),
+    "x4": Config(**{**_QUICK, "steps": 400, "learning_rate": 5e-4}, scale=4, start_from="srcnn/x3"),
 }
 
 

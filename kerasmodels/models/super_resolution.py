@@ -104,7 +104,7 @@ _SMALL = Config(
     blur=(0.0, 0.0),
     size=96,
     batch=4,
-    steps=600,
+    steps=420,
     learning_rate=5e-4,
     warmup_steps=40,
     final_learning_rate=1e-5,
@@ -116,7 +116,7 @@ VARIANTS = {
     "pixel": _SMALL,
     "quick": dataclasses.replace(_SMALL, start_from="super_resolution/pixel", learning_rate=3e-4, steps=100),
     "feature": dataclasses.replace(
-        _SMALL, objective="feature", start_from="super_resolution/pixel", learning_rate=1e-4, steps=100
+        _SMALL, objective="feature", start_from="super_resolution/pixel", learning_rate=1e-4, steps=60
     ),
     "degraded": dataclasses.replace(
         _SMALL,
@@ -125,7 +125,7 @@ VARIANTS = {
         jpeg=(25, 95),
         start_from="super_resolution/pixel",
         learning_rate=3e-4,
-        steps=200,
+        steps=120,
     ),
 }
 
