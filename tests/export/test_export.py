@@ -27,7 +27,7 @@ from tensorflow.core.framework import tensor_pb2
 from kerasmodels import __version__, export, registry, storage
 from kerasmodels.errors import UsageError
 from kerasmodels.export import children, litert_metadata, to_saved_model
-from kerasmodels.export.pipeline import digest
+from kerasmodels.export.place import digest
 from kerasmodels.family import Servable
 from tests.export.servables import make_rounding_servable, photo_like
 
