@@ -171,7 +171,11 @@ def _subject(source: "keras.Model | str | Path") -> _Subject:
             f"Received: {type(source).__name__}. For a model of your own, describe it with "
             "kerasmodels.family.Servable and call export_servable(servable, name, out)."
         )
-    return _Subject(registry.family(name), source, name, name, {})
+    # A model that exists has brought Keras along.
+    from kerasmodels.paper_model import PaperModel
+
+    model = source.in_float32() if isinstance(source, PaperModel) else source
+    return _Subject(registry.family(name), model, name, name, {})
 
 
 def export_servable(

@@ -198,6 +198,18 @@ class PaperModel(keras.Model):
             raise UsageError(f"expected weights of {cls.__name__}. Received: {name!r}, of {type(model).__name__}.")
         return model
 
+    def in_float32(self) -> Self:
+        """A model with the same weights that computes in float32; the model itself if it does so already.
+
+        Export serves it: what a training computed in is nothing that leaves the building.
+        """
+        if {layer.compute_dtype for layer in self._flatten_layers()} == {"float32"}:
+            return self
+        model = type(self).from_config(_in_float32({**self.get_config(), "dtype": "float32"}))
+        for mine, theirs in zip(model.weights, self.weights, strict=True):
+            mine.assign(theirs)
+        return model
+
     def get_compile_config(self) -> dict[str, Any] | None:
         # Several optimizers are more than Keras restores: what is loaded can be used, or compiled anew.
         return None
@@ -212,6 +224,15 @@ class PaperModel(keras.Model):
             label: keras.saving.deserialize_keras_object(config[label]) for label in cls.networks if label in config
         }
         return cls(**{**config, **networks})
+
+
+def _in_float32(config: Any) -> Any:
+    """A Keras config, of whatever depth, whose dtype policies are float32."""
+    if isinstance(config, Mapping):
+        if config.get("class_name") == "DTypePolicy":
+            return {**config, "config": {"name": "float32"}}
+        return {key: _in_float32(value) for key, value in config.items()}
+    return [_in_float32(each) for each in config] if isinstance(config, list | tuple) else config
 
 
 @contextmanager
