@@ -21,7 +21,7 @@ class PaperModel(keras.Model):
     """The networks of a paper, the config they were made with, and what their training needs besides the algorithm.
 
     A subclass names its `Config`, its `family_name` and its `networks`, and has a `train_step`; where several networks
-    learn by optimizers of their own, also `optimizer_groups`, and the paper's optimizers as `default_optimizer`. One
+    learn by optimizers of their own, also `trained_by`, and the paper's optimizers as `default_optimizer`. One
     that Keras' own `train_step` trains has a `default_loss` or `compute_loss` instead, and `loss_terms` without "loss".
     Where there is nothing to train (its `Config` is no `TrainingConfig`), `call` is all it has, and `networks` may be
     empty.
@@ -47,6 +47,8 @@ class PaperModel(keras.Model):
     """Why several devices cannot share a batch of the training; empty if they can."""
     networks: ClassVar[Mapping[str, Callable[[Any], keras.Layer | None]]] = {}
     """Attribute's name -> (config) -> network, or a layer; None where the config has no such network."""
+    trained_by: ClassVar[Mapping[str, Sequence[str]]] = {}
+    """Optimizer group -> names of the networks that it trains; left out, one group "all" trains all of them."""
 
     def __init__(
         self, config: Any = None, *, dtype: Any = None, name: str | None = None, **networks: keras.Layer
@@ -74,8 +76,14 @@ class PaperModel(keras.Model):
         return ("loss",)
 
     def optimizer_groups(self) -> dict[str, list[keras.Variable]]:
-        """The variables that each optimizer trains, by the group's name."""
-        return {"all": self.trainable_variables}
+        """The variables that each optimizer trains, by the group's name: those of the networks in `trained_by`."""
+        if not self.trained_by:
+            return {"all": self.trainable_variables}
+        networks = {group: [getattr(self, name) for name in names] for group, names in self.trained_by.items()}
+        return {
+            group: [variable for network in several if network is not None for variable in network.trainable_variables]
+            for group, several in networks.items()
+        }
 
     def default_optimizer(self, group: str) -> keras.optimizers.Optimizer:
         """The paper's optimizer of a group."""

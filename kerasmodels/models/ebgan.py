@@ -29,13 +29,15 @@ import tensorflow as tf
 from annotated_types import Ge, MultipleOf
 from keras import layers, ops
 
-from kerasmodels.config import NonNegative, Positive, PositiveInt, TrainingConfig, check
+from kerasmodels.config import NonNegative, Positive, PositiveInt, TrainingConfig, check, needed
 from kerasmodels.data import list_images
 from kerasmodels.data.stacks import picture_stack, random_batches, read_idx
+from kerasmodels.data.streams import numbered
 from kerasmodels.data.unpaired import warn_of_small
-from kerasmodels.errors import DataError, UsageError
+from kerasmodels.errors import DataError
 from kerasmodels.family import Family, Servable, TensorSpec, stream
 from kerasmodels.losses.adversarial import AdversarialLosses, energy, pulling_away
+from kerasmodels.ops.pictures import to_rgb, to_unit
 from kerasmodels.paper_model import PaperModel
 from kerasmodels.servables import example_images, generate
 from kerasmodels.tasks.energies import energies_task
@@ -276,6 +278,10 @@ class EBGAN(PaperModel):
         "decoder": _decoder,
         "classifier": _classifier,
     }
+    trained_by = {  # noqa: RUF012
+        "generator": ("generator",),
+        "discriminator": ("encoder", "decoder", "classifier"),
+    }
 
     def loss_terms(self) -> Sequence[str]:
         return (
@@ -284,22 +290,15 @@ class EBGAN(PaperModel):
             *(["classes"] if self.config.labeled else []),
         )
 
-    def optimizer_groups(self) -> dict[str, list[keras.Variable]]:
-        networks = [self.encoder, self.decoder, *([self.classifier] if self.classifier is not None else [])]
-        return {
-            "generator": self.generator.trainable_variables,
-            "discriminator": [variable for network in networks for variable in network.trainable_variables],
-        }
-
     def default_optimizer(self, group: str) -> keras.optimizers.Optimizer:
         return keras.optimizers.Adam(self.config.learning_rate, beta_1=0.5, beta_2=0.999)
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
-        return _to_rgb(self.generator(inputs, training=training))
+        return to_rgb(self.generator(inputs, training=training))
 
     def energies(self, pictures: Any) -> Any:
         """(N, size, size, channels), 0-255 -> (N,): high for what is unlike the pictures it was trained on."""
-        pictures = _unit(pictures)
+        pictures = to_unit(pictures)
         return self.energy_of(pictures, self.decoder(self.encoder(pictures, training=False), training=False))
 
     def energy_of(self, pictures: Any, reconstruction: Any) -> Any:
@@ -334,7 +333,7 @@ class EBGAN(PaperModel):
     def train_step(self, data: Any) -> dict[str, Any]:
         """The discriminator's update, then the generator's."""
         pictures, *known = data if isinstance(data, tuple) else (data,)
-        real, margin = _unit(pictures), self.margin()
+        real, margin = to_unit(pictures), self.margin()
         losses, count = self.adversarial(margin), ops.shape(real)[0]
         fake = self.generator(self._latent(count), training=True)
         with tf.GradientTape() as tape:
@@ -367,7 +366,7 @@ class EBGAN(PaperModel):
         return codes, self.energy_of(pictures, self.decoder(codes, training=True))
 
     def _class_loss(self, pictures: Any, labels: Any) -> Any:
-        scores = self.classifier(self.encoder(self._noisy(_unit(pictures)), training=True), training=True)
+        scores = self.classifier(self.encoder(self._noisy(to_unit(pictures)), training=True), training=True)
         loss = ops.mean(keras.losses.sparse_categorical_crossentropy(labels, scores, from_logits=True))
         self.report(classes=loss)
         return loss
@@ -438,32 +437,19 @@ class MarginWatch(StepCallback):
             print(f"warning: {what}: {why}", file=sys.stderr)
 
 
-def _unit(pictures: Any) -> Any:
-    return ops.cast(pictures, "float32") / 127.5 - 1.0
-
-
-def _to_rgb(pictures: Any) -> Any:
-    return ops.clip(127.5 + 127.5 * pictures, 0.0, 255.0)
-
-
 # --- data -------------------------------------------------------------------------------------------------------------
 
 
 def _batches(config: Config, start: int) -> tf.data.Dataset:
-    if config.pictures is None:
-        raise UsageError("training needs pictures: --pictures DIR, or an IDX file.")
-    if config.labeled and config.labels is None:
-        raise UsageError(f"expected --labels FILE with the classes of the {config.labeled} labeled pictures.")
-    if config.pictures.is_dir():
-        warn_of_small(list_images(config.pictures), config.size)
-    pictures = picture_stack(config.pictures, config.size, config.size, config.channels)
+    source = needed(config.pictures, "pictures: --pictures DIR, or an IDX file")
+    if source.is_dir():
+        warn_of_small(list_images(source), config.size)
+    pictures = picture_stack(source, config.size, config.size, config.channels)
     if len(pictures) < 2:
-        raise DataError(
-            f"expected at least 2 pictures. Received: one, in {config.pictures}. A domain is learned from many."
-        )
-    if config.labels is None or not config.labeled:
+        raise DataError(f"expected at least 2 pictures. Received: one, in {source}. A domain is learned from many.")
+    if not config.labeled:
         return batches(pictures, config.batch, config.seed, start)
-    labels = read_idx(config.labels)
+    labels = read_idx(needed(config.labels, f"--labels FILE with the classes of the {config.labeled} labeled pictures"))
     if labels.shape != pictures.shape[:1] or labels.max(initial=0) >= CLASSES:
         raise DataError(
             f"expected a class from 0 to {CLASSES - 1} for each of the {len(pictures)} pictures in {config.labels}. "
@@ -514,8 +500,7 @@ def batches(
         drawn = [random_batches(array, tf.constant([batch]), seed + (i > 0), step) for i, array in enumerate(tensors)]
         return tuple(drawn) if labeled else drawn[0]
 
-    steps = tf.data.Dataset.range(start, np.iinfo("int64").max)
-    return steps.map(draw, num_parallel_calls=1).prefetch(2)
+    return numbered(draw, start)
 
 
 # --- family -----------------------------------------------------------------------------------------------------------
@@ -530,16 +515,18 @@ def _servables(model: EBGAN) -> dict[str, Servable]:
         image = TensorSpec("image", shape, "uint8", "gray pictures, 0-255", extremes=(0, 128, 255))
 
     def measure(image: tf.Tensor) -> dict[str, tf.Tensor]:
-        pictures = _unit(image)
+        pictures = to_unit(image)
         reconstruction = model.decoder(model.encoder(pictures, training=False), training=False)
         return {
             "energy": model.energy_of(pictures, reconstruction),
             "anomaly_map": tf.reduce_sum(tf.square(reconstruction - pictures), axis=3),
-            "reconstruction": tf.cast(tf.round(_to_rgb(reconstruction)), tf.uint8),
+            "reconstruction": tf.cast(tf.round(to_rgb(reconstruction)), tf.uint8),
         }
 
     def classify(image: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {"classes": tf.nn.softmax(model.classifier(model.encoder(_unit(image), training=False), training=False))}
+        return {
+            "classes": tf.nn.softmax(model.classifier(model.encoder(to_unit(image), training=False), training=False))
+        }
 
     def example(dims: Mapping[str, int], seed: int) -> dict[str, np.ndarray]:
         return {"image": example_images({**sides, **dims}, seed)["image"][..., : config.channels]}
@@ -558,7 +545,7 @@ def _servables(model: EBGAN) -> dict[str, Servable]:
         )
 
     found = {
-        "generate": generate(model.generator, _to_rgb, "generates pictures like those it was trained on"),
+        "generate": generate(model.generator, to_rgb, "generates pictures like those it was trained on"),
         "energy": of_pictures(
             measure,
             (

@@ -10,17 +10,15 @@ import tensorflow as tf
 from kerasmodels import registry
 from kerasmodels.errors import unknown_name
 from kerasmodels.servables.generate import generate
-from kerasmodels.servables.images import DIRECTIONS, example_images, image_to_image, translation
+from kerasmodels.servables.images import example_images, image_to_image
 from kerasmodels.servables.labels import image_to_labels
 
 __all__ = [
-    "DIRECTIONS",
     "example_images",
     "generate",
     "image_to_image",
     "image_to_labels",
     "served",
-    "translation",
 ]
 
 _compiled: "weakref.WeakKeyDictionary[Any, dict[str, Any]]" = weakref.WeakKeyDictionary()

@@ -10,9 +10,6 @@ import tensorflow as tf
 from kerasmodels.family import Servable, TensorSpec
 from kerasmodels.layers.padding import on_multiples
 
-DIRECTIONS = ("a_to_b", "b_to_a")
-"""Names of the generators between two domains, and of their servables."""
-
 
 def image_to_image(
     network: keras.Model,
@@ -62,28 +59,6 @@ def image_to_image(
         dims={"batch": 1, **sizes[0]},
         check_dims=({"batch": 1, **sizes[1]}, {"batch": 2, **sizes[2]}),
         doc=doc,
-    )
-
-
-def translation(
-    network: keras.Model, forward: Callable[[Any], Any], *, direction: str, multiple: int, side: int | None, size: int
-) -> Servable:
-    """A generator from one domain of pictures to another.
-
-    Args:
-        network, forward, multiple, side, size: see `image_to_image`.
-        direction: one of `DIRECTIONS`.
-    """
-    source, target = direction.upper().split("_TO_")
-    return image_to_image(
-        network,
-        forward,
-        output="translated",
-        doc=f"translates pictures of domain {source} into domain {target}",
-        multiple=multiple,
-        side=side,
-        size=size,
-        what=(f"RGB pictures of domain {source}", f"the same pictures in domain {target}"),
     )
 
 
