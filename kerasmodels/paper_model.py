@@ -140,6 +140,10 @@ class PaperModel(keras.Model):
         """Keras' own step; that of a paper with a step of its own takes its place."""
         return super().train_step(devices.not_empty(data))
 
+    def unpacked(self, data: Any) -> tuple[Any, Any, Any]:
+        """What `fit` hands to `train_step`, as inputs, targets and weights; the last two are None if there are none."""
+        return keras.utils.unpack_x_y_sample_weight(devices.not_empty(data))
+
     def minimize(self, group: str, loss: Any, tape: tf.GradientTape) -> None:
         """One update of a group's variables, down the gradient of a loss that `tape` has seen."""
         variables = self.optimizer_groups()[group]

@@ -18,7 +18,6 @@ for all |
 | pictures are drawn with replacement | a stream that can begin anywhere |
 """
 
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -42,9 +41,9 @@ from kerasmodels.paper_model import PaperModel
 from kerasmodels.servables import example_images, generate
 from kerasmodels.tasks.energies import energies_task
 from kerasmodels.tasks.generate import sheet
-from kerasmodels.training.callbacks import StepCallback
+from kerasmodels.training.margin_watch import MarginWatch
 
-__all__ = ["EBGAN", "Config", "MarginWatch"]
+__all__ = ["EBGAN", "Config"]
 
 CLASSES = 10
 
@@ -384,59 +383,6 @@ class EBGAN(PaperModel):
         return keras.random.normal((count, self.config.latent), seed=self.seed_generator)
 
 
-class MarginWatch(StepCallback):
-    """Says, once each, what makes a margin useless. `EBGAN.fit` has one; a margin that moves is not watched.
-
-    For `patience` steps in a row the margin was below the energy that even real pictures keep, so that nothing can be
-    told apart by it; or no generated picture was below the margin, so that the discriminator does not see them.
-
-    Args:
-        start: steps done before this `fit`.
-        patience: steps.
-    """
-
-    def __init__(self, start: int = 0, patience: int = 500):
-        super().__init__(start)
-        self.patience = patience
-        self.said: list[str] = []
-        self._sums: dict[str, tuple[float, float]] = {}
-        self._high = self._idle = 0
-
-    def on_step(self, before: int, step: int, logs: Mapping[str, float]) -> None:
-        margin, kind = self.model.config.margin, self.model.config.energy
-        if self.model.config.final_margin is not None:
-            return
-        real, fake, below = (self._latest(term) for term in ("real", "fake", "below_margin"))
-        self._high = self._high + step - before if real >= margin else 0
-        self._idle = self._idle + step - before if below == 0 else 0
-        if self._high >= self.patience:
-            self._say(
-                "the margin is too low",
-                f"for {self._high} steps real pictures kept a mean energy ({kind}) of {real:.4g} or so, above the "
-                f"margin {margin:g}: the discriminator cannot hold them below it and generated ones above it. Raise "
-                f"--margin to {2 * real:.3g} or so.",
-            )
-        elif self._idle >= self.patience:
-            self._say(
-                "the hinge is never active",
-                f"for {self._idle} steps no generated picture had an energy ({kind}) below the margin {margin:g} "
-                f"(mean {fake:.4g}): the discriminator does not see them. Raise --margin, or lower --learning-rate.",
-            )
-
-    def _latest(self, term: str) -> float:
-        """Of the steps since the last call alone: the model's means go on until someone resets them."""
-        mean = next(metric for metric in self.model.metrics if metric.name == term)
-        total, count = float(mean.total), float(mean.count)
-        before, counted = self._sums.get(term, (0.0, 0.0))
-        self._sums[term] = total, count
-        return (total - before) / (count - counted) if count > counted else total / max(count, 1.0)
-
-    def _say(self, what: str, why: str) -> None:
-        if what not in self.said:
-            self.said.append(what)
-            print(f"warning: {what}: {why}", file=sys.stderr)
-
-
 # --- data -------------------------------------------------------------------------------------------------------------
 
 
@@ -508,15 +454,16 @@ def batches(
 
 def _servables(model: EBGAN) -> dict[str, Servable]:
     config = model.config
-    sides = {"height": config.size, "width": config.size}
     shape = ("batch", config.size, config.size, config.channels)
     image = TensorSpec("image", shape, "uint8", "pictures, 0-255", "image")
     if config.channels == 1:
         image = TensorSpec("image", shape, "uint8", "gray pictures, 0-255", extremes=(0, 128, 255))
 
-    def measure(image: tf.Tensor) -> dict[str, tf.Tensor]:
-        pictures = to_unit(image)
-        reconstruction = model.decoder(model.encoder(pictures, training=False), training=False)
+    def codes(image: tf.Tensor) -> Any:
+        return model.encoder(to_unit(image), training=False)
+
+    def energy(image: tf.Tensor) -> dict[str, tf.Tensor]:
+        pictures, reconstruction = to_unit(image), model.decoder(codes(image), training=False)
         return {
             "energy": model.energy_of(pictures, reconstruction),
             "anomaly_map": tf.reduce_sum(tf.square(reconstruction - pictures), axis=3),
@@ -524,44 +471,34 @@ def _servables(model: EBGAN) -> dict[str, Servable]:
         }
 
     def classify(image: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {
-            "classes": tf.nn.softmax(model.classifier(model.encoder(to_unit(image), training=False), training=False))
-        }
+        return {"classes": tf.nn.softmax(model.classifier(codes(image), training=False))}
 
     def example(dims: Mapping[str, int], seed: int) -> dict[str, np.ndarray]:
-        return {"image": example_images({**sides, **dims}, seed)["image"][..., : config.channels]}
+        pictures = example_images({"height": config.size, "width": config.size, **dims}, seed)["image"]
+        return {"image": pictures[..., : config.channels]}
 
-    def of_pictures(call: Any, outputs: tuple[TensorSpec, ...], network: keras.Model, name: str, doc: str) -> Servable:
-        return Servable(
-            call=call,
-            # Only the variables that the servable reads leave with it.
-            model=keras.Model(model.encoder.inputs[0], network(model.encoder.outputs[0]), name=name),
-            inputs=(image,),
-            outputs=outputs,
-            example=example,
-            dims={"batch": 1},
-            check_dims=({"batch": 3},),
-            doc=doc,
-        )
+    def of_pictures(call: Any, behind: keras.Model, doc: str, *outputs: TensorSpec) -> Servable:
+        # Only the variables that the servable reads leave with it.
+        part = keras.Model(model.encoder.inputs[0], behind(model.encoder.outputs[0]), name=call.__name__)
+        return Servable(call, part, (image,), outputs, example, {"batch": 1}, ({"batch": 3},), doc=doc)
 
     found = {
         "generate": generate(model.generator, to_rgb, "generates pictures like those it was trained on"),
         "energy": of_pictures(
-            measure,
-            (
-                TensorSpec("energy", ("batch",), "float32", f"high for anomalies ({config.energy})", atol=1e-3),
-                TensorSpec("anomaly_map", shape[:3], "float32", "squared differences, pixels -1 to 1", atol=1e-3),
-                TensorSpec("reconstruction", shape, "uint8", "the auto-encoder's, 0-255", atol=1),
-            ),
+            energy,
             model.decoder,
-            "discriminator",
             "tells how unlike the pictures it was trained on a picture is, and where",
+            TensorSpec("energy", ("batch",), "float32", f"high for anomalies ({config.energy})", atol=1e-3),
+            TensorSpec("anomaly_map", shape[:3], "float32", "squared differences, pixels -1 to 1", atol=1e-3),
+            TensorSpec("reconstruction", shape, "uint8", "the auto-encoder's, 0-255", atol=1),
         ),
     }
     if model.classifier is not None:
-        probabilities = TensorSpec("classes", ("batch", CLASSES), "float32", "probabilities of the classes")
         found["classify"] = of_pictures(
-            classify, (probabilities,), model.classifier, "classifier", "tells classes apart, learned from few examples"
+            classify,
+            model.classifier,
+            "tells classes apart, learned from few examples",
+            TensorSpec("classes", ("batch", CLASSES), "float32", "probabilities of the classes"),
         )
     return found
 
