@@ -19,7 +19,10 @@ PLUMBING = re.compile(
     r"start_from|report|reported|__init__|FAMILY|VARIANTS|EXPERIMENTS|__all__|\w*Options)"
 )
 POSITION = re.compile(r"<!-- [\w/.-]+\.json: (?:[^<>]*/)?\d+(?:/[^<>]*)? -->")
-SHARED = ("family", "config", "paper_model", "storage", "weights", "runs", "presets", "registry")
+SHARED = (
+    *("family", "config", "paper_model", "segmenter", "translator"),
+    *("storage", "weights", "runs", "presets", "registry"),
+)
 
 
 def lines(path: Path) -> int:

@@ -16,7 +16,6 @@ Reproduced: the objective and its optimization by L-BFGS from white noise. The p
 | served: gradient descent with momentum on the normalized gradient | see `_moved` |
 """
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -32,7 +31,7 @@ from annotated_types import Interval
 from kerasmodels import backbones, runs
 from kerasmodels import config as base
 from kerasmodels.backbones.sources import layer_names
-from kerasmodels.config import NonNegative, NonNegativeInt, Positive, PositiveInt, TrainingConfig, check
+from kerasmodels.config import NonNegative, NonNegativeInt, Positive, PositiveInt, TrainingConfig, check, needed
 from kerasmodels.data import image_size, read_image, read_mask, resized
 from kerasmodels.data.color import luminance, match_colors, match_luminance, with_colors_of
 from kerasmodels.errors import DataError, UsageError, unknown_name
@@ -193,10 +192,7 @@ def read_pictures(config: Config) -> Pictures:
         UsageError: no content or no painting is named.
         DataError: a picture or mask cannot be used.
     """
-    if config.content is None:
-        raise UsageError("expected a photo to paint: --content PATH. Received: none.")
-    if not config.style:
-        raise UsageError("expected a painting: --style PATH. Received: none.")
+    needed(config.style or None, "a painting: --style PATH")
     content = content_at(config, *config.shape)
     styles, style_masks = [], []
     for i, path in enumerate(config.style):
@@ -222,8 +218,8 @@ def read_pictures(config: Config) -> Pictures:
 
 def content_at(config: Config, height: int, width: int) -> np.ndarray:
     """The photo at a size, (height, width, 3) float32, 0-255."""
-    assert config.content is not None
-    return np.clip(resized(read_image(config.content, 2 * max(height, width)), height, width), 0, 255)
+    photo = read_image(needed(config.content, "a photo to paint: --content PATH"), 2 * max(height, width))
+    return np.clip(resized(photo, height, width), 0, 255)
 
 
 def network(look: Look, dtype: str = "float32") -> keras.Model:
@@ -238,12 +234,7 @@ def network(look: Look, dtype: str = "float32") -> keras.Model:
     if look.vgg == "auto" and look.network == "vgg19":
         source = "normalized"
     build = backbones.VGG19 if look.network == "vgg19" else backbones.VGG16
-    return build(
-        taps,
-        weights=None if source == "random" else source,
-        pooling=look.pooling,
-        dtype=dtype,
-    )
+    return build(taps, weights=None if source == "random" else source, pooling=look.pooling, dtype=dtype)
 
 
 def _weights(look: Look) -> tuple[dict[str, float], dict[str, float]]:
@@ -486,10 +477,10 @@ _LARGEST_START = 256
 
 def _run(options: RunOptions) -> RunReport:
     image_size(options.content)  # Wrong files are told at once.
-    look = {field.name: getattr(options, field.name) for field in dataclasses.fields(Look)}
+    look = Look.part_of(options)
     configs = [
         Config(
-            **{**look, "size": size},
+            **{**look.to_dict(), "size": size},
             content=options.content,
             steps=max(1, options.steps // 2**i),
             learning_rate=options.learning_rate,

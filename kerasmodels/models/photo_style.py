@@ -36,9 +36,10 @@ import tyro
 from annotated_types import Ge, Interval
 from keras import ops
 
+from kerasmodels import config as base
 from kerasmodels import runs
 from kerasmodels.backbones import VGG19
-from kerasmodels.config import NonNegative, NonNegativeInt, Positive, PositiveInt, TrainingConfig, check
+from kerasmodels.config import NonNegative, NonNegativeInt, Positive, PositiveInt, TrainingConfig, check, needed
 from kerasmodels.data import read_image, regions, resized, write_image
 from kerasmodels.data.color import match_colors_by_region
 from kerasmodels.errors import DataError, UsageError
@@ -54,19 +55,32 @@ from kerasmodels.training.picture import PictureModel, Stage, to_uint8
 __all__ = ["Config", "Pair", "PhotoStyle", "RunOptions", "objective", "read_pair", "stages"]
 
 
-class Config(TrainingConfig):
+class Transfer(base.Config):
+    """Which style a photo gets, and how much of it: the fields that `train` and `run` share."""
+
+    reference: Path | None = None
+    """The photo whose style is wanted."""
+    mask: Path | None = None
+    """The photo's regions, a picture in blue, green, black, white, red, yellow, gray, lightblue and purple."""
+    reference_mask: Path | None = None
+    """The reference's regions: regions of one color take their style from each other."""
+    auto_masks: Annotated[int, Interval(ge=0, le=9)] = 0
+    """Without masks: find this many regions by clustering what VGG19 sees in the two photos; 0 for none."""
+    style_weight: NonNegative = 2.0
+    """Weight of each style layer: more of it, more of the reference."""
+    affine_weight: NonNegative = 1e4
+    """Weight of the photorealism term (lambda), measured on pictures of 0-1: more of it, more of a photo."""
+    vgg: str = "normalized"
+    """VGG19 weights: normalized, which the weights of the terms are meant for; another source or a file; or random."""
+    seed: NonNegativeInt = 0
+    """Of the clustering, and of the noise that a picture may begin with."""
+
+
+class Config(Transfer, TrainingConfig):
     """What to make. The defaults are the paper's, or the released code's where the two differ."""
 
     photo: Path | None = None
     """The photo that gets the style."""
-    reference: Path | None = None
-    """The photo that has it."""
-    mask: Path | None = None
-    """The photo's regions, a picture in nine colors (see `data.read_labels`)."""
-    reference_mask: Path | None = None
-    """The reference's regions; regions of one color belong together."""
-    auto_masks: Annotated[int, Interval(ge=0, le=9)] = 0
-    """Without masks: find this many regions by clustering what VGG19 sees in the two photos; 0 for none."""
 
     height: Annotated[int, Ge(16)] = 525
     """Of the result, pixels; with `width` in the photo's proportions."""
@@ -84,14 +98,8 @@ class Config(TrainingConfig):
     """Weight of the content term."""
     style_layers: tuple[str, ...] = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
     """VGG19 layers whose Gram matrices must match the reference's, region by region."""
-    style_weight: NonNegative = 2.0
-    """Weight of each style layer."""
-    affine_weight: NonNegative = 1e4
-    """Weight of the photorealism term (lambda), which is measured on pictures of 0-1."""
     tv_weight: NonNegative = 1e-3
     """Weight of total variation."""
-    vgg: str = "normalized"
-    """VGG19 weights: normalized, which the weights of the terms are meant for; another source or a file; or random."""
 
     steps: PositiveInt = 2000
     """Iterations of both stages together."""
@@ -148,9 +156,8 @@ def read_pair(config: Config) -> Pair:
         UsageError: no photo or no reference is named, or height and width are not in the photo's proportions.
         DataError: a picture or mask cannot be used.
     """
-    if config.photo is None or config.reference is None:
-        raise UsageError("expected a photo and a reference: --photo PICTURE --reference PICTURE.")
-    photo, reference = readable(config.photo), readable(config.reference)
+    what = "a photo and a reference: --photo PICTURE --reference PICTURE"
+    photo, reference = (readable(needed(path, what)) for path in (config.photo, config.reference))
     height, width = photo.shape[:2]
     fits = abs(config.width * height - config.height * width) <= max(height, width) * 1.5
     if not fits:
@@ -408,19 +415,11 @@ def _preview(model: PhotoStyle) -> dict[str, np.ndarray]:
 # --- family -----------------------------------------------------------------------------------------------------------
 
 
-class RunOptions(OptimizeOptions):
+class RunOptions(OptimizeOptions, Transfer):
     """Give a photo the colors and the light of another (--reference), or finish a stylized one (--stylized)."""
 
     photo: Annotated[Path, tyro.conf.Positional]
     """The photo."""
-    reference: Path | None = None
-    """The photo whose style is wanted."""
-    mask: Path | None = None
-    """The photo's regions, in blue, green, black, white, red, yellow, gray, lightblue and purple."""
-    reference_mask: Path | None = None
-    """The reference's regions: regions of one color take their style from each other."""
-    auto_masks: Annotated[int, Interval(ge=0, le=9)] = 0
-    """Without masks: find this many regions in both photos; 0 for none."""
     stylized: Path | None = None
     """Instead of a reference: the photo as some other method stylized it. Only the smoothing is done."""
     run: Path | None = None
@@ -431,16 +430,8 @@ class RunOptions(OptimizeOptions):
     """Write the result at the photo's own size: the colors found at --size are applied to the whole photo."""
     iterations: PositiveInt = 300
     """Of each of the two stages."""
-    style_weight: NonNegative = VARIANTS["paper"].style_weight
-    """More of it, more of the reference."""
-    affine_weight: NonNegative = VARIANTS["paper"].affine_weight
-    """More of it, more of a photo."""
     smooth: tyro.conf.FlagCreatePairsOff[bool] = True
     """Leave out for the picture as optimized, without the smoothing: --no-smooth."""
-    vgg: str = VARIANTS["paper"].vgg
-    """VGG19 weights."""
-    seed: NonNegativeInt = 0
-    """Of the clustering."""
 
     def validate(self) -> None:
         """Raise UsageError where fields contradict each other."""
@@ -478,9 +469,9 @@ def _transfer(options: RunOptions) -> RunReport:
     # Long strips are not shrunk below what VGG19 can see.
     scale = max(scale, 16 / min(photo.shape[:2]))
     height, width = (round(side * scale) for side in photo.shape[:2])
-    shared = ("photo", "reference", "mask", "reference_mask", "auto_masks", "style_weight", "affine_weight", "vgg")
     config = Config(
-        **{name: getattr(options, name) for name in (*shared, "seed")},
+        **Transfer.part_of(options).to_dict(),
+        photo=options.photo,
         height=height,
         width=width,
         reference_size=options.size,
