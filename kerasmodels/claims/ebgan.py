@@ -14,6 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from kerasmodels.claims.evidence import trained
 from kerasmodels.data import write_image
 from kerasmodels.data.digits import read_digits
 from kerasmodels.data.grids import latents, tiled
@@ -270,8 +271,7 @@ def _gan(config: Config) -> EBGAN:
 
 def _fit(model: EBGAN, pictures: np.ndarray, steps: int, labeled: tuple[np.ndarray, np.ndarray] | None = None) -> None:
     model.compile()
-    stream = batches(pictures, model.config.batch, model.config.seed, labeled=labeled)
-    model.fit(stream, steps_per_epoch=steps, shuffle=False, verbose=0)
+    trained(model, batches(pictures, model.config.batch, model.config.seed, labeled=labeled), steps)
 
 
 @dataclass(frozen=True)
