@@ -13,7 +13,7 @@ Reproduced: the objective and its optimization by L-BFGS from white noise. The p
 | `train` uses Adam (rate 10, as the neural-style code); `run` uses L-BFGS, as the paper | `fit` is first-order |
 | a total variation term of small weight; 0 is the paper's | less grain from noise |
 | large pictures are made coarse to fine (`levels`) | strokes keep their size relative to the picture, in less time |
-| served: gradient descent with momentum on the normalized gradient | see `_moved` |
+| served: gradient descent with momentum on the normalized gradient | see `_momentum_step` |
 """
 
 from collections.abc import Sequence
@@ -44,7 +44,7 @@ from kerasmodels.tasks.optimize import OptimizeOptions, optimize
 from kerasmodels.tasks.pictures import check_targets
 from kerasmodels.training.picture import PictureModel, Stage, to_uint8
 
-__all__ = ["Config", "Look", "NeuralStyle", "RunOptions", "content_at", "finished", "network", "read_pictures"]
+__all__ = ["Config", "Look", "NeuralStyle", "RunOptions", "content_at", "finished", "loss_network", "read_pictures"]
 
 
 class Look(base.Config):
@@ -70,7 +70,7 @@ class Look(base.Config):
     given the content's colors first."""
 
     network: Literal["vgg19", "vgg16"] = "vgg19"
-    """The network that looks (paper: VGG19)."""
+    """The loss network (paper: VGG19)."""
     vgg: str = "auto"
     """Its weights: auto (vgg19: the normalized ones, as in the paper), a source of `kerasmodels weights`, a file, or
     random."""
@@ -172,7 +172,7 @@ VARIANTS = {
 }
 
 
-# --- what is compared -------------------------------------------------------------------------------------------------
+# --- the pictures and the loss network --------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -222,8 +222,8 @@ def content_at(config: Config, height: int, width: int) -> np.ndarray:
     return np.clip(resized(photo, height, width), 0, 255)
 
 
-def network(look: Look, dtype: str = "float32") -> keras.Model:
-    """The network that looks, with the layers of the objective as taps.
+def loss_network(look: Look, dtype: str = "float32") -> keras.Model:
+    """VGG19 or VGG16, with the layers of the objective as taps.
 
     Raises:
         UsageError: an unknown layer.
@@ -302,7 +302,7 @@ class NeuralStyle(PictureModel):
     def default_objective(self) -> StyleTransfer:
         config, pictures = self.config, self.pictures
         return StyleTransfer(
-            network(config, self.compute_dtype),
+            loss_network(config, self.compute_dtype),
             pictures.content,
             pictures.styles,
             *_weights(config),
@@ -326,8 +326,8 @@ def finished(config: Config, pixels: np.ndarray) -> np.ndarray:
 _MOMENTUM = 0.9
 
 
-def _moved(
-    picture: tf.Tensor, velocity: tf.Tensor, slope: tf.Tensor, rate: tf.Tensor | float
+def _momentum_step(
+    picture: tf.Tensor, velocity: tf.Tensor, gradient: tf.Tensor, rate: tf.Tensor | float
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """One step of gradient descent with momentum on the gradient divided by its root mean square.
 
@@ -335,16 +335,16 @@ def _moved(
     itself, would turn rounding differences between runtimes into whole levels: its first step is the sign.
     """
     # Divided by the largest entry first: squares of small numbers would vanish.
-    slope = slope / (tf.reduce_max(tf.abs(slope)) + 1e-30)
-    slope = slope / tf.sqrt(tf.reduce_mean(slope * slope) + 1e-30)
-    velocity = _MOMENTUM * velocity + slope
+    gradient = gradient / (tf.reduce_max(tf.abs(gradient)) + 1e-30)
+    gradient = gradient / tf.sqrt(tf.reduce_mean(gradient * gradient) + 1e-30)
+    velocity = _MOMENTUM * velocity + gradient
     return picture - rate * velocity, velocity
 
 
 def _servables(model: NeuralStyle) -> dict[str, Servable]:
-    """What leaves the building holds the network that looks. The pixels of a run are its result, and stay."""
+    """They hold the loss network. The pixels of a run are its result, and stay."""
     config = model.config
-    vgg = network(config)
+    vgg = loss_network(config)
     # One for each servable: `prepare` keeps what belongs to the graph it is called in.
     written, once = (PortableStyle(vgg, *_weights(config), config.tv_weight, config.formulation) for _ in range(2))
     rate = config.learning_rate / 10
@@ -356,9 +356,9 @@ def _servables(model: NeuralStyle) -> dict[str, Servable]:
         targets = written.targets(photo, painting)
 
         def body(step: tf.Tensor, picture: tf.Tensor, velocity: tf.Tensor, loss: tf.Tensor) -> tuple[tf.Tensor, ...]:
-            loss, slope = written.gradient(picture, targets)
+            loss, gradient = written.gradient(picture, targets)
             left = tf.cast(steps - step, tf.float32) / tf.cast(steps, tf.float32)
-            picture, velocity = _moved(picture, velocity, slope, rate * left)
+            picture, velocity = _momentum_step(picture, velocity, gradient, rate * left)
             picture.set_shape(content.shape)
             velocity.set_shape(content.shape)
             return step + 1, picture, velocity, loss
@@ -371,8 +371,8 @@ def _servables(model: NeuralStyle) -> dict[str, Servable]:
         picture: tf.Tensor, velocity: tf.Tensor, content: tf.Tensor, style: tf.Tensor, rate: tf.Tensor
     ) -> dict[str, tf.Tensor]:
         targets = once.targets(tf.cast(content, tf.float32), tf.cast(style, tf.float32))
-        loss, slope = once.gradient(picture, targets)
-        picture, velocity = _moved(picture, velocity, slope, rate)
+        loss, gradient = once.gradient(picture, targets)
+        picture, velocity = _momentum_step(picture, velocity, gradient, rate)
         return {"next_picture": picture, "next_velocity": velocity, "loss": loss}
 
     size, style_size = (1, "height", "width", 3), (1, "style_height", "style_width", 3)
