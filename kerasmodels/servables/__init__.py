@@ -9,8 +9,9 @@ import tensorflow as tf
 
 from kerasmodels import registry
 from kerasmodels.errors import unknown_name
+from kerasmodels.servables.examples import example_images
 from kerasmodels.servables.generate import generate
-from kerasmodels.servables.images import example_images, image_to_image
+from kerasmodels.servables.images import image_to_image
 from kerasmodels.servables.labels import image_to_labels
 
 __all__ = [
