@@ -30,8 +30,7 @@ from keras import layers, ops
 
 from kerasmodels.config import NonNegative, Positive, PositiveInt, TrainingConfig, check, needed
 from kerasmodels.data import list_images
-from kerasmodels.data.stacks import picture_stack, random_batches, read_idx
-from kerasmodels.data.streams import numbered
+from kerasmodels.data.stacks import balanced, drawn_batches, picture_stack, read_idx
 from kerasmodels.data.unpaired import warn_of_small
 from kerasmodels.errors import DataError
 from kerasmodels.family import Family, Servable, TensorSpec, stream
@@ -383,7 +382,7 @@ class EBGAN(PaperModel):
         return keras.random.normal((count, self.config.latent), seed=self.seed_generator)
 
 
-# --- data -------------------------------------------------------------------------------------------------------------
+# --- family ------------------------------------------------------------------------------------------------------------
 
 
 def _batches(config: Config, start: int) -> tf.data.Dataset:
@@ -394,62 +393,15 @@ def _batches(config: Config, start: int) -> tf.data.Dataset:
     if len(pictures) < 2:
         raise DataError(f"expected at least 2 pictures. Received: one, in {source}. A domain is learned from many.")
     if not config.labeled:
-        return batches(pictures, config.batch, config.seed, start)
+        return drawn_batches(pictures, config.batch, config.seed, start)
     labels = read_idx(needed(config.labels, f"--labels FILE with the classes of the {config.labeled} labeled pictures"))
     if labels.shape != pictures.shape[:1] or labels.max(initial=0) >= CLASSES:
         raise DataError(
             f"expected a class from 0 to {CLASSES - 1} for each of the {len(pictures)} pictures in {config.labels}. "
             f"Received: labels {labels.shape} up to {labels.max(initial=0)}."
         )
-    labeled = balanced(pictures, labels, config.labeled, config.seed)
-    return batches(pictures, config.batch, config.seed, start, labeled)
-
-
-def balanced(pictures: np.ndarray, labels: np.ndarray, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """`count` of the pictures and their classes, as many of each class.
-
-    Raises:
-        DataError: a class has too few.
-    """
-    order = np.random.default_rng(seed).permutation(len(labels))
-    of_class = [order[labels[order] == number][: count // CLASSES] for number in range(CLASSES)]
-    for number, found in enumerate(of_class):
-        if len(found) < count // CLASSES:
-            raise DataError(
-                f"expected at least {count // CLASSES} pictures of each class for {count} labeled ones. "
-                f"Received: {len(found)} of class {number}."
-            )
-    chosen = np.concatenate(of_class)
-    return pictures[chosen], labels[chosen].astype("int32")
-
-
-def batches(
-    pictures: np.ndarray,
-    batch: int,
-    seed: int = 0,
-    start: int = 0,
-    labeled: tuple[np.ndarray, np.ndarray] | None = None,
-) -> tf.data.Dataset:
-    """Endless batches of pictures drawn with replacement, as `EBGAN.fit` takes them.
-
-    Args:
-        pictures: (N, size, size, channels), 0-255.
-        batch: pictures in a batch.
-        seed: another seed, another stream.
-        start: number of the first batch.
-        labeled: pictures and their classes, of which each batch has as many.
-    """
-    tensors = [tf.constant(array) for array in (pictures, *(labeled or ()))]
-
-    def draw(step: tf.Tensor) -> Any:
-        # The same draw of labeled pictures and of their classes.
-        drawn = [random_batches(array, tf.constant([batch]), seed + (i > 0), step) for i, array in enumerate(tensors)]
-        return tuple(drawn) if labeled else drawn[0]
-
-    return numbered(draw, start)
-
-
-# --- family -----------------------------------------------------------------------------------------------------------
+    labeled = balanced(pictures, labels, config.labeled, CLASSES, config.seed)
+    return drawn_batches(pictures, config.batch, config.seed, start, labeled)
 
 
 def _servables(model: EBGAN) -> dict[str, Servable]:
