@@ -382,7 +382,7 @@ class EBGAN(PaperModel):
         return keras.random.normal((count, self.config.latent), seed=self.seed_generator)
 
 
-# --- family ------------------------------------------------------------------------------------------------------------
+# --- family -----------------------------------------------------------------------------------------------------------
 
 
 def _batches(config: Config, start: int) -> tf.data.Dataset:
