@@ -23,7 +23,7 @@ label pictures have no second choice |
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -31,7 +31,6 @@ from typing import Annotated, Any, Literal
 
 import keras
 import numpy as np
-import tensorflow as tf
 import tyro
 from annotated_types import Ge, Interval
 from keras import ops
@@ -43,13 +42,13 @@ from kerasmodels.config import NonNegative, NonNegativeInt, Positive, PositiveIn
 from kerasmodels.data import read_image, regions, resized, write_image
 from kerasmodels.data.color import match_colors_by_region
 from kerasmodels.errors import DataError, UsageError
-from kerasmodels.family import Family, RunReport, Servable, Task, TensorSpec, without_examples
-from kerasmodels.layers import LocalAffineSmoothing, Picture
+from kerasmodels.family import Family, RunReport, Task, without_examples
+from kerasmodels.layers import Picture
 from kerasmodels.losses.photorealistic import PhotorealisticObjective
-from kerasmodels.servables import example_images, image_to_image
+from kerasmodels.servables.recoloring import recoloring
 from kerasmodels.tasks.optimize import OptimizeOptions, optimize
 from kerasmodels.tasks.pictures import check_targets
-from kerasmodels.tasks.recolor import recolored, to_levels
+from kerasmodels.tasks.recolor import recolored
 from kerasmodels.training.picture import PictureModel, Stage, to_uint8
 
 __all__ = ["Config", "Pair", "PhotoStyle", "RunOptions", "objective", "read_pair", "stages"]
@@ -343,75 +342,6 @@ def stages(config: Config, pair: Pair) -> list[Stage]:
     return [stage(count, affine) for count, affine in counts if count]
 
 
-# --- servables --------------------------------------------------------------------------------------------------------
-
-
-_FULL = "its color maps are least squares of small differences, too fine for 8 or 16 bits; export it in fp32."
-
-
-def _servables(model: PhotoStyle) -> dict[str, Servable]:
-    smoothing = LocalAffineSmoothing()
-    pictures = [keras.Input((None, None, 3), name=name) for name in ("photo", "stylized")]
-    smoother = keras.Model(pictures, smoothing(pictures), name="smoothing")
-
-    def recolor(image: tf.Tensor) -> tf.Tensor:
-        small, found = (tf.convert_to_tensor(layer.pixels) / 255 for layer in (model.photo, model.picture))
-        static = image.shape[1:3]
-        size = list(static) if None not in static else tf.shape(image)[1:3]
-        maps = smoothing.maps(small, found)
-        large = {name: x if name == "overall" else tf.image.resize(x, size) for name, x in maps.items()}
-        return 255 * smoothing.apply(large, tf.cast(image, tf.float32) / 255)
-
-    def smooth(photo: tf.Tensor, stylized: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {"smoothed": to_levels(smoother([tf.cast(x, tf.float32) / 255 for x in (photo, stylized)]))}
-
-    recoloring = image_to_image(
-        model,
-        recolor,
-        output="recolored",
-        doc="gives a photo, at its full size, the colors that were found for it at a smaller one",
-        what=("the photo of the run", "the photo in its new colors"),
-    )
-
-    def picture_of(name: str, doc: str, atol: float = 1e-4) -> TensorSpec:
-        return TensorSpec(name, ("batch", "height", "width", 3), "uint8", doc, "image", atol=atol)
-
-    return {
-        "recolor": dataclasses.replace(
-            recoloring,
-            without={(form, bits): _FULL for form in ("litert", "onnx") for bits in ("fp16", "dynamic", "int8")},
-        ),
-        "smooth": Servable(
-            call=smooth,
-            model=smoother,
-            inputs=(
-                picture_of("photo", "photos, RGB 0-255, of any size"),
-                picture_of("stylized", "the same photos, stylized by whatever means, RGB 0-255"),
-            ),
-            outputs=(picture_of("smoothed", "the photos in the stylized pictures' colors, RGB 0-255", 1),),
-            example=_example_pair,
-            dims=recoloring.dims,
-            check_dims=recoloring.check_dims,
-            doc="turns a stylized photo back into a photo: local color maps, applied to the original",
-        ),
-    }
-
-
-def _example_pair(dims: Mapping[str, int], seed: int) -> dict[str, np.ndarray]:
-    """Photos, and the same with other colors and brush strokes."""
-    photo = example_images(dims, seed)["image"]
-    random = np.random.default_rng([seed, 1])
-    colors = np.eye(3) * random.uniform(0.4, 1.0, 3) + random.uniform(-0.1, 0.2, (3, 3))
-    strokes = 12 * np.sin(np.arange(dims["width"]) / 2)[None, None, :, None]
-    return {"photo": photo, "stylized": to_uint8(photo @ colors + strokes + random.normal(0, 6, photo.shape))}
-
-
-def _preview(model: PhotoStyle) -> dict[str, np.ndarray]:
-    """The picture as it is, and made photorealistic."""
-    picture, photo = to_uint8(model.pixels()), to_uint8(model.photo.pixels.numpy()[0])
-    return {"picture": picture, "smoothed": recolored(photo, photo, picture)}
-
-
 # --- family -----------------------------------------------------------------------------------------------------------
 
 
@@ -489,12 +419,18 @@ def _transfer(options: RunOptions) -> RunReport:
     return RunReport(report.outputs, {**report.facts, "regions": len(pair.masks)})
 
 
+def _preview(model: PhotoStyle) -> dict[str, np.ndarray]:
+    """The picture as it is, and made photorealistic."""
+    picture, photo = to_uint8(model.pixels()), to_uint8(model.photo.pixels.numpy()[0])
+    return {"picture": picture, "smoothed": recolored(photo, photo, picture)}
+
+
 FAMILY = Family(
     name="photo_style",
     config=Config,
     variants=VARIANTS,
     model=PhotoStyle,
-    servables=_servables,
+    servables=lambda model: recoloring(model, model.photo, model.picture),
     task=Task(RunOptions, _run),
     source=without_examples,
     preview=_preview,

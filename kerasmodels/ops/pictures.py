@@ -13,3 +13,8 @@ def to_unit(pictures: Any) -> Any:
 def to_rgb(pictures: Any) -> Any:
     """-1 to 1 -> 0-255, clipped."""
     return ops.clip(127.5 + 127.5 * pictures, 0.0, 255.0)
+
+
+def to_levels(pictures: Any) -> Any:
+    """0-1 -> uint8, 0-255, rounded and clipped."""
+    return ops.cast(ops.round(ops.clip(pictures * 255.0, 0.0, 255.0)), "uint8")
