@@ -39,7 +39,7 @@ def recoloring(model: keras.Model, photo: Picture, found: Picture) -> dict[str, 
     def smooth(photo: tf.Tensor, stylized: tf.Tensor) -> dict[str, tf.Tensor]:
         return {"smoothed": to_levels(smoother([tf.cast(x, tf.float32) / 255 for x in (photo, stylized)]))}
 
-    recoloring = image_to_image(
+    of_the_run = image_to_image(
         model,
         recolor,
         output="recolored",
@@ -52,7 +52,7 @@ def recoloring(model: keras.Model, photo: Picture, found: Picture) -> dict[str, 
 
     return {
         "recolor": dataclasses.replace(
-            recoloring,
+            of_the_run,
             without={(form, bits): _FULL for form in ("litert", "onnx") for bits in ("fp16", "dynamic", "int8")},
         ),
         "smooth": Servable(
@@ -64,8 +64,8 @@ def recoloring(model: keras.Model, photo: Picture, found: Picture) -> dict[str, 
             ),
             outputs=(picture_of("smoothed", "the photos in the stylized pictures' colors, RGB 0-255", 1),),
             example=_example_pair,
-            dims=recoloring.dims,
-            check_dims=recoloring.check_dims,
+            dims=of_the_run.dims,
+            check_dims=of_the_run.check_dims,
             doc="turns a stylized photo back into a photo: local color maps, applied to the original",
         ),
     }
@@ -77,9 +77,5 @@ def _example_pair(dims: Mapping[str, int], seed: int) -> dict[str, np.ndarray]:
     random = np.random.default_rng([seed, 1])
     colors = np.eye(3) * random.uniform(0.4, 1.0, 3) + random.uniform(-0.1, 0.2, (3, 3))
     strokes = 12 * np.sin(np.arange(dims["width"]) / 2)[None, None, :, None]
-    return {
-        "photo": photo,
-        "stylized": np.clip(np.rint(photo @ colors + strokes + random.normal(0, 6, photo.shape)), 0, 255).astype(
-            "uint8"
-        ),
-    }
+    stylized = photo @ colors + strokes + random.normal(0, 6, photo.shape)
+    return {"photo": photo, "stylized": np.clip(np.rint(stylized), 0, 255).astype("uint8")}
