@@ -148,6 +148,9 @@ def _discriminator(config: Config, name: str) -> keras.Model:
     return keras.Model(picture, ops.cast(convolution(x, 1, 1, 4), "float32"), name=name)
 
 
+# --- model ------------------------------------------------------------------------------------------------------------
+
+
 @keras.saving.register_keras_serializable("kerasmodels")
 class _ConstantThenLinear(keras.optimizers.schedules.LearningRateSchedule):
     """`rate` for `constant` steps, then along a line to 0, which the step after the last would have."""
@@ -162,9 +165,6 @@ class _ConstantThenLinear(keras.optimizers.schedules.LearningRateSchedule):
 
     def get_config(self) -> dict[str, Any]:
         return {"rate": self.rate, "constant": self.constant, "falling": self.falling}
-
-
-# --- model ------------------------------------------------------------------------------------------------------------
 
 
 @keras.saving.register_keras_serializable("kerasmodels")

@@ -212,7 +212,7 @@ class WGAN(PaperModel):
 
     def train_step(self, data: Any) -> dict[str, Any]:
         """All updates of the critic, each on its own real pictures, then one of the generator."""
-        pictures, *_ = keras.utils.unpack_x_y_sample_weight(data)
+        pictures, *_ = self.unpacked(data)
         updates, batch, *_ = tf.unstack(tf.shape(pictures))
 
         def update(i: Any) -> tuple[Any]:
