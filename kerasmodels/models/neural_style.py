@@ -191,6 +191,7 @@ def read_pictures(config: Config) -> Pictures:
         UsageError: no content or no painting is named.
         DataError: a picture or mask cannot be used.
     """
+    photo = needed(config.content, "a photo to paint: --content PATH")
     needed(config.style or None, "a painting: --style PATH")
     content = content_at(config, *config.shape)
     styles, style_masks = [], []
@@ -206,7 +207,7 @@ def read_pictures(config: Config) -> Pictures:
         if config.style_masks:
             style_masks.append(read_mask(config.style_masks[i], painting.shape[:2], (height, width), path))
         styles.append(np.clip(resized(painting, height, width), 0, 255))
-    masks = tuple(read_mask(path, config.shape, config.shape, config.content) for path in config.masks)
+    masks = tuple(read_mask(path, config.shape, config.shape, photo) for path in config.masks)
     if config.colors == "luminance":
         styles = [match_luminance(style, content) for style in styles]
         content = luminance(content)
