@@ -21,7 +21,8 @@ class PaperModel(keras.Model):
     """The networks of a paper, the config they were made with, and what their training needs besides the algorithm.
 
     A subclass names its `Config`, its `family_name` and its `networks`, and has a `train_step`; where several networks
-    learn by optimizers of their own, also `trained_by`, and the paper's optimizers as `default_optimizer`. One
+    learn by optimizers of their own, also `trained_by`, and the paper's optimizers as `default_optimizer`. A step calls
+    `minimize` with the loss of each optimizer, `report` with what `fit` is to show, and returns `reported()`. One
     that Keras' own `train_step` trains has a `default_loss` or `compute_loss` instead, and `loss_terms` without "loss".
     Where there is nothing to train (its `Config` is no `TrainingConfig`), `call` is all it has, and `networks` may be
     empty.
