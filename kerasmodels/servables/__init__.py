@@ -11,14 +11,17 @@ from kerasmodels import registry
 from kerasmodels.errors import unknown_name
 from kerasmodels.servables.generate import generate
 from kerasmodels.servables.images import DIRECTIONS, example_images, image_to_image, translation
+from kerasmodels.servables.keras_model import PREPROCESSING, of_keras_model
 from kerasmodels.servables.labels import image_to_labels
 
 __all__ = [
     "DIRECTIONS",
+    "PREPROCESSING",
     "example_images",
     "generate",
     "image_to_image",
     "image_to_labels",
+    "of_keras_model",
     "served",
     "translation",
 ]
