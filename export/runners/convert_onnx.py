@@ -75,9 +75,9 @@ def complementary_error(ctx: Any, node: Any, name: str, args: Any) -> None:
     (x,), dtype = node.input, onnx.helper.tensor_dtype_to_np_dtype(ctx.get_dtype(node.input[0]))
     shapes, dtypes, outputs = node.output_shapes, node.output_dtypes, list(node.output)
     ctx.remove_node(node.name)
-    one = ctx.make_const(f"{node.name}_one", np.ones((), dtype))
-    error = ctx.make_node("Erf", [x])
-    ctx.make_node("Sub", [one.output[0], error.output[0]], name=node.name, outputs=outputs, shapes=shapes, dtypes=dtypes)
+    one = ctx.make_const(f"{node.name}_one", np.ones((), dtype)).output[0]
+    error = ctx.make_node("Erf", [x]).output[0]
+    ctx.make_node("Sub", [one, error], name=node.name, outputs=outputs, shapes=shapes, dtypes=dtypes)
 
 
 HANDLERS: dict[str, tuple[Any, list[Any]]] = {
