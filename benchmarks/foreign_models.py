@@ -4,6 +4,7 @@ Every model of tests/export/foreign.py in every format: executed and compared, o
 benchmarks/results/foreign_models.json (with names: only their rows change), which docs/your_model.md quotes.
 """
 
+import json
 import sys
 import tempfile
 from pathlib import Path
@@ -35,7 +36,7 @@ def tried(name: str) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    known = storage.read_json(RESULT) if RESULT.exists() else {}
+    known = json.loads(RESULT.read_text()) if RESULT.exists() else {}
     for each in sys.argv[1:] or MODELS:
         known[each] = tried(each)
         storage.write_json(RESULT, {name: known[name] for name in MODELS if name in known})

@@ -177,12 +177,15 @@ def _subject(source: "keras.Model | str | Path", foreign: Mapping[str, Any]) -> 
                 f"{' and '.join(foreign)} can be given for a Keras model of your own. Received: one of {of}, which "
                 "says that itself."
             )
-        return _Subject(registry.family(of).servables(source), of, _clean(name or of), origin if name else of, card)
+        # A model that exists has brought Keras along.
+        from kerasmodels.paper_model import PaperModel
+
+        model: Any = source.in_float32() if isinstance(source, PaperModel) else source
+        return _Subject(registry.family(of).servables(model), of, _clean(name or of), origin if name else of, card)
     from kerasmodels.servables import of_keras_model
 
-    model: Any = source
-    servable = of_keras_model(model, **foreign)
-    name = name or model.name
+    servable = of_keras_model(source, **foreign)  # type: ignore[arg-type]
+    name = name or servable.model.name
     return _Subject({"predict": servable}, name, _clean(name), origin if card else name, card)
 
 

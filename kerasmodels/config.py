@@ -13,7 +13,7 @@ import dataclasses
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, dataclass_transform, get_args, get_type_hints
+from typing import Annotated, Any, Literal, Self, TypeVar, dataclass_transform, get_args, get_type_hints
 
 import pydantic.dataclasses
 import pydantic_core
@@ -29,6 +29,8 @@ NonNegative = Annotated[float, Ge(0), pydantic.AllowInfNan(False)]
 Finite = Annotated[float, pydantic.AllowInfNan(False)]
 Fraction = Annotated[float, Interval(ge=0, le=1)]
 """From 0 to 1."""
+
+_T = TypeVar("_T")
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)
@@ -139,6 +141,13 @@ def check(condition: bool, expected: str, received: Any) -> None:
     """Raise UsageError(expected, received) unless `condition`; for `Config.validate`."""
     if not condition:
         raise UsageError(f"expected {expected}. Received: {received!r}.")
+
+
+def needed(value: _T | None, what: str) -> _T:
+    """A value of the config that its training cannot do without; raise UsageError(what) if it was left out."""
+    if value is None:
+        raise UsageError(f"training needs {what}.")
+    return value
 
 
 def _not_none(cls: type) -> list[str]:

@@ -21,7 +21,7 @@ class PaperModel(keras.Model):
     """The networks of a paper, the config they were made with, and what their training needs besides the algorithm.
 
     A subclass names its `Config`, its `family_name` and its `networks`, and has a `train_step`; where several networks
-    learn by optimizers of their own, also `optimizer_groups`, and the paper's optimizers as `default_optimizer`. One
+    learn by optimizers of their own, also `trained_by`, and the paper's optimizers as `default_optimizer`. One
     that Keras' own `train_step` trains has a `default_loss` or `compute_loss` instead, and `loss_terms` without "loss".
     Where there is nothing to train (its `Config` is no `TrainingConfig`), `call` is all it has, and `networks` may be
     empty.
@@ -47,6 +47,8 @@ class PaperModel(keras.Model):
     """Why several devices cannot share a batch of the training; empty if they can."""
     networks: ClassVar[Mapping[str, Callable[[Any], keras.Layer | None]]] = {}
     """Attribute's name -> (config) -> network, or a layer; None where the config has no such network."""
+    trained_by: ClassVar[Mapping[str, Sequence[str]]] = {}
+    """Optimizer group -> names of the networks that it trains; left out, one group "all" trains all of them."""
 
     def __init__(
         self, config: Any = None, *, dtype: Any = None, name: str | None = None, **networks: keras.Layer
@@ -74,8 +76,14 @@ class PaperModel(keras.Model):
         return ("loss",)
 
     def optimizer_groups(self) -> dict[str, list[keras.Variable]]:
-        """The variables that each optimizer trains, by the group's name."""
-        return {"all": self.trainable_variables}
+        """The variables that each optimizer trains, by the group's name: those of the networks in `trained_by`."""
+        if not self.trained_by:
+            return {"all": self.trainable_variables}
+        networks = {group: [getattr(self, name) for name in names] for group, names in self.trained_by.items()}
+        return {
+            group: [variable for network in several if network is not None for variable in network.trainable_variables]
+            for group, several in networks.items()
+        }
 
     def default_optimizer(self, group: str) -> keras.optimizers.Optimizer:
         """The paper's optimizer of a group."""
@@ -131,6 +139,10 @@ class PaperModel(keras.Model):
     def train_step(self, data: Any) -> dict[str, Any]:
         """Keras' own step; that of a paper with a step of its own takes its place."""
         return super().train_step(devices.not_empty(data))
+
+    def unpacked(self, data: Any) -> tuple[Any, Any, Any]:
+        """What `fit` hands to `train_step`, as inputs, targets and weights; the last two are None if there are none."""
+        return keras.utils.unpack_x_y_sample_weight(devices.not_empty(data))
 
     def minimize(self, group: str, loss: Any, tape: tf.GradientTape) -> None:
         """One update of a group's variables, down the gradient of a loss that `tape` has seen."""
@@ -198,6 +210,18 @@ class PaperModel(keras.Model):
             raise UsageError(f"expected weights of {cls.__name__}. Received: {name!r}, of {type(model).__name__}.")
         return model
 
+    def in_float32(self) -> Self:
+        """A model with the same weights that computes in float32; the model itself if it does so already.
+
+        Export serves it: what a training computed in is nothing that leaves the building.
+        """
+        if {layer.compute_dtype for layer in self._flatten_layers()} == {"float32"}:
+            return self
+        model = type(self).from_config(_in_float32({**self.get_config(), "dtype": "float32"}))
+        for mine, theirs in zip(model.weights, self.weights, strict=True):
+            mine.assign(theirs)
+        return model
+
     def get_compile_config(self) -> dict[str, Any] | None:
         # Several optimizers are more than Keras restores: what is loaded can be used, or compiled anew.
         return None
@@ -212,6 +236,15 @@ class PaperModel(keras.Model):
             label: keras.saving.deserialize_keras_object(config[label]) for label in cls.networks if label in config
         }
         return cls(**{**config, **networks})
+
+
+def _in_float32(config: Any) -> Any:
+    """A Keras config, of whatever depth, whose dtype policies are float32."""
+    if isinstance(config, Mapping):
+        if config.get("class_name") == "DTypePolicy":
+            return {**config, "config": {"name": "float32"}}
+        return {key: _in_float32(value) for key, value in config.items()}
+    return [_in_float32(each) for each in config] if isinstance(config, list | tuple) else config
 
 
 @contextmanager

@@ -100,9 +100,9 @@ def _in_tiles(model: Segmenter, photo: np.ndarray, cells: int) -> np.ndarray:
     maps = np.empty((1, rows, columns, config.classes), "float32")
     for tile in tiles(rows, columns, cells - 2 * overlap, overlap):
         down, across = (slice(stride * seen.start, stride * (seen.stop - 1) + config.field) for seen in tile.seen)
-        found = model.positions(tf.constant(padded[down, across][None], tf.float32), training=False)
+        found = model.score_map(tf.constant(padded[down, across][None], tf.float32), training=False)
         maps[0][tile.own] = found[0].numpy()[tile.inner]
-    logits = model.enlarged(model.contextual(tf.constant(maps)), size)
+    logits = model.enlarged(model.with_context(tf.constant(maps)), size)
     return tf.nn.softmax(logits)[0, : photo.shape[0], : photo.shape[1]].numpy()
 
 
