@@ -19,7 +19,7 @@ from kerasmodels.export import formats as table
 from kerasmodels.export.formats import Format
 from kerasmodels.export.order import Calibration, Order, Size, bind, calibration_examples
 from kerasmodels.export.report import Artifact, Report, model_card
-from kerasmodels.family import Family, Servable, TensorSpec
+from kerasmodels.family import Servable, TensorSpec
 
 if TYPE_CHECKING:
     import keras
@@ -44,13 +44,16 @@ def export(
     allow_flex: bool = False,
     older_onnx: bool = False,
     calibration: Calibration = None,
+    example: Any = None,
+    preprocess: "str | Callable[[Any], Any] | None" = None,
+    classes: Sequence[str] | None = None,
     progress: Progress | None = None,
 ) -> Report:
-    """Export a model of a registered family and prove every artifact equal to it.
+    """Export a model and prove every artifact equal to it.
 
     Args:
-        source: a model of a family (it has `family_name` and `config`), a run folder, "family/preset", or the name of a
-            family that has nothing to train.
+        source: any built `keras.Model`, or a .keras file; a run folder, "family/preset", or the name of a family that
+            has nothing to train.
         out: the folder to put artifacts in. What else is there stays untouched.
         formats: names from the table of formats.
         size: of LiteRT files: a side in pixels, (height, width), "256x384", {dimension: value} or "dynamic"; None for
@@ -61,7 +64,9 @@ def export(
             they are kept, marked as not executed.
         older_onnx: write ONNX files for runtimes that know no operator newer than opset 18: a deformable convolution
             is then gathers and a product, and several times slower than the operator of that name.
-        calibration: for int8: a folder of pictures, or a list of input arrays; by default made-up examples.
+        calibration: for int8: a folder of pictures, or a list of input arrays; by default the examples.
+        example, preprocess, classes: of a Keras model that is none of the families', see
+            `kerasmodels.servables.of_keras_model`: arrays it takes, what turns pictures into them, what comes out.
         progress: called with one line of text as each step begins.
 
     Returns:
@@ -75,14 +80,14 @@ def export(
         StorageError: the disk is full or the place is not writable; nothing was written.
     """
     table.select(formats, precision)
-    subject = _subject(source)
-    servables = subject.family.servables(subject.model)
-    chosen = servable if servable is not None else next(iter(servables))
-    if chosen not in servables:
-        raise unknown_name(f"servable of {subject.family.name}", chosen, servables)
+    foreign = {"example": example, "preprocess": preprocess, "classes": classes}
+    subject = _subject(source, {key: value for key, value in foreign.items() if value is not None})
+    chosen = servable if servable is not None else next(iter(subject.servables))
+    if chosen not in subject.servables:
+        raise unknown_name(f"servable of {subject.of}", chosen, subject.servables)
     return export_servable(
-        servables[chosen],
-        subject.named(chosen, servables),
+        subject.servables[chosen],
+        subject.named(chosen),
         out,
         formats=formats,
         size=size,
@@ -121,12 +126,11 @@ def export_all(
         UsageError: the request is wrong, or no servable has any of the formats in this precision.
     """
     chosen = table.select(formats, precision)
-    subject = _subject(source)
-    servables = subject.family.servables(subject.model)
+    subject = _subject(source, {})
     options = _Options(size, precision, allow_flex, older_onnx, calibration)
     jobs, reasons = {}, []
-    for key, servable in servables.items():
-        name = subject.named(key, servables)
+    for key, servable in subject.servables.items():
+        name = subject.named(key)
         lacking = {form.name: servable.lacks(form.name, precision) for form in chosen}
         able = [form for form in chosen if not lacking[form.name]]
         if able:
@@ -140,42 +144,74 @@ def export_all(
 
 @dataclasses.dataclass(frozen=True)
 class _Subject:
-    """What a user asks to export: its family, the model, how it is called, where it is from, what is known of it."""
+    """What a user asks to export: its servables, whose they are, how it is called, where it is from, what is known."""
 
-    family: Family
-    model: Any
+    servables: Mapping[str, Servable]
+    of: str
     name: str
     origin: str
     card: Mapping[str, Any]
 
-    def named(self, servable: str, servables: Mapping[str, Servable]) -> str:
+    def named(self, servable: str) -> str:
         """What the artifacts of a servable are called: the first one goes without its own name."""
-        return self.name if servable == next(iter(servables)) else f"{self.name}-{servable}"
+        return self.name if servable == next(iter(self.servables)) else f"{self.name}-{servable}"
 
 
-def _subject(source: "keras.Model | str | Path") -> _Subject:
+def _subject(source: "keras.Model | str | Path", foreign: Mapping[str, Any]) -> _Subject:
+    """`foreign`: arguments of `of_keras_model`, for a model that is none of the families'."""
+    name, origin, card = "", str(source), {}
     if isinstance(source, str) and source in registry.ready():
         family = registry.family(source)
-        source = family.model(family.config())
-    if isinstance(source, str | Path):
+        name, source = source, family.model(family.config())
+    elif isinstance(source, str | Path) and Path(source).suffix == ".keras":
+        name, source = Path(source).stem, _loaded(Path(source))
+    elif isinstance(source, str | Path):
         trained = presets.find(source)
-        family, model = registry.family(trained.family), trained.load()
-        if trained.path.is_relative_to(presets.PRESETS):
-            return _Subject(family, model, f"{family.name}-{trained.name}", str(source), trained.card)
-        name = re.sub(r"[^A-Za-z0-9_.-]+", "-", trained.name)
-        return _Subject(family, model, name, trained.name, trained.card)
-    name = getattr(source, "family_name", "")
-    if not name:
-        raise UsageError(
-            "expected a model made by one of the families, a run folder or 'family/preset'. "
-            f"Received: {type(source).__name__}. For a model of your own, describe it with "
-            "kerasmodels.family.Servable and call export_servable(servable, name, out)."
-        )
-    # A model that exists has brought Keras along.
-    from kerasmodels.paper_model import PaperModel
+        shipped = trained.path.is_relative_to(presets.PRESETS)
+        name = f"{trained.family}-{trained.name}" if shipped else trained.name
+        source, origin, card = trained.load(), origin if shipped else trained.name, trained.card
+    of = getattr(source, "family_name", "")
+    if of:
+        if foreign:
+            raise UsageError(
+                f"{' and '.join(foreign)} can be given for a Keras model of your own. Received: one of {of}, which "
+                "says that itself."
+            )
+        # A model that exists has brought Keras along.
+        from kerasmodels.paper_model import PaperModel
 
-    model = source.in_float32() if isinstance(source, PaperModel) else source
-    return _Subject(registry.family(name), model, name, name, {})
+        model: Any = source.in_float32() if isinstance(source, PaperModel) else source
+        return _Subject(registry.family(of).servables(model), of, _clean(name or of), origin if name else of, card)
+    from kerasmodels.servables import of_keras_model
+
+    servable = of_keras_model(source, **foreign)  # type: ignore[arg-type]
+    name = name or servable.model.name
+    return _Subject({"predict": servable}, name, _clean(name), origin if card else name, card)
+
+
+def _clean(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", name).lstrip(".-") or "model"
+
+
+def _loaded(path: Path) -> "keras.Model":
+    """The model in a .keras file; nothing in it is executed but the layers' own code.
+
+    Raises:
+        UsageError: it is missing, damaged, or has classes that are not registered.
+    """
+    import keras
+
+    try:
+        with reading.opened_zip(path):
+            pass
+        return keras.saving.load_model(path, compile=False, safe_mode=True)
+    except Exception as error:
+        # Keras raises many kinds, and the constructors of layers any.
+        raise UsageError(
+            f"expected {path} to be a model saved by Keras 3. Received: {error}. Classes of your own are found once "
+            "the module that registers them is imported (`--import MODULE`). A Lambda layer is code, which is not "
+            "executed: load the model yourself and call kerasmodels.export.export(model, out)."
+        ) from error
 
 
 def export_servable(

@@ -12,13 +12,16 @@ from kerasmodels.errors import unknown_name
 from kerasmodels.servables.examples import example_images
 from kerasmodels.servables.generate import generate
 from kerasmodels.servables.images import image_to_image
+from kerasmodels.servables.keras_model import PREPROCESSING, of_keras_model
 from kerasmodels.servables.labels import image_to_labels
 
 __all__ = [
+    "PREPROCESSING",
     "example_images",
     "generate",
     "image_to_image",
     "image_to_labels",
+    "of_keras_model",
     "served",
 ]
 

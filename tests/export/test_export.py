@@ -495,9 +495,9 @@ def test_all_servables_of_a_model_share_processes(tmp_path: Path, monkeypatch: p
     assert not (tmp_path / "none").exists()
 
 
-def test_a_model_that_is_of_no_family(picture_servable: Servable, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"Received: Functional\. For a model of your own.*export_servable"):
-        export.export(picture_servable.model, tmp_path / "out")
+def test_a_source_that_is_none(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"expected a keras\.Model\. Received: dict"):
+        export.export({}, tmp_path / "out")  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="run folder or one of the presets"):
         export.export("no/such", tmp_path / "out")
     assert not (tmp_path / "out").exists()
