@@ -6,9 +6,9 @@ import json
 import os
 import re
 import shutil
-import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -311,7 +311,7 @@ def _carried_out(jobs: Sequence[_Job], out: str | Path, options: _Options, progr
     """Make and verify everything, put it in place, and report on each job."""
     place = _Place(Path(out))
     try:
-        index = place.read_index()
+        place.read_index()
         with place.staging() as staging:
             # TensorFlow takes seconds to import: only now that the request has been found in order.
             from kerasmodels.export.verify import Cases
@@ -323,7 +323,7 @@ def _carried_out(jobs: Sequence[_Job], out: str | Path, options: _Options, progr
                 if orders:
                     for item in _make(form, orders, cases, staging / form.name, progress or (lambda line: None)):
                         made[item.name].append(item)
-            artifacts = place.commit(jobs, made, index, staging)
+            artifacts = place.commit(jobs, made, staging)
     except KerasModelsError:
         raise
     except OSError as error:
@@ -476,14 +476,30 @@ class _Place:
                 f"expected {path} to be written by an earlier export ({error}). Move it away, or choose another folder."
             ) from error
 
-    def staging(self) -> "_Staging":
-        """A hidden folder inside the output folder, removed afterwards whatever happens."""
-        return _Staging(self.out)
+    @contextmanager
+    def staging(self) -> Iterator[Path]:
+        """A hidden folder inside the output folder, which is made if need be and removed again if left empty."""
+        absent = [folder for folder in (self.out, *self.out.parents) if not folder.exists()]
+        self.out.mkdir(parents=True, exist_ok=True)
+        try:
+            with storage.scratch(self.out, ".export-") as staging:
+                yield staging
+        finally:
+            for folder in absent:
+                with suppress(OSError):
+                    folder.rmdir()
 
     def commit(
-        self, jobs: Sequence[_Job], made: Mapping[str, Sequence[_Made]], index: Mapping[str, Any], staging: Path
+        self, jobs: Sequence[_Job], made: Mapping[str, Sequence[_Made]], staging: Path
     ) -> dict[str, list[Artifact]]:
         """Rename everything into place; returns the artifacts of each model with their final paths."""
+        # Other exports into the same folder may have ended meanwhile, and wait here for each other.
+        with storage.locked(self.out):
+            return self._commit(jobs, made, self.read_index(), staging)
+
+    def _commit(
+        self, jobs: Sequence[_Job], made: Mapping[str, Sequence[_Made]], index: Mapping[str, Any], staging: Path
+    ) -> dict[str, list[Artifact]]:
         artifacts: dict[str, list[Artifact]] = {}
         moves, models = [], dict(index)
         for job in jobs:
@@ -503,7 +519,7 @@ class _Place:
             ]
             texts |= form.exporter.server_files(self.out, served) if served else {}
         for number, text in enumerate(texts.values()):
-            (staging / f"text-{number}").write_text(text)
+            (staging / f"text-{number}").write_bytes(text.encode(errors="backslashreplace"))
 
         for path, relative in moves:
             target = self.out / relative
@@ -525,23 +541,3 @@ class _Place:
             "training": {k: v for k, v in job.card.items() if k not in ("author", "license")},
             "artifacts": [*kept, *(artifact.to_dict() for artifact in artifacts)],
         }
-
-
-class _Staging:
-    """Context manager: a hidden folder inside `out`, which it makes if need be and removes again if left empty."""
-
-    def __init__(self, out: Path):
-        self._out = out
-
-    def __enter__(self) -> Path:
-        self._made = [p for p in (self._out, *self._out.parents) if not p.exists()]
-        self._out.mkdir(parents=True, exist_ok=True)
-        self._folder = Path(tempfile.mkdtemp(prefix=".export-", dir=self._out))
-        return self._folder
-
-    def __exit__(self, *_: object) -> None:
-        shutil.rmtree(self._folder, ignore_errors=True)
-        for folder in self._made:
-            if any(folder.iterdir()):
-                break
-            folder.rmdir()

@@ -31,7 +31,8 @@ def picture_stack(source: str | Path, height: int, width: int, channels: int) ->
         DataError: there is no picture, or one cannot be read; or the file is no IDX file of pictures.
     """
     source = Path(source)
-    found = list(read_idx(source)) if source.is_file() else [read_image(path) for path in list_images(source)]
+    # One by one: photos as cameras make them would fill the memory.
+    found = read_idx(source) if source.is_file() else map(read_image, list_images(source))
     return np.stack([fitted(picture, height, width, channels) for picture in found])
 
 
