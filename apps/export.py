@@ -30,6 +30,8 @@ class Options:
     """Size of LiteRT files: 256, 256x384 (height x width) or dynamic. Left out: the family's choice."""
     precision: Precision = "fp32"
     """Of the numbers inside: fp32, fp16, dynamic (8-bit weights) or int8."""
+    name: str | None = None
+    """What the artifacts are called. Left out: as the run folder or preset, in letters that every server takes."""
     servable: str | None = None
     """Which of the family's servables. Left out: the first; `kerasmodels info FAMILY` lists them."""
     allow_flex: tyro.conf.FlagCreatePairsOff[bool] = False
@@ -56,6 +58,7 @@ def main(argv: Sequence[str]) -> Outcome:
         size=options.size,
         precision=options.precision,
         servable=options.servable,
+        name=options.name,
         allow_flex=options.allow_flex,
         older_onnx=options.older_onnx,
         calibration=options.calibration,

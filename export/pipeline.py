@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import time
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -41,6 +42,7 @@ def export(
     size: Size = None,
     precision: str = "fp32",
     servable: str | None = None,
+    name: str | None = None,
     allow_flex: bool = False,
     older_onnx: bool = False,
     calibration: Calibration = None,
@@ -57,6 +59,8 @@ def export(
             the family's own choice. The other formats take any size; this one is then among those they are checked on.
         precision: fp32, fp16, dynamic (8-bit weights) or int8; not every format supports each.
         servable: which of the family's servables; the first by default.
+        name: what the artifacts are called: letters, digits, ".", "_" and "-". None: as the run folder (letters of
+            other scripts become those, or a digest), the preset or the family.
         allow_flex: accept LiteRT files that need TensorFlow's own operators. No Python interpreter can execute those:
             they are kept, marked as not executed.
         older_onnx: write ONNX files for runtimes that know no operator newer than opset 18: a deformable convolution
@@ -82,7 +86,7 @@ def export(
         raise unknown_name(f"servable of {subject.family.name}", chosen, servables)
     return export_servable(
         servables[chosen],
-        subject.named(chosen, servables),
+        subject.named(chosen, servables) if name is None else name,
         out,
         formats=formats,
         size=size,
@@ -162,8 +166,7 @@ def _subject(source: "keras.Model | str | Path") -> _Subject:
         family, model = registry.family(trained.family), trained.load()
         if trained.path.is_relative_to(presets.PRESETS):
             return _Subject(family, model, f"{family.name}-{trained.name}", str(source), trained.card)
-        name = re.sub(r"[^A-Za-z0-9_.-]+", "-", trained.name)
-        return _Subject(family, model, name, trained.name, trained.card)
+        return _Subject(family, model, _ascii(trained.name, family.name), _printable(trained.name), trained.card)
     name = getattr(source, "family_name", "")
     if not name:
         raise UsageError(
@@ -172,6 +175,22 @@ def _subject(source: "keras.Model | str | Path") -> _Subject:
             "kerasmodels.family.Servable and call export_servable(servable, name, out)."
         )
     return _Subject(registry.family(name), source, name, name, {})
+
+
+def _ascii(name: str, family: str) -> str:
+    """A run folder's name as files, servers and runtimes take it: ö becomes o; what has no such letter, a digest."""
+    plain = unicodedata.normalize("NFKD", name)
+    kept = "".join(c for c in plain if not unicodedata.combining(c))
+    ascii_ = re.sub(r"[^A-Za-z0-9_.-]+", "-", kept).strip(".-") or family
+    if re.search(r"[^\x00-\x7f]", kept):
+        # Two such names are to be two.
+        ascii_ += f"-{hashlib.sha256(name.encode(errors='surrogateescape')).hexdigest()[:8]}"
+    return ascii_
+
+
+def _printable(text: str) -> str:
+    """The text with what is no Unicode, in names from old disks, spelled out."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def export_servable(

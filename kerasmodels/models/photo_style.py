@@ -47,7 +47,7 @@ from kerasmodels.layers import LocalAffineSmoothing, Picture
 from kerasmodels.losses.photorealistic import PhotorealisticObjective
 from kerasmodels.servables import example_images, image_to_image
 from kerasmodels.tasks.optimize import OptimizeOptions, optimize
-from kerasmodels.tasks.pictures import check_targets
+from kerasmodels.tasks.pictures import check_result, check_targets
 from kerasmodels.tasks.recolor import recolored, to_levels
 from kerasmodels.training.picture import PictureModel, Stage, to_uint8
 
@@ -451,6 +451,8 @@ class RunOptions(OptimizeOptions):
 
 
 def _run(options: RunOptions) -> RunReport:
+    if options.reference is None or options.full_size:
+        check_result(options.out, options.photo)
     if options.reference is not None:
         return _transfer(options)
     photo = readable(options.photo)

@@ -15,7 +15,7 @@ from kerasmodels.data import read_drawing, read_image, write_image
 from kerasmodels.data.images import check_photo, check_same_size
 from kerasmodels.errors import DataError, UsageError
 from kerasmodels.family import RunReport
-from kerasmodels.tasks.pictures import check_targets
+from kerasmodels.tasks.pictures import check_result, check_targets
 
 FOREGROUND, BACKGROUND = 0.9 * 255, 0.1 * 255
 """In a trimap: what is as bright as this, or as dark as that. All between is unknown."""
@@ -229,6 +229,9 @@ def write_cut_out(
     """
     sources = [p for p in (options.photo, options.trimap, options.scribbles, options.background) if p]
     check_targets([p for p in (options.out, options.alpha, options.foreground) if p], sources)
+    for target in (options.out, options.alpha, options.foreground):
+        if target is not None:
+            check_result(target, options.photo)
     photo = read_image(options.photo)
     if min(photo.shape[:2]) < 3:
         raise DataError(

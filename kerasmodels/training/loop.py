@@ -15,7 +15,7 @@ import tensorflow as tf
 from kerasmodels import family as contract
 from kerasmodels import storage
 from kerasmodels.config import check
-from kerasmodels.errors import DataError, KerasModelsError, TrainingError, UsageError
+from kerasmodels.errors import KerasModelsError, TrainingError, UsageError, graph_error
 from kerasmodels.family import Family, Source
 from kerasmodels.runs import RunFolder, new_card
 from kerasmodels.training import checkpoint, devices
@@ -180,8 +180,9 @@ def _train(
                         shuffle=False,
                         verbose=0,
                     )
-                except tf.errors.OpError as error:
-                    raise _from_graph(error) from error
+                except (tf.errors.OpError, MemoryError) as error:
+                    advice = f"Train with a smaller batch than {config.batch}, or on a machine with more memory."
+                    raise graph_error(error, advice) or error from error
             _check_end(family, folder, config, saving.step, interrupted=stop.is_set(), stopped=model.stop_training)
         # `fit` may change the weights at its very end (averaging optimizers), after the last checkpoint.
         storage.save_npz(folder.weights_path, storage.model_arrays(model))
@@ -221,13 +222,6 @@ class _Saving(StepCallback):
             storage.save_npz(self.folder.weights_path, storage.model_arrays(self.model))
             self.card |= {"step": step, "seconds": round(seconds, 3), "metrics": self.log.means}
             self.folder.write(self.card)
-
-
-def _from_graph(error: tf.errors.OpError) -> DataError | TrainingError:
-    """The error that a data stream raised inside TensorFlow's graph, which keeps only its name and text."""
-    _, name, text = str(error.message).partition(f"{DataError.__name__}: ")
-    lines = (text or str(error.message)).strip().splitlines() or ["no message"]
-    return (DataError if name else TrainingError)(lines[0])
 
 
 def _own_config(family: Family, config: Any, card: Mapping[str, Any], folder: RunFolder) -> Any:
