@@ -118,10 +118,10 @@ def graph_error(error: BaseException, memory: str = _MEMORY) -> KerasModelsError
         memory: what to do about the memory's end.
 
     Returns:
-        The error of ours that a data stream raised; else a `TrainingError` with the cause, without the graph's frames.
+        The error of ours that a data stream raised; else one with the cause, without the graph's frames.
     """
     if isinstance(error, MemoryError):
-        return TrainingError(f"out of memory ({str(error) or 'Python could not have what it asked for'}). {memory}")
+        return KerasModelsError(f"out of memory ({str(error) or 'Python could not have what it asked for'}). {memory}")
     if all(kind.__name__ != "OpError" for kind in type(error).__mro__):
         return None
     message = str(getattr(error, "message", error))
@@ -131,12 +131,15 @@ def graph_error(error: BaseException, memory: str = _MEMORY) -> KerasModelsError
         return known(ours[2])
     exhausted = re.search(r"OOM when allocating.*|.*(Out of memory|MemoryError|bad_alloc).*", message)
     if exhausted or type(error).__name__ == "ResourceExhaustedError":
-        return TrainingError(f"out of memory ({exhausted[0].strip() if exhausted else 'of the device'}). {memory}")
+        return KerasModelsError(f"out of memory ({exhausted[0].strip() if exhausted else 'of the device'}). {memory}")
     lines = [line for line in message.splitlines() if not _UNTOLD.match(line)]
+    asserted = re.match(r"assertion failed: \[(.*?)[.\s]*\]", (lines or [""])[0])
+    if asserted:
+        return KerasModelsError(f"{asserted[1]}.")
     cause = re.sub("^Error in user-defined function passed to .*? with iterator: [^ ]*: ", "", (lines or [message])[0])
     node = re.search(r"Detected at node (\S+)", message)
     where = f" (in {node[1]})" if node else ""
-    return TrainingError(
+    return KerasModelsError(
         f"TensorFlow failed{where}: {cause.strip()}. This is a fault of kerasmodels or of a model of your own; --debug "
         "shows where."
     )

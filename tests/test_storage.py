@@ -1,5 +1,6 @@
 """Locks that end with their process, and temporary files that do not stay."""
 
+import json
 import os
 import signal
 import subprocess
@@ -9,6 +10,16 @@ from pathlib import Path
 import pytest
 
 from kerasmodels import storage
+from kerasmodels.config import Config
+
+
+class Options(Config):
+    """Names of files."""
+
+    one: Path | None = None
+    several: tuple[Path, ...] = ()
+    text: str = ""
+
 
 CHILD = """
 import sys, time
@@ -65,3 +76,16 @@ def test_one_at_a_time(tmp_path: Path) -> None:
         pass
     with storage.locked(tmp_path, wait=False):
         pass
+
+
+def test_names_that_are_no_unicode(tmp_path: Path) -> None:
+    """From an old disk, say. A config with one comes back from TOML and from JSON."""
+    name = Path(os.fsdecode(b"caf\xe9"))
+    config = Options(one=name, several=(name, Path("b")), text=str(name))
+    (tmp_path / "config.toml").write_text(config.to_toml(), encoding="utf-8")
+    assert 'one = {bytes = "caf\u00e9"}' in config.to_toml()
+    assert Options.from_toml(tmp_path / "config.toml") == config
+    storage.write_json(tmp_path / name / "card.json", config.to_dict())
+    assert Options.from_dict(json.loads((tmp_path / name / "card.json").read_text())) == config
+    storage.write_text(tmp_path / "text", str(name))
+    assert (tmp_path / "text").read_text() == "caf\\udce9"

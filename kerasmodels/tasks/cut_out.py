@@ -54,8 +54,8 @@ def scribbled(photo: np.ndarray, scribbles: np.ndarray) -> tuple[np.ndarray, np.
         known, alpha: (H, W) bool and float64.
 
     Raises:
-        DataError: the two differ nearly everywhere: it is another photo, or its file was compressed with loss; or see
-            `check_photo`.
+        DataError: the two differ nearly everywhere: it is another photo, or its file was compressed with loss; or no
+            stroke of a color is seen that parts of the photo have; or see `check_photo`.
     """
     photo, scribbles = check_photo(photo), check_photo(scribbles, name="scribbles")
     check_same_size("the scribbles", scribbles, photo)
@@ -66,6 +66,13 @@ def scribbled(photo: np.ndarray, scribbles: np.ndarray) -> tuple[np.ndarray, np.
             "everywhere: another photo, or one saved as JPEG. Save it as PNG, or give a trimap."
         )
     known, alpha = trimap_of(scribbles)
+    for color, of, value in (("white", "foreground", 1), ("black", "background", 0)):
+        same = known & (alpha == value)
+        if not (same & drawn).any() and (same & ~drawn).any():
+            raise DataError(
+                f"expected {color} strokes on the {of}. Received: none that shows, and {color} parts of the photo, "
+                f"where such a stroke changes nothing. Draw some where the photo is not {color}, or give a trimap."
+            )
     return known & drawn, alpha * drawn
 
 

@@ -45,7 +45,7 @@ def _fork(family: Any, config: Any, folder: Path) -> int:
 
 
 def _killed(number: int, after: float, folder: Path, writing: bool) -> tuple[bool, str]:
-    """Wait, then kill; with `writing`, when a file is half written next. Whether it still ran, and what it was doing."""
+    """Wait, then kill; with `writing`, when a file is half written next. Whether it still ran, and what it did."""
     deadline, doing = time.monotonic() + after, "between"
     while time.monotonic() < deadline or (writing and doing == "between"):
         done, status = os.waitpid(number, os.WNOHANG)

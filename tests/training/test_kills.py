@@ -10,7 +10,7 @@ import pytest
 
 @pytest.mark.slow
 def test_a_hundred_kills(root: Path, tmp_path: Path) -> None:
-    """Each run, killed ten times or so on average, ends in the bits of one that was left alone, with no file besides."""
+    """Each run, killed some ten times, ends in the bits of one that was left alone, with no file besides."""
     command = [sys.executable, "-m", "tests.training.kills", "100", "0", str(tmp_path)]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
