@@ -438,7 +438,7 @@ def list_images(folder: str | Path) -> list[Path]:
     if not folder.is_dir():
         raise DataError(f"expected a folder of pictures. Received: {str(folder)!r}, which is not a folder.")
     found = []
-    waiting = [(folder, frozenset[str]())]
+    waiting = [(folder, frozenset(map(str, Path(os.path.realpath(folder)).parents)))]
     while waiting:
         here, above = waiting.pop()
         above |= {os.path.realpath(here)}

@@ -168,7 +168,7 @@ def _classify(options: DigitOptions, model: Any) -> RunReport:
         photo = read_image(path)
         digit, probabilities = classify(model, photo, options.size or 28)
         best = int(np.argmax(probabilities))
-        facts[path.name] = f"{best} ({100 * probabilities[best]:.1f} %)"
+        facts[_label(path, options.inputs)] = f"{best} ({100 * probabilities[best]:.1f} %)"
         large = np.asarray(Image.fromarray(photo).resize((PANEL, PANEL), Image.Resampling.LANCZOS))
         panels = [large, np.asarray(Image.fromarray(digit[..., 0]).resize((PANEL, PANEL), 0).convert("RGB"))]
         if options.show_offsets:
@@ -179,6 +179,11 @@ def _classify(options: DigitOptions, model: Any) -> RunReport:
                 ]
         rows.append(np.concatenate(panels, axis=1))
     return RunReport((write_image(options.out, np.concatenate(rows, axis=0)),), facts)
+
+
+def _label(path: Path, inputs: tuple[Path, ...]) -> str:
+    """A photo's name; with its folder where others have the same."""
+    return path.name if sum(path.name == other.name for other in inputs) == 1 else str(path)
 
 
 def _enlarged(height: int, width: int) -> float:
@@ -194,7 +199,7 @@ def _detect(options: DigitOptions, model: Any) -> RunReport:
         photo = read_image(path)
         size = options.size or _LARGEST
         boxes, labels, scores = detect(model, photo, size, options.least)
-        facts[path.name] = (
+        facts[_label(path, options.inputs)] = (
             ", ".join(f"{label} ({100 * s:.0f} %)" for label, s in zip(labels, scores, strict=True)) or "-"
         )
         scale = _enlarged(*photo.shape[:2])

@@ -545,6 +545,7 @@ def test_hidden_companions_and_links_that_lead_back(tmp_path):
     (tmp_path / "b" / "beside").symlink_to("../a")
     found = [str(path.relative_to(tmp_path)) for path in list_images(tmp_path)]
     assert found == ["a/1.jpg", "b/2.png", "b/beside/1.jpg"]
+    assert [path.name for path in list_images(tmp_path / "a")] == ["1.jpg"]
     # A hidden folder that is named is meant.
     assert [path.name for path in list_images(tmp_path / ".Trash")] == ["3.png"]
 

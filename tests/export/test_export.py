@@ -5,6 +5,8 @@ import dataclasses
 import hashlib
 import io
 import json
+import os
+import re
 import shutil
 import struct
 import subprocess
@@ -29,7 +31,7 @@ from kerasmodels import __version__, export, registry, storage
 from kerasmodels.errors import UsageError
 from kerasmodels.export import children, litert_metadata, to_saved_model
 from kerasmodels.export import formats as table
-from kerasmodels.export.pipeline import _job, _Made, _Options, _Place, digest
+from kerasmodels.export.pipeline import _ascii, _job, _Made, _Options, _Place, digest
 from kerasmodels.family import Servable
 from tests.export.servables import make_rounding_servable, photo_like
 
@@ -529,3 +531,15 @@ def test_a_model_that_is_of_no_family(picture_servable: Servable, tmp_path: Path
     with pytest.raises(UsageError, match="run folder or one of the presets"):
         export.export("no/such", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+# --- names ------------------------------------------------------------------------------------------------------------
+
+
+def test_run_folders_of_any_name_have_one_that_servers_take() -> None:
+    names = ["mine", "my run", "-x", ".hidden", "ölbild", "été", "画像", "写真", os.fsdecode(b"caf\xe9")]
+    found = [_ascii(name, "wgan") for name in names]
+    assert found[:6] == ["mine", "my-run", "x", "hidden", "olbild", "ete"]
+    assert [name[:-8] for name in found[6:]] == ["wgan-", "wgan-", "caf-"]
+    assert len(set(found)) == len(found)
+    assert all(re.fullmatch("[A-Za-z0-9_][A-Za-z0-9_.-]*", name) for name in found)
