@@ -20,7 +20,7 @@ DESCRIPTION = "Formats:\n" + "\n".join(
 
 @dataclass(frozen=True)
 class Options:
-    source: tyro.conf.Positional[str]
+    source: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="SOURCE")]
     """A run folder, FAMILY/PRESET such as fast_style/wave, or a FAMILY that has nothing to train."""
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("served")
     """Folder for the artifacts; what else is in it stays."""

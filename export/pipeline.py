@@ -329,6 +329,10 @@ def _job(
 def _carried_out(jobs: Sequence[_Job], out: str | Path, options: _Options, progress: Progress | None) -> list[Report]:
     """Make and verify everything, put it in place, and report on each job."""
     place = _Place(Path(out))
+    if _printable(str(place.out)) != str(place.out):
+        raise UsageError(
+            f"expected a folder whose name is Unicode, as TensorFlow writes to no other. Received: {str(out)!r}."
+        )
     try:
         place.read_index()
         with place.staging() as staging:

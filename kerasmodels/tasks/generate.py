@@ -13,6 +13,7 @@ from kerasmodels.data.images import check_picture_name
 from kerasmodels.family import RunReport, Task
 from kerasmodels.servables import served
 from kerasmodels.tasks import TrainedOptions
+from kerasmodels.tasks.pictures import check_targets
 
 
 class GenerateOptions(TrainedOptions):
@@ -30,8 +31,9 @@ class GenerateOptions(TrainedOptions):
     """Each row goes from one picture to another."""
 
     def validate(self) -> None:
-        """Raise UsageError if no picture can have such a name."""
+        """Raise UsageError if no picture can have such a name, or lie there."""
         check_picture_name(self.out)
+        check_targets([self.out], [])
 
 
 def sheet(model: Any, rows: int, columns: int, seed: int = 0, between: bool = False) -> np.ndarray:
