@@ -51,6 +51,11 @@ def main(argv: Sequence[str]) -> Outcome:
     family = load_family(name)
     if first.resume is not None and first.out is not None:
         raise UsageError(f"expected --out or --resume, not both. Received: --out {first.out} --resume {first.resume}.")
+    if first.resume is not None and first.variant != "paper":
+        raise UsageError(
+            f"expected --variant for a new run; one that is resumed has its own config. Received: --variant "
+            f"{first.variant} --resume {first.resume}."
+        )
     start = _config_of_run(first.resume, family) if first.resume is not None else family.variant(first.variant)
     if first.config is not None:
         start = type(start).from_toml(first.config, start)

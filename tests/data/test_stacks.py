@@ -95,3 +95,9 @@ def test_photos_are_fitted_one_by_one(tmp_path, monkeypatch):
     monkeypatch.setattr(stacks, "read_image", reading)
     assert picture_stack(tmp_path, 6, 8, 1)[:, 0, 0, 0].tolist() == list(range(5))
     assert max(most) <= 2
+
+
+def test_one_picture_is_no_folder(tmp_path):
+    write_image(tmp_path / "a.png", np.zeros((4, 4, 3), "uint8"))
+    with pytest.raises(DataError, match=r"a folder of pictures, or an IDX file.*a\.png', one picture"):
+        picture_stack(tmp_path / "a.png", 4, 4, 3)
