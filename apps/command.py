@@ -191,9 +191,11 @@ def load_tensorflow() -> None:
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
     try:
         with _stderr_unless_failed():
-            import keras  # noqa: F401
+            import keras
             import tensorflow as tf
 
+            # Of this process alone: a keras.json may say otherwise.
+            keras.config.set_image_data_format("channels_last")
             tf.config.list_physical_devices()
     except ImportError as error:
         raise KerasModelsError(

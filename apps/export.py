@@ -23,7 +23,7 @@ DESCRIPTION = "Formats:\n" + "\n".join(
 
 @dataclass(frozen=True)
 class Options:
-    source: tyro.conf.Positional[str]
+    source: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="SOURCE")]
     """A .keras file; a run folder; FAMILY/PRESET such as fast_style/wave; or a FAMILY that has nothing to train."""
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("served")
     """Folder for the artifacts; what else is in it stays."""
@@ -33,6 +33,8 @@ class Options:
     """Size of LiteRT files: 256, 256x384 (height x width) or dynamic. Left out: the family's choice."""
     precision: Precision = "fp32"
     """Of the numbers inside: fp32, fp16, dynamic (8-bit weights) or int8."""
+    name: str | None = None
+    """What the artifacts are called. Left out: as the run folder or preset, in letters that every server takes."""
     servable: str | None = None
     """Which of the family's servables. Left out: the first; `kerasmodels info FAMILY` lists them."""
     allow_flex: tyro.conf.FlagCreatePairsOff[bool] = False
@@ -75,6 +77,7 @@ def main(argv: Sequence[str]) -> Outcome:
         size=options.size,
         precision=options.precision,
         servable=options.servable,
+        name=options.name,
         allow_flex=options.allow_flex,
         older_onnx=options.older_onnx,
         calibration=options.calibration,

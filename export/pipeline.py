@@ -6,9 +6,10 @@ import json
 import os
 import re
 import shutil
-import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+import unicodedata
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +42,7 @@ def export(
     size: Size = None,
     precision: str = "fp32",
     servable: str | None = None,
+    name: str | None = None,
     allow_flex: bool = False,
     older_onnx: bool = False,
     calibration: Calibration = None,
@@ -60,6 +62,8 @@ def export(
             the family's own choice. The other formats take any size; this one is then among those they are checked on.
         precision: fp32, fp16, dynamic (8-bit weights) or int8; not every format supports each.
         servable: which of the family's servables; the first by default.
+        name: what the artifacts are called: letters, digits, ".", "_" and "-". None: as the run folder (letters of
+            other scripts become those, or a digest), the preset or the family.
         allow_flex: accept LiteRT files that need TensorFlow's own operators. No Python interpreter can execute those:
             they are kept, marked as not executed.
         older_onnx: write ONNX files for runtimes that know no operator newer than opset 18: a deformable convolution
@@ -87,7 +91,7 @@ def export(
         raise unknown_name(f"servable of {subject.of}", chosen, subject.servables)
     return export_servable(
         subject.servables[chosen],
-        subject.named(chosen),
+        subject.named(chosen) if name is None else name,
         out,
         formats=formats,
         size=size,
@@ -169,7 +173,7 @@ def _subject(source: "keras.Model | str | Path", foreign: Mapping[str, Any]) -> 
         trained = presets.find(source)
         shipped = trained.path.is_relative_to(presets.PRESETS)
         name = f"{trained.family}-{trained.name}" if shipped else trained.name
-        source, origin, card = trained.load(), origin if shipped else trained.name, trained.card
+        source, origin, card = trained.load(), origin if shipped else _printable(trained.name), trained.card
     of = getattr(source, "family_name", "")
     if of:
         if foreign:
@@ -181,16 +185,12 @@ def _subject(source: "keras.Model | str | Path", foreign: Mapping[str, Any]) -> 
         from kerasmodels.paper_model import PaperModel
 
         model: Any = source.in_float32() if isinstance(source, PaperModel) else source
-        return _Subject(registry.family(of).servables(model), of, _clean(name or of), origin if name else of, card)
+        return _Subject(registry.family(of).servables(model), of, _ascii(name or of, of), origin if name else of, card)
     from kerasmodels.servables import of_keras_model
 
     servable = of_keras_model(source, **foreign)  # type: ignore[arg-type]
     name = name or servable.model.name
-    return _Subject({"predict": servable}, name, _clean(name), origin if card else name, card)
-
-
-def _clean(name: str) -> str:
-    return re.sub(r"[^A-Za-z0-9_.-]+", "-", name).lstrip(".-") or "model"
+    return _Subject({"predict": servable}, name, _ascii(name, "model"), origin if card else name, card)
 
 
 def _loaded(path: Path) -> "keras.Model":
@@ -212,6 +212,22 @@ def _loaded(path: Path) -> "keras.Model":
             "the module that registers them is imported (`--import MODULE`). A Lambda layer is code, which is not "
             "executed: load the model yourself and call kerasmodels.export.export(model, out)."
         ) from error
+
+
+def _ascii(name: str, otherwise: str) -> str:
+    """A name as files, servers and runtimes take it: ö becomes o; what has no such letter, a digest."""
+    plain = unicodedata.normalize("NFKD", name)
+    kept = "".join(c for c in plain if not unicodedata.combining(c))
+    ascii_ = re.sub(r"[^A-Za-z0-9_.-]+", "-", kept).strip(".-") or otherwise
+    if re.search(r"[^\x00-\x7f]", kept):
+        # Two such names are to be two.
+        ascii_ += f"-{hashlib.sha256(name.encode(errors='surrogateescape')).hexdigest()[:8]}"
+    return ascii_
+
+
+def _printable(text: str) -> str:
+    """The text with what is no Unicode, in names from old disks, spelled out."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def export_servable(
@@ -350,8 +366,12 @@ def _job(
 def _carried_out(jobs: Sequence[_Job], out: str | Path, options: _Options, progress: Progress | None) -> list[Report]:
     """Make and verify everything, put it in place, and report on each job."""
     place = _Place(Path(out))
+    if _printable(str(place.out)) != str(place.out):
+        raise UsageError(
+            f"expected a folder whose name is Unicode, as TensorFlow writes to no other. Received: {str(out)!r}."
+        )
     try:
-        index = place.read_index()
+        place.read_index()
         with place.staging() as staging:
             # TensorFlow takes seconds to import: only now that the request has been found in order.
             from kerasmodels.export.verify import Cases
@@ -363,7 +383,7 @@ def _carried_out(jobs: Sequence[_Job], out: str | Path, options: _Options, progr
                 if orders:
                     for item in _make(form, orders, cases, staging / form.name, progress or (lambda line: None)):
                         made[item.name].append(item)
-            artifacts = place.commit(jobs, made, index, staging)
+            artifacts = place.commit(jobs, made, staging)
     except KerasModelsError:
         raise
     except OSError as error:
@@ -516,14 +536,30 @@ class _Place:
                 f"expected {path} to be written by an earlier export ({error}). Move it away, or choose another folder."
             ) from error
 
-    def staging(self) -> "_Staging":
-        """A hidden folder inside the output folder, removed afterwards whatever happens."""
-        return _Staging(self.out)
+    @contextmanager
+    def staging(self) -> Iterator[Path]:
+        """A hidden folder inside the output folder, which is made if need be and removed again if left empty."""
+        absent = [folder for folder in (self.out, *self.out.parents) if not folder.exists()]
+        self.out.mkdir(parents=True, exist_ok=True)
+        try:
+            with storage.scratch(self.out, ".export-") as staging:
+                yield staging
+        finally:
+            for folder in absent:
+                with suppress(OSError):
+                    folder.rmdir()
 
     def commit(
-        self, jobs: Sequence[_Job], made: Mapping[str, Sequence[_Made]], index: Mapping[str, Any], staging: Path
+        self, jobs: Sequence[_Job], made: Mapping[str, Sequence[_Made]], staging: Path
     ) -> dict[str, list[Artifact]]:
         """Rename everything into place; returns the artifacts of each model with their final paths."""
+        # Other exports into the same folder may have ended meanwhile, and wait here for each other.
+        with storage.locked(self.out):
+            return self._commit(jobs, made, self.read_index(), staging)
+
+    def _commit(
+        self, jobs: Sequence[_Job], made: Mapping[str, Sequence[_Made]], index: Mapping[str, Any], staging: Path
+    ) -> dict[str, list[Artifact]]:
         artifacts: dict[str, list[Artifact]] = {}
         moves, models = [], dict(index)
         for job in jobs:
@@ -543,7 +579,7 @@ class _Place:
             ]
             texts |= form.exporter.server_files(self.out, served) if served else {}
         for number, text in enumerate(texts.values()):
-            (staging / f"text-{number}").write_text(text)
+            (staging / f"text-{number}").write_bytes(text.encode(errors="backslashreplace"))
 
         for path, relative in moves:
             target = self.out / relative
@@ -565,23 +601,3 @@ class _Place:
             "training": {k: v for k, v in job.card.items() if k not in ("author", "license")},
             "artifacts": [*kept, *(artifact.to_dict() for artifact in artifacts)],
         }
-
-
-class _Staging:
-    """Context manager: a hidden folder inside `out`, which it makes if need be and removes again if left empty."""
-
-    def __init__(self, out: Path):
-        self._out = out
-
-    def __enter__(self) -> Path:
-        self._made = [p for p in (self._out, *self._out.parents) if not p.exists()]
-        self._out.mkdir(parents=True, exist_ok=True)
-        self._folder = Path(tempfile.mkdtemp(prefix=".export-", dir=self._out))
-        return self._folder
-
-    def __exit__(self, *_: object) -> None:
-        shutil.rmtree(self._folder, ignore_errors=True)
-        for folder in self._made:
-            if any(folder.iterdir()):
-                break
-            folder.rmdir()

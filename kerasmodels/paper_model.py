@@ -13,6 +13,7 @@ from kerasmodels import presets, runs
 from kerasmodels.config import Config, TrainingConfig
 from kerasmodels.errors import UsageError, unknown_name
 from kerasmodels.family import nothing_to_train
+from kerasmodels.layers.formats import channels_last
 from kerasmodels.metrics import TermMean
 from kerasmodels.training import devices
 
@@ -60,7 +61,7 @@ class PaperModel(keras.Model):
             if given not in self.networks:
                 raise unknown_name(f"network of {type(self).__name__}", given, self.networks)
         self._given = tuple(networks)
-        with dtype_policy(self.dtype_policy):
+        with dtype_policy(self.dtype_policy), channels_last():
             for label, build in self.networks.items():
                 setattr(self, label, networks[label] if label in networks else build(self.config))
         self._terms: dict[str, TermMean] = {}

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from kerasmodels import reading
-from kerasmodels.data.images import check_photo, list_images, read_image
+from kerasmodels.data.images import SUFFIXES, check_photo, list_images, read_image
 from kerasmodels.data.streams import numbered
 from kerasmodels.errors import DataError
 
@@ -32,7 +32,12 @@ def picture_stack(source: str | Path, height: int, width: int, channels: int) ->
         DataError: there is no picture, or one cannot be read; or the file is no IDX file of pictures.
     """
     source = Path(source)
-    found = list(read_idx(source)) if source.is_file() else [read_image(path) for path in list_images(source)]
+    if source.is_file() and source.suffix.lower() in SUFFIXES:
+        raise DataError(
+            f"expected a folder of pictures, or an IDX file. Received: {str(source)!r}, one picture. Name its folder."
+        )
+    # One by one: photos as cameras make them would fill the memory.
+    found = read_idx(source) if source.is_file() else map(read_image, list_images(source))
     return np.stack([fitted(picture, height, width, channels) for picture in found])
 
 

@@ -30,8 +30,10 @@ from annotated_types import Ge
 from keras import layers, ops
 
 from kerasmodels.backbones import VGG16
+from kerasmodels.backbones.sources import layer_names
 from kerasmodels.config import NonNegative, NonNegativeInt, Positive, PositiveInt, TrainingConfig, check, needed
 from kerasmodels.data import list_images, photo_crops, read_image
+from kerasmodels.errors import DataError
 from kerasmodels.family import Family, RunReport, Servable, Task, stream
 from kerasmodels.layers import (
     DoublingConv2DTranspose,
@@ -255,11 +257,20 @@ def perceptual_loss(config: Config, dtype: str = "float32") -> Perceptual:
 
     Raises:
         UsageError: no painting is named, or an unknown layer.
-        DataError: the painting cannot be read.
+        DataError: the painting cannot be read, or is a thin strip.
         WeightsError: VGG16 weights are missing.
     """
     painting = read_image(needed(config.style, "a painting: --style PATH"), max_side=config.style_size)
     taps = dict.fromkeys((config.content_layer, *config.style_layers))
+    height, width = painting.shape[:2]
+    names = layer_names("vgg16")
+    seen = names[: max((names.index(tap) for tap in taps if tap in names), default=0) + 1]
+    least = 2 ** sum(name.startswith("pool") for name in seen)
+    if min(height, width) < least:
+        raise DataError(
+            f"expected a painting of at least {least} pixels each way, which the network's poolings need. Received: "
+            f"{config.style}, which is {width} x {height} at --style-size {config.style_size}. Crop it, or raise that."
+        )
     vgg = VGG16(taps, weights=config.vgg, dtype=dtype)
     # Features grow in proportion to the pictures' scale, contents with its square and Gram distances with its fourth
     # power. The weights of the loss are meant for 0-255.

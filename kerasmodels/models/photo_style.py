@@ -47,7 +47,7 @@ from kerasmodels.layers import Picture
 from kerasmodels.losses.photorealistic import PhotorealisticObjective
 from kerasmodels.servables.recoloring import recoloring
 from kerasmodels.tasks.optimize import OptimizeOptions, optimize
-from kerasmodels.tasks.pictures import check_targets
+from kerasmodels.tasks.pictures import check_result, check_targets
 from kerasmodels.tasks.recolor import recolored
 from kerasmodels.training.picture import PictureModel, Stage, to_uint8
 
@@ -372,6 +372,8 @@ class RunOptions(OptimizeOptions, Transfer):
 
 
 def _run(options: RunOptions) -> RunReport:
+    if options.reference is None or options.full_size:
+        check_result(options.out, options.photo)
     if options.reference is not None:
         return _transfer(options)
     photo = readable(options.photo)

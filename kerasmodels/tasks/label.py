@@ -18,7 +18,7 @@ from kerasmodels.family import RunReport, Task
 from kerasmodels.segmenter import Segmenter
 from kerasmodels.servables import served
 from kerasmodels.tasks import TrainedOptions
-from kerasmodels.tasks.pictures import check_targets
+from kerasmodels.tasks.pictures import check_result, check_targets
 
 Refine = Callable[[np.ndarray, np.ndarray, Mapping[str, Any]], np.ndarray]
 """(photo, probabilities (H, W, classes), the values of a `dense_crf.Config`) -> probabilities: `dense_crf.refine`."""
@@ -109,6 +109,9 @@ def _in_tiles(model: Segmenter, photo: np.ndarray, cells: int) -> np.ndarray:
 def label_photo(options: LabelOptions, family: str, refine: Refine) -> RunReport:
     """Label a photo with a trained network, and write what the options ask for."""
     trained = options.trained(family)
+    for target in (options.out, options.overlay):
+        if target is not None:
+            check_result(target, options.photo)
     photo = read_image(options.photo)
     model = trained.load()
     begin, names = time.perf_counter(), model.config.label_names()

@@ -5,10 +5,13 @@ import dataclasses
 import hashlib
 import io
 import json
+import os
+import re
 import shutil
 import struct
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +30,8 @@ from tensorflow.core.framework import tensor_pb2
 from kerasmodels import __version__, export, registry, storage
 from kerasmodels.errors import UsageError
 from kerasmodels.export import children, litert_metadata, to_saved_model
-from kerasmodels.export.pipeline import digest
+from kerasmodels.export import formats as table
+from kerasmodels.export.pipeline import _ascii, _job, _Made, _Options, _Place, digest
 from kerasmodels.family import Servable
 from tests.export.servables import make_rounding_servable, photo_like
 
@@ -129,6 +133,32 @@ def test_metadata_in_every_artifact(exported: Exported) -> None:
         expected = [1, 32, 40, 3] if artifact.format == "litert" else ["batch", "height", "width", 3]
         assert metadata["inputs"][0]["shape"] == expected
         assert metadata["outputs"][0]["doc"] == "the picture repainted, 0-255"
+
+
+def test_exports_into_one_folder_at_the_same_time(exported: Exported, tmp_path: Path) -> None:
+    """Each keeps the other's entry, and removes what a killed one left, not what another is making."""
+    (tmp_path / ".export-12345678" / "onnx").mkdir(parents=True)
+    servable, (*_, artifact) = make_rounding_servable(), exported[1].artifacts
+    names = [f"waves{number}" for number in range(4)]
+    begun = threading.Barrier(len(names))
+
+    def one(name: str) -> None:
+        place = _Place(tmp_path)
+        place.read_index()
+        with place.staging() as staging:
+            begun.wait(60)
+            made = _Made(name, staging / f"{name}.onnx", dataclasses.replace(artifact, path=f"{name}.onnx"))
+            shutil.copy(exported[0] / artifact.path, made.path)
+            options = _Options(None, "fp32", False, False, None)
+            place.commit([_job(servable, name, [table.find("onnx")], options, "", {})], {name: [made]}, staging)
+
+    threads = [threading.Thread(target=one, args=(name,)) for name in names]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(json.loads((tmp_path / "export.json").read_text())["models"]) == names
+    assert not list(tmp_path.glob(".*"))
 
 
 # --- SavedModel -------------------------------------------------------------------------------------------------------
@@ -501,3 +531,15 @@ def test_a_source_that_is_none(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="run folder or one of the presets"):
         export.export("no/such", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+# --- names ------------------------------------------------------------------------------------------------------------
+
+
+def test_run_folders_of_any_name_have_one_that_servers_take() -> None:
+    names = ["mine", "my run", "-x", ".hidden", "ölbild", "été", "画像", "写真", os.fsdecode(b"caf\xe9")]
+    found = [_ascii(name, "wgan") for name in names]
+    assert found[:6] == ["mine", "my-run", "x", "hidden", "olbild", "ete"]
+    assert [name[:-8] for name in found[6:]] == ["wgan-", "wgan-", "caf-"]
+    assert len(set(found)) == len(found)
+    assert all(re.fullmatch("[A-Za-z0-9_][A-Za-z0-9_.-]*", name) for name in found)
