@@ -30,8 +30,8 @@ from tensorflow.core.framework import tensor_pb2
 from kerasmodels import __version__, export, registry, storage
 from kerasmodels.errors import UsageError
 from kerasmodels.export import children, litert_metadata, to_saved_model
-from kerasmodels.export import formats as table
-from kerasmodels.export.pipeline import _ascii, _job, _Made, _Options, _Place, digest
+from kerasmodels.export.pipeline import _ascii
+from kerasmodels.export.place import Made, Place, digest
 from kerasmodels.family import Servable
 from tests.export.servables import make_rounding_servable, photo_like
 
@@ -138,19 +138,20 @@ def test_metadata_in_every_artifact(exported: Exported) -> None:
 def test_exports_into_one_folder_at_the_same_time(exported: Exported, tmp_path: Path) -> None:
     """Each keeps the other's entry, and removes what a killed one left, not what another is making."""
     (tmp_path / ".export-12345678" / "onnx").mkdir(parents=True)
-    servable, (*_, artifact) = make_rounding_servable(), exported[1].artifacts
+    (*_, artifact) = exported[1].artifacts
+    known = json.loads((exported[0] / "export.json").read_text())["models"]["waves"]
+    described = {key: known[key] for key in ("about", "training")}
     names = [f"waves{number}" for number in range(4)]
     begun = threading.Barrier(len(names))
 
     def one(name: str) -> None:
-        place = _Place(tmp_path)
+        place = Place(tmp_path)
         place.read_index()
         with place.staging() as staging:
             begun.wait(60)
-            made = _Made(name, staging / f"{name}.onnx", dataclasses.replace(artifact, path=f"{name}.onnx"))
+            made = Made(name, staging / f"{name}.onnx", dataclasses.replace(artifact, path=f"{name}.onnx"))
             shutil.copy(exported[0] / artifact.path, made.path)
-            options = _Options(None, "fp32", False, False, None)
-            place.commit([_job(servable, name, [table.find("onnx")], options, "", {})], {name: [made]}, staging)
+            place.commit({name: described}, {name: [made]}, staging)
 
     threads = [threading.Thread(target=one, args=(name,)) for name in names]
     for thread in threads:

@@ -9,7 +9,7 @@ import pytest
 
 from kerasmodels import presets, registry
 from kerasmodels.errors import TrainingError, UsageError, WeightsError
-from kerasmodels.export.pipeline import _Place
+from kerasmodels.export.place import Place
 from kerasmodels.runs import RUN_CARD, RunFolder
 from kerasmodels.training import write_gallery
 from kerasmodels.training.gallery import columns
@@ -63,10 +63,10 @@ def test_values_of_a_config_are_of_their_types(field: str, value: Any):
 @pytest.mark.parametrize("text", NO_INDEX, ids=range(len(NO_INDEX)))
 def test_an_index_of_exports_that_is_none(tmp_path: Path, text: str):
     (tmp_path / "export.json").write_bytes(export_index())
-    assert list(_Place(tmp_path).read_index()) == ["a"]
+    assert list(Place(tmp_path).read_index()) == ["a"]
     (tmp_path / "export.json").write_text(text)
     with pytest.raises(UsageError, match=r"export\.json to be written by an earlier export"):
-        _Place(tmp_path).read_index()
+        Place(tmp_path).read_index()
 
 
 @pytest.mark.parametrize("text", ["[]", "{}", '{"family": "wgan"}', '{"family": "wgan", "config": 3}'])
