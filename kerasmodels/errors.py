@@ -102,7 +102,7 @@ def storage_error(path: str | Path, error: OSError) -> StorageError:
     return StorageError(f"cannot write {path}: {why}.")
 
 
-_MEMORY = "Use a smaller batch or smaller pictures, or a machine with more memory."
+_MEMORY = "Use smaller pictures, a smaller batch, or a machine with more memory."
 _UNTOLD = re.compile(
     r"Graph execution error:|Detected at node|<stack traces unavailable>|Stack trace for op|Hint: |"
     r"\s+File |\s*\[\[|\s*\[Op:|\d+ root error|\s*\(\d+\) |\s*$"
@@ -121,7 +121,7 @@ def graph_error(error: BaseException, memory: str = _MEMORY) -> KerasModelsError
         The error of ours that a data stream raised; else one with the cause, without the graph's frames.
     """
     if isinstance(error, MemoryError):
-        return KerasModelsError(f"out of memory ({str(error) or 'Python could not have what it asked for'}). {memory}")
+        return KerasModelsError(f"out of memory. {memory}{f' What failed: {error}.' if str(error) else ''}")
     if all(kind.__name__ != "OpError" for kind in type(error).__mro__):
         return None
     message = str(getattr(error, "message", error))
@@ -131,7 +131,9 @@ def graph_error(error: BaseException, memory: str = _MEMORY) -> KerasModelsError
         return known(ours[2])
     exhausted = re.search(r"OOM when allocating.*|.*(Out of memory|MemoryError|bad_alloc).*", message)
     if exhausted or type(error).__name__ == "ResourceExhaustedError":
-        return KerasModelsError(f"out of memory ({exhausted[0].strip() if exhausted else 'of the device'}). {memory}")
+        return KerasModelsError(
+            f"out of memory. {memory}{f' What failed: {exhausted[0].strip()}.' if exhausted else ''}"
+        )
     lines = [line for line in message.splitlines() if not _UNTOLD.match(line)]
     asserted = re.match(r"assertion failed: \[(.*?)[.\s]*\]", (lines or [""])[0])
     if asserted:

@@ -59,10 +59,14 @@ def _checked(count: Any) -> Any:
         (
             lambda: _large(tf.constant(10_000_000)),
             KerasModelsError,
-            r"^out of memory \(OOM .*\[10000000,10000000\].*batch",
+            r"^out of memory\. Use .*smaller batch.* What failed: OOM .*\[10000000,10000000\]",
         ),
         (lambda: _checked(tf.constant(0)), KerasModelsError, r"^expected some\. Received: none\.$"),
-        (lambda: np.zeros((10**9, 10**9)), KerasModelsError, r"^out of memory \(Unable to allocate .*smaller batch"),
+        (
+            lambda: np.zeros((10**9, 10**9)),
+            KerasModelsError,
+            r"^out of memory\. Use .*smaller batch.* What failed: Unable to allocate",
+        ),
     ],
 )
 def test_causes(call: Callable[[], Any], kind: type, words: str) -> None:

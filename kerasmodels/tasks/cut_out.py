@@ -65,6 +65,8 @@ def scribbled(photo: np.ndarray, scribbles: np.ndarray) -> tuple[np.ndarray, np.
             "expected the photo itself with strokes on it. Received scribbles that differ from the photo nearly "
             "everywhere: another photo, or one saved as JPEG. Save it as PNG, or give a trimap."
         )
+    if not drawn.any():
+        raise DataError("expected the photo with strokes on it. Received scribbles without any foreground: the photo.")
     known, alpha = trimap_of(scribbles)
     for color, of, value in (("white", "foreground", 1), ("black", "background", 0)):
         same = known & (alpha == value)
