@@ -5,6 +5,7 @@ The loop over iterations and everything in it are `tf.while_loop`s of one `tf.fu
 steps.py, lbfgsb.py and probability.py.
 """
 
+import functools
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -209,7 +210,6 @@ def minimize_function(
         counts = tf.cast(after.evaluations, number)
         return after, log.write(log.size(), tf.stack([after.f, counts]))
 
-    @tf.function(autograph=False)
     def advance(state: State, until: tf.Tensor, most: tf.Tensor) -> tuple[State, tf.Tensor]:
         def going(state: State, _: Any) -> tf.Tensor:
             return (state.iterations < until) & (state.ended == _GOING) & (state.evaluations < most)
@@ -230,9 +230,11 @@ def minimize_function(
         if keeper is not None and keeper.path.exists():
             state, history = keeper.read(state)
             x = state.x
+        specs = tf.nest.map_structure(lambda leaf: tf.TensorSpec(leaf.shape, leaf.dtype), state)
+        chunk = _graph(advance, specs, tf.TensorSpec((), tf.int32), tf.TensorSpec((), tf.int32))
         while not (state.ended or stopped or state.iterations >= max_iterations or state.evaluations >= most):
             until = min(int(state.iterations) + callback_every, max_iterations)
-            state, log = advance(state, tf.constant(until), tf.constant(most))
+            state, log = chunk(state, tf.constant(until), tf.constant(most))
             x = state.x
             history += [(float(value), int(count)) for value, count in log.numpy()]
             if state.ended in (_STUCK, _IDLE) and not np.isfinite(state.trial):
@@ -329,18 +331,15 @@ def _compiled(value_fn: Callable[[], Any], held: Sequence[tf.Variable], number: 
             )
         return value, gradients
 
-    @tf.function(autograph=False)
     def value(x: tf.Tensor) -> tf.Tensor:
         _place(held, x)
         return tf.cast(scalar(), number)
 
-    @tf.function(autograph=False)
     def evaluate(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         _place(held, x)
         value, gradients = differentiated()
         return tf.cast(value, number), joined(gradients)
 
-    @tf.function(autograph=False)
     def product(x: tf.Tensor, vector: tf.Tensor) -> tf.Tensor:
         _place(held, x)
         with tf.GradientTape(watch_accessed_variables=False) as tape:
@@ -348,7 +347,22 @@ def _compiled(value_fn: Callable[[], Any], held: Sequence[tf.Variable], number: 
             along = dot(joined(differentiated()[1]), vector)
         return joined(tape.gradient(along, held))
 
-    return {"value": value, "evaluate": evaluate, "product": product}
+    vector = tf.TensorSpec((sum(v.shape.num_elements() for v in held),), number)
+    return {
+        "value": _graph(value, vector),
+        "evaluate": _graph(evaluate, vector),
+        "product": _graph(product, vector, vector),
+    }
+
+
+def _graph(function: Callable[..., Any], *specs: Any) -> Callable[..., Any]:
+    """The function as one graph, traced when it is first called: TensorFlow warns of `tf.function`s made over again."""
+
+    @functools.cache
+    def traced() -> Any:
+        return tf.function(function, autograph=False).get_concrete_function(*specs)
+
+    return lambda *given: traced()(*given)
 
 
 def _tensorflow_variables(variables: Sequence[Any]) -> list[tf.Variable]:

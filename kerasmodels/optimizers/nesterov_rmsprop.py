@@ -63,6 +63,34 @@ class NesterovRMSprop(keras.optimizers.Optimizer):
         return {**super().get_config(), **own}
 
 
+@keras.saving.register_keras_serializable("kerasmodels")
+class BookAdam(keras.optimizers.Adam):
+    """Adam as printed: the moments are corrected, and then epsilon is added to the root.
+
+    Keras folds both corrections into the rate, which makes epsilon larger in the first steps, and rounds the betas to
+    float32.
+
+    Args:
+        As `keras.optimizers.Adam`, but for amsgrad. epsilon is 1e-8.
+
+    Reference:
+        Kingma, Ba 2015, algorithm 1; Goodfellow, Bengio, Courville 2016, algorithm 8.7.
+    """
+
+    def __init__(self, learning_rate: Any = 1e-3, epsilon: float = 1e-8, **kwargs: Any):
+        super().__init__(learning_rate, epsilon=epsilon, **kwargs)
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        index = self._get_variable_index(variable)
+        first, second = self._momentums[index], self._velocities[index]
+        gradient, rate = ops.cast(gradient, variable.dtype), ops.cast(learning_rate, variable.dtype)
+        step = ops.cast(self.iterations + 1, variable.dtype)
+        self.assign(first, self.beta_1 * first + (1 - self.beta_1) * gradient)
+        self.assign(second, self.beta_2 * second + (1 - self.beta_2) * ops.square(gradient))
+        mean = first / (1 - self.beta_1**step)
+        self.assign_sub(variable, rate * mean / (ops.sqrt(second / (1 - self.beta_2**step)) + self.epsilon))
+
+
 def _sgd(learning_rate: float = 1e-2, steps: int | None = None) -> keras.optimizers.Optimizer:
     """Algorithm 8.1; with `steps`, the rate falls linearly to 1 % by that step and stays there (8.14)."""
     rate: Any = learning_rate
@@ -91,11 +119,6 @@ def _rmsprop(learning_rate: float = 1e-3) -> keras.optimizers.Optimizer:
     return keras.optimizers.RMSprop(learning_rate, rho=0.9, epsilon=1e-6)
 
 
-def _adam(learning_rate: float = 1e-3) -> keras.optimizers.Optimizer:
-    """Algorithm 8.7, delta 1e-8 (Keras' is 1e-7)."""
-    return keras.optimizers.Adam(learning_rate, beta_1=0.9, beta_2=0.999, epsilon=1e-8)
-
-
 BOOK: dict[str, Callable[..., keras.optimizers.Optimizer]] = {
     "sgd": _sgd,
     "momentum": _momentum,
@@ -103,7 +126,7 @@ BOOK: dict[str, Callable[..., keras.optimizers.Optimizer]] = {
     "adagrad": _adagrad,
     "rmsprop": _rmsprop,
     "nesterov_rmsprop": NesterovRMSprop,
-    "adam": _adam,
+    "adam": BookAdam,
 }
 """Name -> (learning_rate) -> a fresh optimizer for `compile`, with the book's constants (Goodfellow, Bengio, Courville
 2016, algorithms 8.1 to 8.7)."""

@@ -1,6 +1,8 @@
-"""BFGS, Nelder-Mead and differential evolution: TensorFlow Probability's, one iteration at a time.
+"""BFGS and Nelder-Mead, TensorFlow Probability's, one iteration at a time; and differential evolution.
 
-It needs a second Keras beside Keras 3 (tf_keras), so it is an extra, imported when one of its methods is asked for.
+TensorFlow Probability needs a second Keras beside Keras 3 (tf_keras), so it is an extra, imported when one of its
+methods is asked for. Its differential evolution draws random numbers that no checkpoint can bring back, so that one is
+written here.
 
 References:
     Nocedal and Wright, Numerical Optimization, algorithm 6.1, with the line search of Hager and Zhang; Nelder, Mead
@@ -26,9 +28,9 @@ def _optimizers() -> Any:
             return tfp.optimizer
     except ImportError as error:
         raise KerasModelsError(
-            "the methods bfgs, nelder_mead and differential_evolution are TensorFlow Probability's, which cannot be "
+            "the methods bfgs and nelder_mead are TensorFlow Probability's, which cannot be "
             f"imported ({error}). Install it: pip install 'kerasmodels[prob]'. Without it: lbfgs, lbfgsb, cg, cg_fr, "
-            "newton_cg, coordinate."
+            "newton_cg, coordinate, differential_evolution."
         ) from error
 
 
@@ -144,7 +146,6 @@ def _simplex_step(problem: Problem, state: State) -> Step:
 
 def _population_start(problem: Problem, state: State) -> tuple[_Points, int]:
     """The start, and random points: all over the bounds where there are any, else around it by `first_length`."""
-    _optimizers()
     count, size = problem.options.population - 1, tf.size(state.x)
     shape, seed = (count, size), (problem.options.seed, 0)
     places = state.x + problem.options.first_length * tf.random.stateless_normal(shape, seed, dtype=state.x.dtype)
@@ -159,12 +160,25 @@ def _population_start(problem: Problem, state: State) -> tuple[_Points, int]:
 
 
 def _population_step(problem: Problem, state: State) -> Step:
+    """Rand/1/bin of Storn and Price, with weight 0.5 and crossover 0.9."""
     points: _Points = state.memory
-    # Of the iteration's number, so that a resumed run draws the same.
-    seed = tf.stack([problem.options.seed + 2, state.iterations])
-    places, values = _optimizers().differential_evolution_one_step(
-        lambda some: _values(problem, some), points.places, points.values, seed=seed
-    )
+    count, size = points.places.shape
+    kind = points.places.dtype
+
+    def seed(number: int) -> tf.Tensor:
+        """Of the iteration's number, so that a resumed run draws the same."""
+        return tf.stack([problem.options.seed + number, state.iterations])
+
+    # Three others of each: those of the least random numbers, of which its own is never one.
+    order = tf.random.stateless_uniform((count, count), seed(2)) + 2.0 * tf.eye(count)
+    a, b, c = (tf.gather(points.places, tf.argsort(order)[:, i]) for i in range(3))
+    crossed = tf.random.stateless_uniform((count, size), seed(3)) < 0.9
+    crossed |= tf.one_hot(tf.random.stateless_uniform((count,), seed(4), 0, size, tf.int32), size) > 0
+    trials = tf.where(crossed, a + tf.constant(0.5, kind) * (b - c), points.places)
+    found = _values(problem, trials)
+    better = found <= points.values
+    places = tf.where(better[:, None], trials, points.places)
+    values = tf.where(better, found, points.values)
     tolerance = problem.options.tolerance
     width = tf.reduce_max(tf.abs(places - places[tf.argmin(values)]))
     return _taken(state, _Points(places, values), problem.options.population, width <= tolerance, False)

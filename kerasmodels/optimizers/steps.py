@@ -5,8 +5,9 @@ what becomes of the variables is the driver's business (minimize.py). L-BFGS-B a
 files of their own (lbfgsb.py, probability.py).
 
 References:
-    Nocedal and Wright, Numerical Optimization, 2nd ed.: two-loop recursion (algorithm 7.4), Fletcher-Reeves (5.41),
-    Polak-Ribiere+ (5.45), truncated Newton (7.1). Goodfellow, Bengio, Courville, Deep Learning, section 8.6 and 8.7.2.
+    Nocedal and Wright, Numerical Optimization, 2nd ed.: two-loop recursion (algorithm 7.4), Fletcher-Reeves (5.41) with
+    restarts (5.52), Polak-Ribiere+ (5.45), truncated Newton (7.1). Goodfellow, Bengio, Courville, Deep Learning,
+    sections 8.6 and 8.7.2.
 """
 
 from collections.abc import Callable
@@ -223,7 +224,10 @@ def _polak_ribiere(g: tf.Tensor, before: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
 
 
 def _fletcher_reeves(g: tf.Tensor, before: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
-    return tf.math.divide_no_nan(dot(g, g), dot(before, before))
+    """Beta, with Powell's restart where gradients are far from orthogonal: else short steps beget short ones."""
+    squared = dot(g, g)
+    beta = tf.math.divide_no_nan(squared, dot(before, before))
+    return tf.where(tf.abs(dot(g, before)) < 0.2 * squared, beta, tf.zeros_like(beta))
 
 
 def _cg_step(beta_of: Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]) -> Callable[[Problem, State], Step]:
@@ -260,14 +264,14 @@ def _newton_direction(problem: Problem, state: State) -> tuple[tf.Tensor, tf.Ten
     """
     options = problem.options
     norm = tf.sqrt(dot(state.g, state.g))
-    part = tf.minimum(0.5, tf.sqrt(norm)) if options.inner_tolerance is None else options.inner_tolerance
+    part = tf.minimum(tf.sqrt(norm), 0.5) if options.inner_tolerance is None else options.inner_tolerance
     enough = (tf.cast(part, norm.dtype) * norm) ** 2
 
     def body(z: Any, r: Any, d: Any, squared: Any, count: Any, down: Any) -> tuple[Any, ...]:
         turned = problem.product(state.x, d) + options.damping * d
         bend = dot(d, turned)
         down = ~(bend > 0)
-        alpha = tf.where(down, 0, tf.math.divide_no_nan(squared, bend))
+        alpha = tf.where(down, tf.zeros_like(bend), tf.math.divide_no_nan(squared, bend))
         # Where a product is not finite, 0 times it would not be either.
         z, r = tf.cond(down, lambda: (z, r), lambda: (z + alpha * d, r + alpha * turned))
         after = dot(r, r)

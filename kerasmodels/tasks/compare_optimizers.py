@@ -132,6 +132,13 @@ class Trace:
     points: np.ndarray
 
 
+def _line(trace: Trace, unit: str) -> str:
+    if not len(trace.values):
+        return trace.reason
+    done = f"{trace.values[-1]:.4g} after {trace.evaluations[-1]:.0f} {unit}, {trace.seconds:.1f} s"
+    return f"{done}; {trace.reason}"
+
+
 # --- a function of two variables --------------------------------------------------------------------------------------
 
 
@@ -248,12 +255,7 @@ def _draw_descents(options: CompareOptions) -> RunReport:
         {name: (trace.evaluations, trace.values) for name, trace in traces.items()},
         objective.minimum,
     )
-    facts = {
-        name: f"{trace.values.min():.3g} after {trace.evaluations[-1]} evaluations, {trace.seconds:.1f} s; {trace.reason}"
-        if len(trace.values)
-        else trace.reason
-        for name, trace in traces.items()
-    }
+    facts = {name: _line(trace, "evaluations") for name, trace in traces.items()}
     return RunReport((write_image(options.out, picture),), facts)
 
 
@@ -280,16 +282,15 @@ def load_model(path: Path) -> keras.Model:
 
 def _check_known(config: Any) -> None:
     """Raise ValueError if a model's config names code that is neither Keras' nor registered."""
-    waiting = [config]
+    waiting, registered = [config], keras.saving.get_custom_objects()
     while waiting:
         value = waiting.pop()
         if isinstance(value, dict):
             waiting += value.values()
             module = value.get("module")
-            known = keras.saving.get_custom_objects()
-            if "class_name" in value and module is not None and value.get("registered_name") not in known:
-                if not (module in ("keras", "builtins") or str(module).startswith("keras.")):
-                    raise ValueError(f"{value['class_name']!r} of the module {module!r}")
+            ours = module in (None, "keras", "builtins") or str(module).startswith("keras.")
+            if "class_name" in value and not ours and value.get("registered_name") not in registered:
+                raise ValueError(f"{value['class_name']!r} of the module {module!r}")
         elif isinstance(value, list):
             waiting += value
 
@@ -345,9 +346,7 @@ def compare_on_model(
         UsageError: the model has no loss, or x or y do not fit it.
     """
     if loss is None and not model.compiled:
-        raise UsageError(
-            "expected a model that was compiled before it was saved, or a loss: --loss. Received: neither."
-        )
+        raise UsageError("expected a model that was saved compiled, or a loss (--loss). Received: neither.")
     chosen = model.loss if loss is None else loss
     first = model.get_weights()
     found = {}
@@ -436,11 +435,7 @@ def _report_on_model(options: CompareOptions) -> RunReport:
     ranked = sorted(traces.items(), key=lambda item: item[1].values[-1] if len(item[1].values) else np.inf)
     facts: dict[str, Any] = {"lowest loss": ranked[0][0]}
     for name, trace in ranked:
-        facts[name] = (
-            f"{trace.values[-1]:.4g} after {trace.evaluations[-1]:.0f} passes, {trace.seconds:.1f} s; {trace.reason}"
-            if len(trace.values)
-            else trace.reason
-        )
+        facts[name] = _line(trace, "passes")
     return RunReport((written,), facts)
 
 
