@@ -36,7 +36,7 @@ def theory(data: Path | None, figures: Path, quick: bool) -> Sequence[Claim]:
         )
         return float(np.abs(x.numpy() - best).max())
 
-    exact = {"curvature": 1e-9}
+    exact: dict[str, Any] = {"curvature": 1e-9}
     diagonal = np.diag(np.arange(n) + 1.0)
     rows = (
         ("cg", f"Polak-Ribiere: {n} steps on a quadratic of {n} variables", off("cg", n, **exact)),
@@ -383,7 +383,7 @@ class _Race:
         self._began = _cpu()
         done = 0
         while done < steps and (not self.spent or self.seconds < seconds):
-            self.model.fit(data, steps_per_epoch=every, epochs=1, verbose=0)
+            self.model.fit(data, steps_per_epoch=every, epochs=1, verbose=0, shuffle=False)
             done += every
             self._look(f"Adam {done}")
         return self
@@ -421,8 +421,8 @@ def burgers(data: Path | None, figures: Path, quick: bool) -> Sequence[Claim]:
     return [
         Claim(
             "burgers_float64",
-            f"Burgers equation, {len(points)} points, 4 hidden layers of {width}, Adam then L-BFGS in float64: relative L2 "
-            f"error ({result.evaluations} evaluations by L-BFGS; {result.reason})",
+            f"Burgers equation, {len(points)} points, 4 hidden layers of {width}, Adam then L-BFGS in float64: "
+            f"relative L2 error ({result.evaluations} evaluations by L-BFGS; {result.reason})",
             "5e-4 to 1e-3 (Raissi et al. 2019, 10,000 points)",
             double.errors[-1],
             at_most=1e-3,

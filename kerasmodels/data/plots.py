@@ -118,7 +118,11 @@ def descents(
             right.plot(counts, np.maximum(each, 1e-16) if nonnegative else each, color=color, label=name)
         if minimum is not None:
             left.plot(*minimum, "*", color="black", markersize=11)
-        right.set(xlabel="evaluations of the gradient", ylabel="value", yscale="log" if nonnegative else "linear")
+        right.set(
+            xlabel="evaluations (a Hessian-vector product: two)",
+            ylabel="value",
+            yscale="log" if nonnegative else "linear",
+        )
         right.grid(alpha=0.3)
         right.legend()
         return _pixels(figure)

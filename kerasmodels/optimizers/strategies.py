@@ -169,7 +169,7 @@ class Curriculum(keras.utils.PyDataset):
                 f"Received: share={share}, batch={batch}, epochs={epochs}."
             )
         self.batch, self.epochs, self.share, self.seed = batch, epochs, share, seed
-        self.epoch = 0
+        self.epoch, self._begun = 0, False
         self._draw()
 
     def _draw(self) -> None:
@@ -186,8 +186,10 @@ class Curriculum(keras.utils.PyDataset):
         rows = self.chosen[index * self.batch : (index + 1) * self.batch]
         return self.x[rows], self.y[rows]
 
-    def on_epoch_end(self) -> None:
-        self.epoch += 1
+    def on_epoch_begin(self) -> None:
+        # Keras calls `on_epoch_end` once before the first epoch, too.
+        self.epoch += self._begun
+        self._begun = True
         self._draw()
 
 

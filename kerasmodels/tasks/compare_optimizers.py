@@ -21,7 +21,7 @@ from kerasmodels.config import Config, Positive, PositiveInt, check
 from kerasmodels.data.images import write_image
 from kerasmodels.errors import DataError, DivergedError, UsageError, unknown_name
 from kerasmodels.family import RunReport
-from kerasmodels.optimizers import BOOK, METHOD_NAMES, minimize, minimize_function
+from kerasmodels.optimizers import BOOK, METHOD_NAMES, MinimizeResult, minimize, minimize_function
 from kerasmodels.tasks.pictures import check_targets
 
 
@@ -132,6 +132,12 @@ class Trace:
     points: np.ndarray
 
 
+def _counted(result: MinimizeResult) -> np.ndarray:
+    """Evaluations up to each entry of the history; a Hessian-vector product counts as two, spread evenly."""
+    counts = np.array(result.history_evaluations, "float64")
+    return counts + 2 * result.products * np.arange(len(counts)) / max(1, len(counts) - 1)
+
+
 def _line(trace: Trace, unit: str) -> str:
     if not len(trace.values):
         return trace.reason
@@ -167,7 +173,7 @@ def load_function(name: str) -> Callable[[Any], Any]:
     if not callable(function):
         known = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
         raise unknown_name(f"function of {path}", attribute, known)
-    return function  # type: ignore[no-any-return]
+    return function
 
 
 def descend(
@@ -199,7 +205,7 @@ def descend(
             callback=look,
             callback_every=1,
         )
-        counts, values, reason = np.array(result.history_evaluations), np.array(result.history), result.reason
+        counts, values, reason = _counted(result), np.array(result.history), result.reason
     else:
         optimizer = BOOK[method](rate or (1e-3 if method in ("sgd", "momentum", "nesterov") else 0.1))
 
@@ -270,8 +276,13 @@ def load_model(path: Path) -> keras.Model:
     """
     try:
         members = reading.zip_members(path, lambda name: name == "config.json")
-        _check_known(reading.parse_json(members["config.json"]))
-        return keras.saving.load_model(path, safe_mode=True)
+        config = reading.parse_json(members["config.json"])
+        _check_known(config)
+        # Without the state of the optimizer it was saved with.
+        model = keras.saving.load_model(path, compile=False, safe_mode=True)
+        if config.get("compile_config"):
+            model.compile_from_config(config["compile_config"])
+        return model
     except Exception as error:
         # Keras raises many kinds, and so do the constructors of layers.
         raise UsageError(
@@ -377,10 +388,7 @@ def compare_on_model(
 
 def _full_batch(model: keras.Model, data: Any, method: str, passes: int) -> Trace:
     result = minimize(model, data, method, max_iterations=passes, max_evaluations=passes, callback_every=passes)
-    counts = np.array(result.history_evaluations, "float64")
-    # Products are not logged by iteration: they are spread evenly.
-    counts += 2 * result.products * np.arange(len(counts)) / max(1, len(counts) - 1)
-    return Trace(counts, np.array(result.history), result.seconds, result.reason, np.zeros((0, 2)))
+    return Trace(_counted(result), np.array(result.history), result.seconds, result.reason, np.zeros((0, 2)))
 
 
 class _Losses(keras.callbacks.Callback):

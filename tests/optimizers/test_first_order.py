@@ -260,17 +260,17 @@ def test_a_curriculum_begins_with_what_is_easy_and_ends_with_all() -> None:
     data = Curriculum(x, x, difficulty=x[:, 0], batch=10, epochs=3, share=0.2)
     most = []
     for _ in range(4):
+        data.on_epoch_begin()
         seen = np.concatenate([data[i][0] for i in range(len(data))])
         assert len(seen) == 100
         most.append((seen.max(), len(np.unique(seen))))
-        data.on_epoch_end()
     assert most == [(19, 20), (59, 60), (99, 100), (99, 100)]
     again = Curriculum(x, x, difficulty=x[:, 0], batch=10, epochs=3, share=0.2)
     np.testing.assert_array_equal(again[0][0], Curriculum(x, x, x[:, 0], 10, 3, 0.2)[0][0])
     model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
     model.compile("sgd", "mae")
     model.fit(again, epochs=3, verbose=0)
-    assert again.epoch >= 3
+    assert again.epoch == 2
     for bad in ({"share": 0.0}, {"batch": 0}, {"epochs": 0}):
         with pytest.raises(UsageError, match="share in"):
             Curriculum(x, x, x[:, 0], **bad)
