@@ -37,8 +37,8 @@ def epsilon(dtype: tf.DType) -> float:
 
 
 def dot(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
-    """The scalar product of two vectors."""
-    return tf.reduce_sum(a * b)
+    """The scalar product of two vectors, without a third one in between."""
+    return tf.tensordot(a, b, 1)
 
 
 def _cubic_minimum(

@@ -171,18 +171,20 @@ def _step(state: State, move: _Move, memory: Any, products: Any = 0) -> Step:
 class _Pairs(NamedTuple):
     steps: tuple[tf.Tensor, ...]  # the last changes of x, oldest first; zeros where there is none yet
     turns: tuple[tf.Tensor, ...]  # the changes of g that go with them
+    products: tuple[tf.Tensor, ...]  # of each change of x and that of g
     count: tf.Tensor  # how many of them there are
 
 
 def _lbfgs_start(problem: Problem, state: State) -> tuple[_Pairs, int]:
     nothing = (tf.zeros_like(state.x),) * problem.options.memory
-    return _Pairs(nothing, nothing, tf.constant(0)), 0
+    zeros = (tf.zeros_like(state.f),) * problem.options.memory
+    return _Pairs(nothing, nothing, zeros, tf.constant(0)), 0
 
 
 def _two_loops(g: tf.Tensor, pairs: _Pairs) -> tf.Tensor:
     """-H g by the two-loop recursion. Empty pairs are zeros and drop out of every sum."""
     q, alphas = g, []
-    products = [dot(s, y) for s, y in zip(pairs.steps, pairs.turns, strict=True)]
+    products = pairs.products
     for s, y, sy in zip(reversed(pairs.steps), reversed(pairs.turns), reversed(products), strict=True):
         alphas.append(tf.math.divide_no_nan(dot(s, q), sy))
         q = q - alphas[-1] * y
@@ -196,11 +198,11 @@ def _two_loops(g: tf.Tensor, pairs: _Pairs) -> tf.Tensor:
 def _lbfgs_step(problem: Problem, state: State) -> Step:
     pairs: _Pairs = state.memory
     move = _move(problem, state, _two_loops(state.g, pairs), pairs.count == 0, tf.ones_like)
-    pushed = ((*pairs.steps[1:], move.s), (*pairs.turns[1:], move.g - state.g))
-    nothing = (tf.zeros_like(state.x),) * len(pairs.steps)
-    steps, turns = tf.cond(move.curved, lambda: pushed, lambda: (nothing, nothing))
-    count = tf.where(move.curved, tf.minimum(pairs.count + 1, len(pairs.steps)), 0)
-    return _step(state, move, _Pairs(steps, turns, count))
+    s, y = move.s, move.g - state.g
+    count = tf.minimum(pairs.count + 1, len(pairs.steps))
+    pushed = _Pairs((*pairs.steps[1:], s), (*pairs.turns[1:], y), (*pairs.products[1:], dot(s, y)), count)
+    memory = tf.cond(move.curved, lambda: pushed, lambda: _lbfgs_start(problem, state)[0])
+    return _step(state, move, memory)
 
 
 # --- nonlinear conjugate gradients ------------------------------------------------------------------------------------

@@ -254,7 +254,8 @@ def _draw_descents(options: CompareOptions) -> RunReport:
             raise ValueError(f"shape {heights.shape} for points {grid.shape}")
     except (ValueError, tf.errors.InvalidArgumentError):
         # A function of one point at a time.
-        heights = tf.map_fn(objective.function, tf.constant(grid.reshape(-1, 2))).numpy().reshape(grid.shape[:2])
+        heights = tf.vectorized_map(objective.function, tf.constant(grid.reshape(-1, 2)))
+        heights = heights.numpy().reshape(grid.shape[:2])
     picture = plots.descents(
         (xs, ys, heights),
         {name: trace.points for name, trace in traces.items()},
