@@ -194,7 +194,7 @@ def _check_arrays(
         shape = spec.bind(known)
         if (
             array is None
-            or array.dtype.name != spec.dtype
+            or (array.dtype.name if array.dtype.kind not in "SUO" else "string") != spec.dtype
             or len(array.shape) != len(shape)
             or any(want not in (None, got) for want, got in zip(shape, array.shape, strict=True))
         ):
@@ -353,13 +353,17 @@ def _compare(
             return None, [f"output {spec.name} is {got.dtype.name} in {where}, expected {want.dtype.name}"]
         if np.issubdtype(got.dtype, np.floating) and not np.isfinite(got).all():
             return None, [f"output {spec.name} holds NaN or infinite values in {where}"]
-        want, got = want.astype(np.float64), got.astype(np.float64)
-        difference = np.abs(got - want)
+        if want.dtype.kind == "S":
+            difference = np.asarray(got != want, np.float64)
+        else:
+            want, got = want.astype(np.float64), got.astype(np.float64)
+            difference = np.abs(got - want)
         largest = max(largest, float(difference.max(initial=0)))
         squares += float(np.square(difference).sum())
         count += difference.size
         equal += int((difference == 0).sum())
-        low, high = min(low, float(want.min(initial=np.inf))), max(high, float(want.max(initial=-np.inf)))
+        if want.dtype.kind != "S":
+            low, high = min(low, float(want.min(initial=np.inf))), max(high, float(want.max(initial=-np.inf)))
     part = equal / max(count, 1)
     spread = 255.0 if spec.kind == "image" else (high - low if high > low else 1.0)
     psnr = 10 * math.log10(spread**2 / (squares / count)) if squares else None

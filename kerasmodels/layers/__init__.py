@@ -21,6 +21,7 @@ from kerasmodels.layers.roi_pooling import (
     PSRoIPooling,
     RoIPooling,
 )
+from kerasmodels.layers.transposed import DoublingConv2DTranspose
 
 __all__ = [
     "AtrousConvolution1D",
@@ -31,6 +32,7 @@ __all__ = [
     "DeformablePSRoIPooling",
     "DeformableRoIPooling",
     "DenseCRF",
+    "DoublingConv2DTranspose",
     "InstanceNormalization",
     "LocalAffineSmoothing",
     "PSRoIPooling",
