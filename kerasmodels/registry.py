@@ -120,6 +120,13 @@ ROWS = (
         "Zhao, Mathieu, LeCun: Energy-based Generative Adversarial Network, ICLR 2017",
         "generate pictures like those of a folder, and find anomalies: which pictures are unlike them, and where",
     ),
+    Row(
+        "optimization",
+        ("ObjectiveFunction",),
+        "Goodfellow, Bengio, Courville: Deep Learning, chapter 8, MIT Press 2016",
+        "watch the classic optimizers at work, and find out which one suits your model",
+        trains=False,
+    ),
 )
 
 
