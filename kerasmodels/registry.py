@@ -120,6 +120,12 @@ ROWS = (
         "Zhao, Mathieu, LeCun: Energy-based Generative Adversarial Network, ICLR 2017",
         "generate pictures like those of a folder, and find anomalies: which pictures are unlike them, and where",
     ),
+    Row(
+        "ntm",
+        ("NTM",),
+        "Graves, Wayne, Danihelka: Neural Turing Machines, 2014",
+        "learn to copy, recall, count and sort bits, with a memory whose use can be watched",
+    ),
 )
 
 
