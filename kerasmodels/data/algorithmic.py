@@ -1,7 +1,7 @@
 """Tasks whose answers are computed: endless examples of copying, recalling, counting and sorting bits.
 
-The five tasks of Graves, Wayne, Danihelka: Neural Turing Machines, 2014, section 4. An example is inputs (T, C), targets
-(T, K) of bits, and weights (T,): 1 where the answer is asked for, else 0. While it is, the inputs are zeros.
+The five tasks of Graves, Wayne, Danihelka: Neural Turing Machines, 2014, section 4. An example is inputs (T, C),
+targets (T, K) of bits, and weights (T,): 1 where the answer is asked for, else 0. While it is, the inputs are zeros.
 """
 
 import abc
@@ -91,8 +91,8 @@ class AlgorithmicTask(abc.ABC):
     def batches(self, count: int, seed: int, start: int = 0, parts: int = 4) -> Iterator[Example]:
         """Endless training batches from number `start` on; each is drawn from its number and the seed alone.
 
-        The sizes are those of `ranges`, uniformly. Those of one batch are near one another: each range is cut into parts
-        (4, or 2 of each of two), so that little is padded and only that many lengths in time occur.
+        The sizes are those of `ranges`, uniformly. Those of one batch are near one another: each range is cut into
+        parts (4, or 2 of each of two), so that little is padded and only that many lengths in time occur.
         """
         cut = [_parts(least, most, parts if len(self.ranges) == 1 else parts // 2) for least, most in self.ranges]
         groups = list(itertools.product(*cut))
@@ -113,8 +113,8 @@ class AlgorithmicTask(abc.ABC):
         array = np.asarray(vectors, "float32")
         if array.ndim < 2 or array.shape[-1] != self.bits or not np.isin(array, (0, 1)).all():
             raise DataError(
-                f"expected vectors of {self.bits} bits, each 0 or 1, for {self.name}. Received: shape {array.shape}, values "
-                f"{array.min(initial=0):g} to {array.max(initial=0):g}."
+                f"expected vectors of {self.bits} bits, each 0 or 1, for {self.name}. Received: shape {array.shape}, "
+                f"values {array.min(initial=0):g} to {array.max(initial=0):g}."
             )
         return array
 

@@ -102,7 +102,7 @@ def heatmaps(panels: Mapping[str, np.ndarray], x_label: str, limits: tuple[float
             axes.imshow(matrix, aspect="auto", interpolation="nearest", cmap="magma", vmin=least, vmax=most)
             axes.set_title(title, fontsize=9, loc="left", pad=3)
             axes.set(yticks=[])
-            axes.tick_params(labelsize=8)
+            axes.tick_params(labelsize=8, labelbottom=axes is all_axes[-1])
         all_axes[-1].set_xlabel(x_label, fontsize=9)
         return _pixels(figure)
 

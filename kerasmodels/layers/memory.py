@@ -1,10 +1,10 @@
-"""A memory beside a recurrent network, and heads that read and write it: the Neural Turing Machine's cell and its parts.
+"""A memory beside a recurrent network, and heads that read and write it: the Neural Turing Machine's cell.
 
 Graves, Wayne, Danihelka: Neural Turing Machines, 2014, sections 3.1 to 3.3. Shapes: B examples, N rows (locations) of M
 columns, H heads. A memory is (B, M, N), its rows innermost: on a CPU that takes less than half the time of (B, N, M).
 
-Where a head looks is computed in float32, whatever comes in: squares of a memory that grows overflow float16, and powers
-of small numbers vanish in it.
+Where a head looks is computed in float32, whatever comes in: squares of a memory that grows overflow float16, and
+powers of small numbers vanish in it.
 """
 
 from collections.abc import Sequence
@@ -222,7 +222,7 @@ class NTMCell(keras.layers.Layer):
         self.lstm, self.shift_range = controller == "lstm", shift_range
         self.memory_init, self.return_weightings = memory_init, return_weightings
         self.controller = [
-            # One product for input and state together: in a loop over time that takes 0.7 of the time of LSTMCell's two.
+            # One product for input and state together takes less time, in a loop, than LSTMCell's two.
             keras.layers.Dense(4 * units, bias_initializer=_forget_bias, name=f"lstm{i}")
             if self.lstm
             else keras.layers.Dense(units, "tanh", name=f"dense{i}")
@@ -246,7 +246,7 @@ class NTMCell(keras.layers.Layer):
             layer.build((None, width + self.units if self.lstm else width))
             width = self.units
         self.interface.build((None, width))
-        memory, reads, weightings, *hidden = self.state_size
+        memory, reads, _, *hidden = self.state_size
         limit = (self.rows + self.columns) ** -0.5
         drawn = keras.initializers.RandomUniform(-limit, limit)
         constant = keras.initializers.Constant(1e-6)

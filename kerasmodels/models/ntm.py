@@ -8,7 +8,7 @@ paper compares with.
 
 | departure from the paper | why |
 |---|---|
-| all heads find their places at once, then read, then write | the paper leaves the order open; one product for all heads |
+| all heads find their places at once, then read, then write | the paper leaves the order open; one product for all |
 | the memory begins with 1e-6 everywhere, not learned | Collier and Beel: learns fastest; `memory_init` has the others |
 | weightings begin on the first row, learned from there | rows that are all alike can only be told apart by place |
 | keys and what is added pass a tanh | Collier and Beel; a memory that stays small |
@@ -70,8 +70,8 @@ class Config(TrainingConfig):
     """What the memory holds at first: 1e-6 everywhere; learned values; or random ones, drawn once."""
 
     optimizer: Literal["rmsprop", "adam"] = "rmsprop"
-    """rmsprop: Graves', centered, with momentum 0.9, each element of a gradient cut at `clip`; adam: the whole gradient's
-    length cut at `clip`."""
+    """rmsprop: Graves', centered, with momentum 0.9, each element of a gradient cut at `clip`; adam: the whole
+    gradient's length cut at `clip`."""
     clip: Positive = 10.0
     """See `optimizer`."""
     steps: PositiveInt = 100000
@@ -110,7 +110,7 @@ def _network(config: Config) -> keras.Model:
     """(N, T, C) -> logits (N, T, K), float32."""
     channels, bits = config.made_task().channels
     x = inputs = keras.Input((None, channels), name="inputs")
-    for i, cell in enumerate(_cells(config)):
+    for cell in _cells(config):
         x = layers.RNN(cell, return_sequences=True, name=f"{cell.name}_rnn")(x)
     return keras.Model(inputs, layers.Dense(bits, dtype="float32", name="logits")(x), name="network")
 

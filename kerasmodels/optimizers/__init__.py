@@ -1,5 +1,5 @@
-"""What Keras lacks in optimization: full-batch minimization by line-search methods, SGD as Caffe does it, and RMSProp as
-Graves does.
+"""What Keras lacks in optimization: full-batch minimization by line-search methods, SGD as Caffe does it, and
+RMSProp as Graves does.
 
 result = km.optimizers.minimize(model, (x, y), method="lbfgs")     # the weights of a compiled model
 result = km.optimizers.minimize_function(loss, [picture])          # any variables, any scalar function

@@ -58,8 +58,8 @@ def sequence_step(
 ) -> Servable:
     """One step, for streams without an end: the states it returns are handed in again with the next input.
 
-    The input `first` is 1 where a sequence begins: what is handed in as states is ignored there (zeros will do), and the
-    model's own initial states take their place. Each example of a batch may begin when it likes.
+    The input `first` is 1 where a sequence begins: what is handed in as states is ignored there (zeros will do), and
+    the model's own initial states take their place. Each example of a batch may begin when it likes.
 
     Args:
         network: whose variables are read.

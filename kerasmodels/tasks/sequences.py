@@ -24,10 +24,10 @@ class AnswerOptions(TrainedOptions):
     """Copy, recall, sort or predict bits or a text with a trained network, and see where its heads look."""
 
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
-    """The picture of memory and weightings to write: .png, or .gif, which moves. The answer is written beside it, .txt."""
+    """The picture of memory and weightings to write: .png, or .gif, which moves. The answer goes into a .txt beside it."""
     text: Path | None = None
-    """A text file: its characters are the vectors, in pieces of `length`. Bytes where vectors have 8 bits; where they have
-    6, capital letters, digits and signs (codes 32 to 95). The first piece is pictured."""
+    """A text file: its characters are the vectors, in pieces of `length`. Bytes where vectors have 8 bits;
+    where they have 6, capital letters, digits and signs (codes 32 to 95). The first piece is pictured."""
     vectors: tuple[str, ...] = ()
     """The vectors, such as 10110010 00000001; neither these nor a text: random ones."""
     length: PositiveInt | None = None
@@ -37,7 +37,7 @@ class AnswerOptions(TrainedOptions):
     query: NonNegativeInt = 0
     """Which item associative_recall is asked with, from 0 on; it says the next one."""
     priorities: tuple[Finite, ...] = ()
-    """Of the vectors of priority_sort, -1 to 1, highest first; left out: a text's characters in their order, or random."""
+    """Of the vectors of priority_sort, -1 to 1, highest first; left out: a text's in order, else random."""
     seed: NonNegativeInt = 0
     """Of what is random."""
 
