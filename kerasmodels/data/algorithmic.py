@@ -88,14 +88,13 @@ class AlgorithmicTask(abc.ABC):
                 whole[row, : len(part)] = part
         return Example(inputs, targets, weights)
 
-    def batches(self, count: int, seed: int, start: int = 0, parts: int = 4) -> Iterator[Example]:
+    def batches(self, count: int, seed: int, start: int = 0) -> Iterator[Example]:
         """Endless training batches from number `start` on; each is drawn from its number and the seed alone.
 
         The sizes are those of `ranges`, uniformly. Those of one batch are near one another: each range is cut into
-        parts (4, or 2 of each of two), so that little is padded and only that many lengths in time occur.
+        parts of about 5 values, so that little is padded and few lengths in time occur.
         """
-        cut = [_parts(least, most, parts if len(self.ranges) == 1 else parts // 2) for least, most in self.ranges]
-        groups = list(itertools.product(*cut))
+        groups = list(itertools.product(*(_parts(least, most) for least, most in self.ranges)))
         shares = np.array([math.prod(most - least + 1 for least, most in group) for group in groups], "float64")
         for number in itertools.count(start):
             random = np.random.default_rng([seed, number])
@@ -132,9 +131,9 @@ class AlgorithmicTask(abc.ABC):
         return example
 
 
-def _parts(least: int, most: int, parts: int) -> list[tuple[int, int]]:
-    """A range in at most so many parts of nearly equal size."""
-    edges = np.linspace(least - 1, most, min(parts, most - least + 1) + 1).round().astype(int)
+def _parts(least: int, most: int) -> list[tuple[int, int]]:
+    """A range in parts of about 5 values."""
+    edges = np.linspace(least - 1, most, max(1, round((most - least + 1) / 5)) + 1).round().astype(int)
     return [(int(a) + 1, int(b)) for a, b in itertools.pairwise(edges)]
 
 

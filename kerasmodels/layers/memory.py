@@ -223,13 +223,15 @@ class NTMCell(keras.layers.Layer):
         self.memory_init, self.return_weightings = memory_init, return_weightings
         self.controller = [
             # One product for input and state together takes less time, in a loop, than LSTMCell's two.
-            keras.layers.Dense(4 * units, bias_initializer=_forget_bias, name=f"lstm{i}")
+            keras.layers.Dense(4 * units, bias_initializer=_forget_bias, dtype=self.dtype_policy, name=f"lstm{i}")
             if self.lstm
-            else keras.layers.Dense(units, "tanh", name=f"dense{i}")
+            else keras.layers.Dense(units, "tanh", dtype=self.dtype_policy, name=f"dense{i}")
             for i in range(controller_layers)
         ]
-        self._addressing = self.heads * (columns + 3 + 2 * shift_range + 1)
-        self.interface = keras.layers.Dense(self._addressing + 2 * write_heads * columns, name="heads")
+        self._addressing = self.heads * (columns + 3 + (2 * shift_range + 1 if shift_range else 0))
+        self.interface = keras.layers.Dense(
+            self._addressing + 2 * write_heads * columns, dtype=self.dtype_policy, name="heads"
+        )
 
     @property
     def state_size(self) -> list[int]:
@@ -287,7 +289,8 @@ class NTMCell(keras.layers.Layer):
         keys, numbers = ops.tanh(addressing[:, :, : self.columns]), addressing[:, :, self.columns :]
         content = content_addressing(memory, keys, ops.softplus(numbers[:, :, 0]))
         weights = interpolate(content, before, ops.sigmoid(numbers[:, :, 1]))
-        weights = shift(weights, ops.softmax(numbers[:, :, 3:], axis=2))
+        if self.shift_range:
+            weights = shift(weights, ops.softmax(numbers[:, :, 3:], axis=2))
         weights = sharpen(weights, 1.0 + ops.softplus(numbers[:, :, 2]))
 
         reads = ops.reshape(read(memory, weights[:, : self.read_heads]), (-1, self.read_heads * self.columns))

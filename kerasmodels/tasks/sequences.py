@@ -24,7 +24,7 @@ class AnswerOptions(TrainedOptions):
     """Copy, recall, sort or predict bits or a text with a trained network, and see where its heads look."""
 
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
-    """The picture of memory and weightings to write: .png, or .gif, which moves. The answer goes into a .txt beside it."""
+    """The picture of memory and weightings to write: .png, or .gif, which moves. The answer is beside it, .txt."""
     text: Path | None = None
     """A text file: its characters are the vectors, in pieces of `length`. Bytes where vectors have 8 bits;
     where they have 6, capital letters, digits and signs (codes 32 to 95). The first piece is pictured."""
