@@ -14,7 +14,6 @@ import numpy as np
 import tensorflow as tf
 
 from kerasmodels.data import write_image
-from kerasmodels.data.algorithmic import NGrams
 from kerasmodels.family import Claim, Experiment
 from kerasmodels.metrics import bits_per_sequence
 from kerasmodels.models.ntm import FAMILY, NTM, VARIANTS, Config
@@ -79,11 +78,12 @@ LENGTHS = (10, 20, 30, 40, 60, 80, 100, 120)
 
 
 def copy(data: Path | None, figures: Path, quick: bool) -> Sequence[Claim]:
-    """Section 4.1: ten seeds, each until it copies 40 vectors, or 100,000 sequences long."""
+    """Section 4.1: ten seeds of the variant `copy`, each until it copies 40 vectors, too, or to its end."""
     from kerasmodels.data import plots
 
-    seeds, most = (2, 6000) if quick else (10, 100_000)
-    trainings = _Trainings(dataclasses.replace(VARIANTS["copy"], units=50) if quick else VARIANTS["copy"])
+    config = VARIANTS["copy"]
+    seeds, most = (2, 6000) if quick else (10, config.steps * config.batch)
+    trainings = _Trainings(config)
     model, curves, long = trainings.model, [], []
     best: tuple[float, list[np.ndarray]] = (np.inf, [])
     for seed in range(seeds):

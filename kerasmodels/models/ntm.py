@@ -71,7 +71,7 @@ class Config(TrainingConfig):
 
     optimizer: Literal["rmsprop", "adam"] = "rmsprop"
     """rmsprop: Graves', centered, with momentum 0.9, each element of a gradient cut at `clip`; adam: the whole
-    gradient's length cut at `clip`."""
+    gradient's length cut at `clip`, and a rate that falls to zero along a half cosine."""
     clip: Positive = 10.0
     """See `optimizer`."""
     xla: bool = True
@@ -92,10 +92,10 @@ class Config(TrainingConfig):
         return TASKS[self.task](self.bits, self.largest)
 
 
-_ADAM: dict[str, Any] = {"controller": "feedforward", "optimizer": "adam", "learning_rate": 1e-3, "batch": 4}
+_ADAM: dict[str, Any] = {"controller": "feedforward", "optimizer": "adam", "learning_rate": 2e-3, "batch": 4}
 VARIANTS = {
     "paper": Config(),
-    "copy": Config(steps=15000, **_ADAM),
+    "copy": Config(steps=6250, **_ADAM),
     "repeat_copy": Config(task="repeat_copy", steps=25000, **_ADAM),
     "associative_recall": Config(task="associative_recall", heads=4, units=256, steps=25000, **_ADAM),
     "ngrams": Config(task="ngrams", steps=25000, **_ADAM),
@@ -172,7 +172,8 @@ class NTM(PaperModel):
 
     def default_optimizer(self, group: str) -> keras.optimizers.Optimizer:
         if self.config.optimizer == "adam":
-            return keras.optimizers.Adam(self.config.learning_rate, global_clipnorm=self.config.clip)
+            rate = keras.optimizers.schedules.CosineDecay(self.config.learning_rate, self.config.steps)
+            return keras.optimizers.Adam(rate, global_clipnorm=self.config.clip)
         return GravesRMSprop(self.config.learning_rate, clipvalue=self.config.clip)
 
     def compile(self, optimizer: Any = None, loss: Any = None, **kwargs: Any) -> None:
