@@ -25,14 +25,14 @@ TINY = case_of("ntm").config
     ("config", "count"),
     [
         (ntm.Config(), 62_736),
-        (ntm.Config(controller="feedforward"), 15_832),
-        (ntm.VARIANTS["lstm"], 1_325_576),
+        (ntm.Config(controller="feedforward"), 13_536),
+        (ntm.VARIANTS["lstm"], 1_325_064),
     ],
     ids=["lstm controller", "feedforward", "lstm"],
 )
 def test_numbers_of_parameters(config, count):
     """Ours; docs/ntm.md has the paper's beside them."""
-    assert ntm.NTM(config).count_params() - 2 == count  # without the seed generator's state
+    assert ntm.NTM(config).count_params() == count
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -48,16 +48,16 @@ def test_every_task_fits_its_network(task):
 
 
 def test_it_learns_to_copy():
-    """One vector of two bits: from two bits per vector to nearly none."""
+    """One or two vectors of two bits: from three bits per sequence to nearly none."""
     config = ntm.Config(
         bits=2, largest=(2,), rows=5, columns=6, units=24, controller="feedforward", optimizer="adam", batch=16,
         learning_rate=1e-2, steps=300, xla=False,
     )  # fmt: skip
     keras.utils.set_random_seed(0)
     model = ntm.FAMILY.build(config)
-    history = model.fit(ntm.FAMILY.batches(config), steps_per_epoch=100, epochs=3, verbose=0).history["loss"]
+    history = model.fit(ntm.FAMILY.batches(config), steps_per_epoch=60, epochs=5, verbose=0).history["loss"]
     assert history[0] > 1.0
-    assert history[-1] < 0.3
+    assert history[-1] < 0.1
 
 
 def test_with_xla_it_takes_the_same_steps():
