@@ -38,7 +38,9 @@ def sequence_to_sequence(
         model=network,
         inputs=(inputs,),
         outputs=(output,),
-        example=lambda dims, seed: {inputs.name: example(np.random.default_rng(seed), dims["batch"], dims["time"])},
+        example=lambda dims, seed: {
+            inputs.name: example(np.random.default_rng(seed), dims["batch"], dims.get("time", time))
+        },
         dims={"batch": 1, "time": time},
         check_dims=({"batch": 1, "time": 5}, {"batch": 3, "time": 9}),
         doc=doc,

@@ -14,6 +14,6 @@ def _ntm_task(folder: Path, run: Path | None, out: Path) -> Any:
 CASE = Case(
     config=ntm.Config(bits=4, largest=(5,), rows=9, columns=6, units=12, batch=3, steps=4, xla=False),
     data=lambda folder: {},
-    dims={"batch": 1, "time": 7},
+    dims={"batch": 1},
     task=_ntm_task,
 )
