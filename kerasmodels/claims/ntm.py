@@ -4,6 +4,7 @@ So the loss of a training is measured on what the model has not seen. It is in b
 """
 
 import dataclasses
+import itertools
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -136,4 +137,104 @@ def copy(data: Path | None, figures: Path, quick: bool) -> Sequence[Claim]:
     ]
 
 
-EXPERIMENTS = {"copy": Experiment("copying is learned, and goes on beyond the lengths seen", copy)}
+# --- the other tasks, beside an LSTM ----------------------------------------------------------------------------------
+
+
+def _learned(task: str, paper: str, figures: Path, quick: bool) -> tuple[list[Claim], float, NTM]:
+    """Curves of the variant and of an LSTM on the same sequences; claims, the LSTM's last bits, and the NTM."""
+    from kerasmodels.data import plots
+
+    config = VARIANTS[task]
+    sequences = 2 * _EACH if quick else config.steps * config.batch
+    config = dataclasses.replace(config, steps=sequences // config.batch)
+    curves, models = {}, {}
+    for name, change in {"NTM": {}, "LSTM": {"network": "lstm", "units": 128, "layers": 3, "heads": 1}}.items():
+        training = _Trainings(dataclasses.replace(config, **change))
+        curves[name], models[name] = training.run(0, sequences), training.model
+    lines = {name: _xs(curve) for name, curve in curves.items()}
+    write_image(
+        figures / f"ntm_{task}.png",
+        plots.curves(lines, "thousand sequences", "bits per sequence", logarithmic=("y",)),
+    )
+    last = {name: round(curve[-1], 3) for name, curve in curves.items()}
+    found = [
+        Claim(f"{task}_bits", f"{task}: bits per sequence after {sequences} sequences", paper, last["NTM"]),
+        Claim(f"{task}_bits_lstm", f"{task}: the same of an LSTM, 3 layers of 128", "worse", last["LSTM"]),
+        Claim(
+            f"{task}_below_lstm",
+            f"{task}: the LSTM's bits less the NTM's",
+            "above 0",
+            round(last["LSTM"] - last["NTM"], 3),
+            at_least=None if quick else 0.0,
+        ),
+    ]
+    return found, last["LSTM"], models["NTM"]
+
+
+def repeat_copy(data: Path | None, figures: Path, quick: bool) -> Sequence[Claim]:
+    """Section 4.2."""
+    return _learned("repeat_copy", "near 0 (figure 7)", figures, quick)[0]
+
+
+def associative_recall(data: Path | None, figures: Path, quick: bool) -> Sequence[Claim]:
+    """Section 4.3, and more items than were trained on."""
+    found, _, model = _learned("associative_recall", "near 0 after 30,000 sequences (figure 10)", figures, quick)
+    text = "associative_recall: bits per sequence with 12 items, twice as many as it has seen"
+    return [*found, Claim("associative_recall_12_items", text, "1.5 with 15 items (figure 11)", _bits(model, (12,)))]
+
+
+def ngrams(data: Path | None, figures: Path, quick: bool) -> Sequence[Claim]:
+    """Section 4.4: beside the optimum for the same 1,000 sequences."""
+    found, lstm, model = _learned("ngrams", "133.5 to 134 (figure 13)", figures, quick)
+    task: Any = model.config.made_task()
+    drawn = task.batch(np.random.default_rng([999, 200]), 100 if quick else 1000, task.ranges)
+    optimum = float(task.optimal_bits(drawn.targets[..., 0].astype(int)).mean())
+    over = _bits(model, (200,), len(drawn.targets)) - optimum
+    text = "ngrams: bits per sequence above the optimum for the same sequences"
+    return [
+        *found,
+        Claim("ngrams_optimum", "ngrams: the optimum for these sequences", "133.4 on average", round(optimum, 3)),
+        Claim("ngrams_over_optimum", text, "0.1 to 0.6", round(over, 3), at_most=None if quick else 2.0),
+    ]
+
+
+def priority_sort(data: Path | None, figures: Path, quick: bool) -> Sequence[Claim]:
+    """Section 4.5."""
+    return _learned("priority_sort", "18 to 20; LSTM 58 (figure 18)", figures, quick)[0]
+
+
+# --- numbers that stay numbers ----------------------------------------------------------------------------------------
+
+
+def stability(data: Path | None, figures: Path, quick: bool) -> Sequence[Claim]:
+    """Trainings with memories of many sizes, in each precision, at a rate that is too high."""
+    broken, steps = [], 5 if quick else 60
+    grid = list(
+        itertools.product(
+            (8, 1024) if quick else (8, 16, 32, 64, 128, 256, 512, 1024),
+            ("float32", "mixed_bfloat16", "mixed_float16"),
+            ("copy", "priority_sort"),
+        )
+    )
+    for rows, dtype, task in grid:
+        config = Config(
+            task=task, largest=(8,), rows=rows, batch=8, optimizer="adam", learning_rate=1e-2, steps=steps, xla=False
+        )
+        keras.utils.set_random_seed(0)
+        model = NTM(config, dtype=dtype)
+        model.compile()
+        losses = model.fit(FAMILY.batches(config), steps_per_epoch=steps, verbose=0).history["loss"]
+        if not (np.isfinite(losses).all() and all(np.isfinite(np.array(v)).all() for v in model.variables)):
+            broken.append((rows, dtype, task))
+    text = f"trainings of {len(grid)} (rows, precisions, tasks; {steps} steps at rate 0.01) that became NaN or infinite"
+    return [Claim("never_nan", text, "not given", float(len(broken)), equals=0.0)]
+
+
+EXPERIMENTS = {
+    "copy": Experiment("copying is learned, and goes on beyond the lengths seen", copy),
+    "repeat_copy": Experiment("repeated copying, beside an LSTM", repeat_copy),
+    "associative_recall": Experiment("recall by content, beside an LSTM, and of more items", associative_recall),
+    "ngrams": Experiment("prediction near the Bayes optimum, beside an LSTM", ngrams),
+    "priority_sort": Experiment("sorting, beside an LSTM", priority_sort),
+    "stability": Experiment("no size of the memory and no precision gives a NaN", stability),
+}
