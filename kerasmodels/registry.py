@@ -121,6 +121,12 @@ ROWS = (
         "generate pictures like those of a folder, and find anomalies: which pictures are unlike them, and where",
     ),
     Row(
+        "ntm",
+        ("NTM",),
+        "Graves, Wayne, Danihelka: Neural Turing Machines, 2014",
+        "learn to copy, recall, count and sort bits, with a memory whose use can be watched",
+    ),
+    Row(
         "optimization",
         ("ObjectiveFunction",),
         "Goodfellow, Bengio, Courville: Deep Learning, chapter 8, MIT Press 2016",

@@ -128,6 +128,31 @@ def descents(
         return _pixels(figure)
 
 
+def heatmaps(panels: Mapping[str, np.ndarray], x_label: str, limits: tuple[float, float] | None = None) -> np.ndarray:
+    """Matrices below one another over one axis, each with the same height for a row, but never too low to see.
+
+    Args:
+        panels: title -> (rows, columns).
+        x_label: of the last one.
+        limits: values of the darkest and the lightest color; None: those of each matrix, 0 and 1 at least.
+
+    Returns:
+        (H, 800, 3) uint8.
+    """
+    heights = [min(2.2, max(0.35, 0.05 * len(matrix))) for matrix in panels.values()]
+    with style.context("default"):
+        figure = Figure((8.0, sum(heights) + 0.42 * len(panels) + 0.4), dpi=100, layout="constrained")
+        all_axes = figure.subplots(len(panels), 1, squeeze=False, height_ratios=heights)[:, 0]
+        for axes, (title, matrix) in zip(all_axes, panels.items(), strict=True):
+            least, most = limits or (min(0.0, float(np.min(matrix))), max(1.0, float(np.max(matrix))))
+            axes.imshow(matrix, aspect="auto", interpolation="nearest", cmap="magma", vmin=least, vmax=most)
+            axes.set_title(title, fontsize=9, loc="left", pad=3)
+            axes.set(yticks=[])
+            axes.tick_params(labelsize=8, labelbottom=axes is all_axes[-1])
+        all_axes[-1].set_xlabel(x_label, fontsize=9)
+        return _pixels(figure)
+
+
 def _pixels(figure: Figure) -> np.ndarray:
     canvas = FigureCanvasAgg(figure)
     canvas.draw()

@@ -9,6 +9,7 @@ from kerasmodels.layers.atrous import (
 from kerasmodels.layers.crf import DenseCRF
 from kerasmodels.layers.deformable import DeformableConv2D
 from kerasmodels.layers.local_affine import LocalAffineSmoothing
+from kerasmodels.layers.memory import NTMCell
 from kerasmodels.layers.normalization import InstanceNormalization
 from kerasmodels.layers.padding import ReflectionPadding1D, ReflectionPadding2D, ReflectionPadding3D
 from kerasmodels.layers.picture import Picture
@@ -35,6 +36,7 @@ __all__ = [
     "DoublingConv2DTranspose",
     "InstanceNormalization",
     "LocalAffineSmoothing",
+    "NTMCell",
     "PSRoIPooling",
     "Picture",
     "PolyphaseConv2D",

@@ -1,10 +1,12 @@
-"""What Keras lacks in optimization: full-batch minimization, SGD as Caffe does it, the book's rules, and strategies.
+"""What Keras lacks in optimization: full-batch minimization, SGD as Caffe does it, RMSProp as Graves does, the book's
+rules, and strategies.
 
 result = km.optimizers.minimize(model, (x, y), method="lbfgs")     # the weights of a compiled model
 result = km.optimizers.minimize_function(loss, [picture])          # any variables, any scalar function
 model.fit(x, y, callbacks=[km.optimizers.HandOver((x, y))])        # Adam first, then L-BFGS
 """
 
+from kerasmodels.optimizers.graves_rmsprop import GravesRMSprop
 from kerasmodels.optimizers.layerwise_sgd import LayerwiseSGD
 from kerasmodels.optimizers.minimize import METHOD_NAMES, MinimizeResult, minimize, minimize_function
 from kerasmodels.optimizers.nesterov_rmsprop import BOOK, NesterovRMSprop
@@ -15,6 +17,7 @@ __all__ = [
     "METHOD_NAMES",
     "Continuation",
     "Curriculum",
+    "GravesRMSprop",
     "HandOver",
     "LayerwiseSGD",
     "MinimizeResult",

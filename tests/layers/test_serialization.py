@@ -36,6 +36,7 @@ ELSEWHERE = {
         "takes regions too: tests/ops/test_roi_pooling.py",
     ),
     "LocalAffineSmoothing": "takes two pictures: test_local_affine.py",
+    "NTMCell": "is one step of a recurrent layer: test_memory.py",
     "Picture": "does not look at its input: test_picture.py",
 }
 
