@@ -93,7 +93,9 @@ def outputs_of(servable: Servable, arrays: Mapping[str, Any]) -> dict[str, tf.Te
 def reference(servable: Servable, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """What the live Keras model answers, computed on the CPU, where every artifact is executed too."""
     with tf.device("/CPU:0"):
-        return {k: v.numpy() for k, v in outputs_of(servable, {k: tf.constant(v) for k, v in arrays.items()}).items()}
+        found = outputs_of(servable, {k: tf.constant(v) for k, v in arrays.items()})
+    # Strings as bytes of a fixed length, which can be written without pickle.
+    return {k: v.numpy().astype("S") if v.dtype == tf.string else v.numpy() for k, v in found.items()}
 
 
 @contextlib.contextmanager

@@ -1,11 +1,12 @@
 """Words or parts of words as the weights of a layer: saved, exported and shipped with the model."""
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Literal
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 END, UNKNOWN = 0, 1
 """Ids of the end of a sequence, and of what is not in the vocabulary."""
@@ -164,3 +165,90 @@ def learned_subwords(lines: Iterable[str], size: int) -> list[str]:
     tokenizer.train_from_iterator(("\n".join(split(line, "subwords")) for line in lines), trainer)
     found = tokenizer.get_vocab()
     return sorted(found, key=lambda word: (found[word], word))
+
+
+# --- within a graph ---------------------------------------------------------------------------------------------------
+
+
+def graph_entries(vocabulary: Vocabulary) -> tf.Tensor:
+    """The entries as strings (size,), read from the layer's weight; "" for the special ones."""
+    letters = tf.constant([b"", *(bytes([byte]) for byte in range(1, 256))])
+    return tf.strings.reduce_join(tf.gather(letters, tf.cast(vocabulary.entries.value, tf.int32)), axis=1)
+
+
+def graph_encode(vocabulary: Vocabulary, texts: tf.Tensor) -> tf.Tensor:
+    """Texts (N,) in UTF-8 -> ids (N, T) int32, each row ended and filled up by `END`: as `Vocabulary.encode`.
+
+    There is no lookup table in it, whose state an exported graph would have to carry: words are found by their hashes.
+    """
+    for pattern, replacement in _SPLITS[vocabulary.tokens]:
+        texts = tf.strings.regex_replace(texts, pattern, replacement)
+    words = tf.strings.split(texts, "\n")
+    wanted = words.flat_values != ""
+    if vocabulary.tokens == "subwords":
+        wanted &= words.flat_values != _MARK
+    words = tf.ragged.boolean_mask(words, words.with_flat_values(wanted))
+    find = _finder(graph_entries(vocabulary))
+    if vocabulary.tokens == "words":
+        ids = words.with_flat_values(tf.maximum(find(words.flat_values), UNKNOWN))
+    else:
+        parts = _graph_parts(words.flat_values, find, vocabulary.width)
+        ids = words.with_flat_values(parts).merge_dims(1, 2)
+    ended = tf.concat([ids, tf.fill([tf.shape(texts)[0], 1], END)], axis=1)
+    return ended.to_tensor(END)
+
+
+def graph_decode(vocabulary: Vocabulary, ids: tf.Tensor) -> tf.Tensor:
+    """Ids (..., T), all `END` behind the first -> texts (...): as `Vocabulary.decode`."""
+    entries = graph_entries(vocabulary)
+    subwords = vocabulary.tokens == "subwords"
+    found = tf.where(entries == "", tf.constant("<unk>"), entries)
+    found = tf.tensor_scatter_nd_update(found, [[END], [UNKNOWN]], ["", f"{_MARK}<unk>" if subwords else "<unk>"])
+    texts = tf.strings.reduce_join(tf.gather(found, ids), axis=-1, separator="" if subwords else " ")
+    return tf.strings.strip(tf.strings.regex_replace(texts, _MARK, " ") if subwords else texts)
+
+
+def _finder(entries: tf.Tensor) -> Callable[[tf.Tensor], tf.Tensor]:
+    """A function of strings of any shape: the id of each, -1 if there is none."""
+    hashes = tf.strings.to_hash_bucket_fast(entries, 2**62)
+    order = tf.argsort(hashes, stable=True)
+    ordered = tf.gather(hashes, order)
+
+    def find(words: tf.Tensor) -> tf.Tensor:
+        flat = tf.reshape(words, [-1])
+        place = tf.searchsorted(ordered, tf.strings.to_hash_bucket_fast(flat, 2**62))
+        found = tf.gather(order, tf.minimum(place, tf.size(order) - 1))
+        known = (tf.gather(entries, found) == flat) & (flat != "")
+        return tf.reshape(tf.where(known, tf.cast(found, tf.int32), -1), tf.shape(words))
+
+    return find
+
+
+def _graph_parts(words: tf.Tensor, find: Callable[[tf.Tensor], tf.Tensor], width: int) -> tf.RaggedTensor:
+    """Words (W,) -> the ids of the parts of each (W, None), the longest part first found; see `Vocabulary`."""
+    sizes = tf.strings.length(words, unit="UTF8_CHAR")
+    lengths = tf.range(width, 0, -1)
+
+    def unfinished(at: tf.Tensor, found: tf.Tensor) -> tf.Tensor:
+        return tf.reduce_any(at < sizes)
+
+    def cut(at: tf.Tensor, found: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        count = tf.size(words)
+        begins, sizes_left = tf.repeat(at[:, None], width, axis=1), tf.repeat(lengths[None], count, axis=0)
+        left = tf.strings.substr(words[:, None], begins, sizes_left, unit="UTF8_CHAR")
+        ids = find(left)
+        first = tf.argmax(tf.cast(ids >= 0, tf.int32), axis=1, output_type=tf.int32)
+        here = tf.gather(ids, first, batch_dims=1)
+        taken = tf.strings.length(tf.gather(left, first, batch_dims=1), unit="UTF8_CHAR")
+        going, lost = at < sizes, here < 0
+        found = tf.concat([found, tf.where(going, tf.where(lost, UNKNOWN, here), -1)[:, None]], axis=1)
+        return tf.where(going & ~lost, at + taken, sizes), found
+
+    start = tf.zeros_like(sizes), tf.zeros([tf.size(words), 0], tf.int32)
+    shapes = tf.TensorShape([None]), tf.TensorShape([None, None])
+    _, found = tf.while_loop(unfinished, cut, start, shapes)
+    # A word with a part that is in no entry is unknown as a whole.
+    lost = tf.reduce_any(found == UNKNOWN, axis=1, keepdims=True)
+    alone = tf.concat([tf.fill([tf.size(words), 1], UNKNOWN), tf.fill(tf.shape(found), -1)], axis=1)
+    found = tf.where(lost, alone, tf.concat([found, tf.fill([tf.size(words), 1], -1)], axis=1))
+    return tf.ragged.boolean_mask(found, found >= 0)

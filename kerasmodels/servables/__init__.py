@@ -12,9 +12,11 @@ from kerasmodels.errors import unknown_name
 from kerasmodels.servables.generate import generate
 from kerasmodels.servables.images import DIRECTIONS, example_images, image_to_image, translation
 from kerasmodels.servables.labels import image_to_labels
+from kerasmodels.servables.text import encoder_decoder
 
 __all__ = [
     "DIRECTIONS",
+    "encoder_decoder",
     "example_images",
     "generate",
     "image_to_image",

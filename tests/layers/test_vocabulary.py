@@ -3,11 +3,19 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kerasmodels.layers import Vocabulary
-from kerasmodels.layers.vocabulary import UNKNOWN, learned_subwords, most_frequent, split
+from kerasmodels.layers.vocabulary import (
+    UNKNOWN,
+    graph_decode,
+    graph_encode,
+    learned_subwords,
+    most_frequent,
+    split,
+)
 
 LINES = [
     "Deux jeunes hommes blancs sont dehors près de buissons.",
@@ -47,7 +55,6 @@ def test_parts_are_those_of_tokenizers() -> None:
     ids = {"<unk>": UNKNOWN, **{piece: i for i, piece in enumerate(pieces, 2)}}
     theirs = Tokenizer(models.WordPiece(ids, unk_token="<unk>", continuing_subword_prefix=""))
     for word in {word for line in [*LINES, "un homme bleuet Zzz rirent 33"] for word in split(line, "subwords")}:
-        assert vocabulary.encode(word.replace("▁", "")) or True
         mine = vocabulary._parts(word, {w: i for w, i in ids.items() if i != UNKNOWN})
         assert mine == theirs.encode(word).ids, word
 
@@ -78,3 +85,19 @@ def test_the_end_ends(ids: list[int]) -> None:
     vocabulary = Vocabulary(4, "words")
     vocabulary.fill(["a", "b"])
     assert vocabulary.decode(ids) == ""
+
+
+@pytest.mark.parametrize("tokens", ["words", "subwords"])
+def test_a_graph_encodes_and_decodes_the_same(tokens) -> None:
+    vocabulary = Vocabulary(70, tokens)
+    vocabulary.fill(learned_subwords(LINES, 60) if tokens == "subwords" else most_frequent(LINES, 60))
+    texts = [*LINES[:3], "", "  ", "Zorro court\u00a0dehors, l'éléphant", "homme▁s ▁ ,,", "x" * 40, "des des\thommes "]
+    graph = tf.function(
+        lambda texts: graph_encode(vocabulary, texts), input_signature=[tf.TensorSpec((None,), tf.string)]
+    )
+    rows = graph(tf.constant(texts)).numpy()
+    for text, row in zip(texts, rows, strict=True):
+        expected = vocabulary.encode(text)
+        assert row.tolist() == [*expected, *[0] * (rows.shape[1] - len(expected))], text
+    decoded = graph_decode(vocabulary, tf.constant(rows))
+    assert [text.decode() for text in decoded.numpy()] == [vocabulary.decode(row) for row in rows]
