@@ -164,11 +164,12 @@ class Steps(keras.layers.Layer):
         return self._step(inputs, states)
 
 
+@keras.saving.register_keras_serializable("kerasmodels")
 class GatedSequence(keras.layers.Layer):
     """A `GatedUnit` over sequences: what does not depend on the state is computed for all steps in one product.
 
     Args:
-        unit: the unit; this layer trains its weights.
+        unit: the unit; this layer trains its weights, and gives it its dtype policy.
         backward: from the last step to the first.
 
     Shapes:
@@ -179,6 +180,7 @@ class GatedSequence(keras.layers.Layer):
     def __init__(self, unit: GatedUnit, backward: bool = False, **kwargs: Any):
         super().__init__(**kwargs)
         self.unit, self.backward = unit, backward
+        unit.dtype_policy = self.dtype_policy
         sizes = [unit.units, *([3 * unit.units] if unit.context else [])]
         self.rnn = keras.layers.RNN(
             Steps(self._step, sizes, unit.units, dtype=self.dtype_policy),
@@ -203,3 +205,11 @@ class GatedSequence(keras.layers.Layer):
         states = [state, *([] if context is None else [self.unit.project_context(context)])]
         found = self.rnn(projected, initial_state=states)
         return ops.flip(found, 1) if self.backward else found
+
+    def get_config(self) -> dict[str, Any]:
+        unit = keras.saving.serialize_keras_object(self.unit)
+        return {**super().get_config(), "unit": unit, "backward": self.backward}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "GatedSequence":
+        return cls(**{**config, "unit": keras.saving.deserialize_keras_object(config["unit"])})

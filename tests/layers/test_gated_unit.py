@@ -1,12 +1,21 @@
 """The gated hidden unit: its equations in float64, what relates it to Keras' GRU, and sequences of unequal lengths."""
 
+from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 import pytest
 
-from kerasmodels.layers import GatedSequence, GatedUnit, LowRankDense
+from kerasmodels.layers import (
+    BahdanauAttention,
+    ChainCRF,
+    GatedSequence,
+    GatedUnit,
+    LowRankDense,
+    LuongAttention,
+    Maxout,
+)
 
 N, T, D, U, C = 3, 6, 4, 5, 7
 
@@ -126,3 +135,16 @@ def test_low_rank_is_a_product() -> None:
     layer(x)
     layer.bias.assign(np.arange(9))
     np.testing.assert_allclose(layer(x), x @ (layer.left.numpy() @ layer.right.numpy()) + np.arange(9), atol=1e-6)
+
+
+def test_saved_and_loaded_equal(tmp_path: Path) -> None:
+    """A cell in Keras' own RNN, attention of its last state to all others, a chain of tags, maxout."""
+    x = keras.Input((T, D))
+    states = keras.layers.RNN(GatedUnit(U, reset="after", bias="candidate"), return_sequences=True)(x)
+    mean, _ = BahdanauAttention(4)(states[:, -1], states)
+    other, _ = LuongAttention()(states[:, -1], states)
+    model = keras.Model(x, [mean, other, ChainCRF(U)(states), Maxout(2)(x)])
+    model.save(tmp_path / "model.keras")
+    loaded, given = keras.models.load_model(tmp_path / "model.keras"), _drawn((N, T, D), 60)
+    for before, after in zip(model.predict(given, verbose=0), loaded.predict(given, verbose=0), strict=True):
+        np.testing.assert_array_equal(before, after)
