@@ -92,6 +92,7 @@ def labeled(points: np.ndarray, labels: Iterable[str]) -> np.ndarray:
         figure = Figure((12, 9), dpi=100, layout="constrained")
         axes = figure.add_subplot()
         axes.plot(*np.asarray(points).T, ".", color=COLORS[0], markersize=4)
+        axes.margins(x=0.12)
         for (x, y), label in zip(points, labels, strict=True):
             # A dollar sign would begin a formula.
             axes.annotate(label.replace("$", r"\$"), (x, y), (3, 2), textcoords="offset points", fontsize=8)

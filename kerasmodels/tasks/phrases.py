@@ -15,7 +15,7 @@ import tyro
 from kerasmodels import storage
 from kerasmodels.config import NonNegative, PositiveInt, check
 from kerasmodels.data.text import SEPARATOR, BadLines, Complaints, padded, read_lines, read_texts
-from kerasmodels.errors import DataError, UsageError
+from kerasmodels.errors import DataError
 from kerasmodels.family import RunReport
 from kerasmodels.servables.text import search
 from kerasmodels.tasks import TrainedOptions
@@ -107,7 +107,7 @@ def score(model: Any, pairs: Sequence[tuple[str, str]]) -> np.ndarray:
 def vectors(model: Any, phrases: Sequence[str]) -> np.ndarray:
     """The contexts c of phrases, (N, units) float32."""
     encoded = list(model.source_vocabulary.encode_all(phrases))
-    order, found = sorted(range(len(encoded)), key=lambda i: len(encoded[i])), {}
+    order, found = sorted(range(len(encoded)), key=lambda i: len(encoded[i])), dict[int, np.ndarray]()
     for chosen in batched(order, 256):
         made = model.encoder(padded([encoded[i] for i in chosen]))["context"]
         found |= dict(zip(chosen, np.asarray(made, "float32"), strict=True))
@@ -227,6 +227,7 @@ def _usable(model: Any, line: bytes, path: Path, number: int, complaints: Compla
 def _score_table(model: Any, options: PhrasesOptions) -> RunReport:
     """Stream through the table; memory holds a chunk of its lines."""
     (source,), out = options.inputs, options.out
+    assert out is not None  # `validate` has seen to it
     complaints, scorer, begin = Complaints(options.bad_lines), _Scorer(model), time.perf_counter()
     count = 0
 
@@ -279,6 +280,7 @@ def _draw(model: Any, options: PhrasesOptions) -> RunReport:
     if options.near is not None and options.near not in phrases:
         phrases.append(options.near)
     points = vectors(model, phrases)
+    assert options.out is not None  # `validate` has seen to it
     path = write_image(options.out, plots.labeled(plane(points), phrases))
     facts: dict[str, Any] = {"phrases": len(phrases)}
     if options.near is not None:
@@ -287,10 +289,7 @@ def _draw(model: Any, options: PhrasesOptions) -> RunReport:
     return RunReport((path,), facts)
 
 
-def _write_lines(path: Path | None, lines: Iterable[bytes]) -> Path:
-    if path is None:
-        raise UsageError("expected a file to write: --out FILE. Received: None.")
-
+def _write_lines(path: Path, lines: Iterable[bytes]) -> Path:
     def write(file: IO[bytes]) -> None:
         if path.suffix == ".gz":
             # Without a time in it, so that equal lines give equal files.
