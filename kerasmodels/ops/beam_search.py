@@ -64,8 +64,8 @@ def beam_search(
         >>> found = km.ops.beam_search(
         ...     lambda previous, state: (keras.ops.take(table, previous, axis=0), state),
         ...     np.zeros((1, 1), "float32"), np.array([0]), width=2, length=4, best=2)
-        >>> found.ids.numpy().tolist(), np.exp(found.scores).round(2).tolist()
-        ([[[2, 0, 0, 0], [1, 0, 0, 0]]], [[0.36, 0.3]])
+        >>> found.ids.numpy().tolist(), [round(float(p), 2) for p in np.exp(found.scores[0])]
+        ([[[2, 0, 0, 0], [1, 0, 0, 0]]], [0.36, 0.3])
 
     Reference:
         Graves: Sequence Transduction with Recurrent Neural Networks, 2012; Wu et al.: Google's Neural Machine
