@@ -14,7 +14,7 @@ from kerasmodels import presets, reading, registry
 from kerasmodels.errors import KerasModelsError, UsageError, VerificationError, storage_error, unknown_name
 from kerasmodels.export import formats as table
 from kerasmodels.export.formats import Format
-from kerasmodels.export.order import Calibration, Order, Size, bind, calibration_examples
+from kerasmodels.export.order import Calibration, Order, Size, bind, calibration_examples, input_dims
 from kerasmodels.export.place import INDEX, Made, Place, digest
 from kerasmodels.export.report import Artifact, Report
 from kerasmodels.family import Servable, TensorSpec
@@ -152,7 +152,8 @@ def export_all(
         lacking = {form.name: servable.lacks(form.name, request.precision) for form in chosen}
         able = [form for form in chosen if not lacking[form.name]]
         if able:
-            jobs[key] = _job(servable, name, able, request, subject.origin, subject.card)
+            own = dataclasses.replace(request, size=_own_size(request.size, servable, subject.servables))
+            jobs[key] = _job(servable, name, able, own, subject.origin, subject.card)
         else:
             reasons += [
                 f"{name} does not exist as {form} in {request.precision}: {why}" for form, why in lacking.items()
@@ -160,6 +161,14 @@ def export_all(
     if not jobs:
         raise UsageError(" ".join(reasons))
     return dict(zip(jobs, _carried_out(list(jobs.values()), out, request), strict=True))
+
+
+def _own_size(size: Size, servable: Servable, servables: Mapping[str, Servable]) -> Size:
+    """Of the dimensions that a request for all servables names, those that this one has; all, where none has them."""
+    if not isinstance(size, Mapping):
+        return size
+    known = {name for each in servables.values() for name in input_dims(each)}
+    return {name: value for name, value in size.items() if name in input_dims(servable) or name not in known}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -303,7 +312,7 @@ class _Job:
             free=free,
             precision=request.precision,
             work=work,
-            file_name=f"{'.'.join(stem)}{form.suffix}",
+            file_name=f"{'.'.join(filter(None, stem))}{form.suffix}",
             metadata={},
             allow_flex=request.allow_flex,
             older_onnx=request.older_onnx,

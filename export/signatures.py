@@ -97,7 +97,8 @@ def reference(servable: Servable, arrays: Mapping[str, np.ndarray]) -> dict[str,
     """What the live Keras model answers, computed on the CPU, where every artifact is executed too."""
     with tf.device("/CPU:0"):
         found = outputs_of(servable, {k: tf.constant(v) for k, v in arrays.items()})
-        return {k: v.numpy().astype("S") if v.dtype == tf.string else v.numpy() for k, v in found.items()}
+    # Strings as bytes of a fixed length, which can be written without pickle.
+    return {k: v.numpy().astype("S") if v.dtype == tf.string else v.numpy() for k, v in found.items()}
 
 
 class Sources:

@@ -109,6 +109,13 @@ ROWS = (
         "find what two domains of pictures have in common, and translate between them",
     ),
     Row(
+        "rnn_encoder_decoder",
+        ("RNNEncoderDecoder",),
+        "Cho, van Merrienboer, Gulcehre, Bahdanau, Bougares, Schwenk, Bengio: Learning Phrase Representations using "
+        "RNN Encoder-Decoder, EMNLP 2014",
+        "translate texts by beam search, score the phrase pairs of a Moses table, and find phrases of like meaning",
+    ),
+    Row(
         "wgan",
         ("WGAN",),
         "Arjovsky, Chintala, Bottou: Wasserstein GAN, ICML 2017",

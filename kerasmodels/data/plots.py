@@ -153,6 +153,24 @@ def heatmaps(panels: Mapping[str, np.ndarray], x_label: str, limits: tuple[float
         return _pixels(figure)
 
 
+def labeled(points: np.ndarray, labels: Iterable[str]) -> np.ndarray:
+    """Points of the plane (N, 2), each with its label beside it.
+
+    Returns:
+        (900, 1200, 3) uint8.
+    """
+    with style.context("default"):
+        figure = Figure((12, 9), dpi=100, layout="constrained")
+        axes = figure.add_subplot()
+        axes.plot(*np.asarray(points).T, ".", color=COLORS[0], markersize=4)
+        axes.margins(x=0.12)
+        for (x, y), label in zip(points, labels, strict=True):
+            # A dollar sign would begin a formula.
+            axes.annotate(label.replace("$", r"\$"), (x, y), (3, 2), textcoords="offset points", fontsize=8)
+        axes.set(xticks=[], yticks=[])
+        return _pixels(figure)
+
+
 def _pixels(figure: Figure) -> np.ndarray:
     canvas = FigureCanvasAgg(figure)
     canvas.draw()

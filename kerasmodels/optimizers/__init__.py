@@ -1,4 +1,4 @@
-"""What Keras lacks in optimization: full-batch minimization, SGD as Caffe does it, RMSProp as Graves does, the book's
+"""What Keras lacks in optimization: full-batch minimization, Caffe's SGD, Graves' RMSProp, lazy Adam, the book's
 rules, and strategies.
 
 result = km.optimizers.minimize(model, (x, y), method="lbfgs")     # the weights of a compiled model
@@ -8,6 +8,7 @@ model.fit(x, y, callbacks=[km.optimizers.HandOver((x, y))])        # Adam first,
 
 from kerasmodels.optimizers.graves_rmsprop import GravesRMSprop
 from kerasmodels.optimizers.layerwise_sgd import LayerwiseSGD
+from kerasmodels.optimizers.lazy_adam import LazyAdam
 from kerasmodels.optimizers.minimize import METHOD_NAMES, MinimizeResult, minimize, minimize_function
 from kerasmodels.optimizers.nesterov_rmsprop import BOOK, NesterovRMSprop
 from kerasmodels.optimizers.strategies import Continuation, Curriculum, HandOver, PolyakAveraging, pretrain_layers
@@ -20,6 +21,7 @@ __all__ = [
     "GravesRMSprop",
     "HandOver",
     "LayerwiseSGD",
+    "LazyAdam",
     "MinimizeResult",
     "NesterovRMSprop",
     "PolyakAveraging",

@@ -14,9 +14,11 @@ from kerasmodels.servables.generate import generate
 from kerasmodels.servables.images import image_to_image
 from kerasmodels.servables.keras_model import PREPROCESSING, of_keras_model
 from kerasmodels.servables.labels import image_to_labels
+from kerasmodels.servables.text import encoder_decoder
 
 __all__ = [
     "PREPROCESSING",
+    "encoder_decoder",
     "example_images",
     "generate",
     "image_to_image",
