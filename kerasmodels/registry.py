@@ -46,6 +46,18 @@ ROWS = (
         "repaint photos and videos in the style of a painting, in one forward pass",
     ),
     Row(
+        "super_resolution",
+        ("SuperResolution",),
+        "Johnson, Alahi, Fei-Fei: Perceptual Losses for Real-Time Style Transfer and Super-Resolution, ECCV 2016",
+        "enlarge photos and videos 4 or 8 times, for the eye or for the pixels",
+    ),
+    Row(
+        "srcnn",
+        ("SRCNN",),
+        "Dong, Loy, He, Tang: Image Super-Resolution Using Deep Convolutional Networks, PAMI 2016",
+        "enlarge photos and videos with three convolutions",
+    ),
+    Row(
         "neural_style",
         ("NeuralStyle",),
         "Gatys, Ecker, Bethge: Image Style Transfer Using Convolutional Neural Networks, CVPR 2016",

@@ -88,6 +88,52 @@ def read_drawing(path: str | Path) -> np.ndarray:
         return np.asarray(_rgb(picture))
 
 
+def read_as_stored(path: str | Path) -> np.ndarray:
+    """Read a picture upright with what it has: gray, transparency and 16 bits stay where a file has them.
+
+    Palettes become RGB or RGBA. 16 bits are kept of PNG files, and of gray TIFF files; what else has more than 8 bits,
+    and CMYK, becomes what `read_image` makes of it.
+
+    Returns:
+        (H, W) gray, (H, W, 2) gray and alpha, (H, W, 3) RGB or (H, W, 4) RGBA; uint8, or uint16 of 0-65535.
+
+    Raises:
+        DataError: see `read_image`.
+    """
+    with _opened(path) as image:
+        if image.format == "PNG" and image.mode in ("RGB", "RGBA") and _png_bits(path) == 16:
+            return _deep_png(path, image)
+        picture = _upright(image)
+        picture = picture if picture.mode == "LA" else _with_alpha(picture)
+        if picture.mode.startswith("I;16"):
+            bits = getattr(picture, "tag_v2", {}).get(_BITS, (16,))[0]
+            values = np.asarray(picture).astype("float64") * (65535 / (2.0**bits - 1))
+            return np.clip(np.rint(values), 0, 65535).astype("uint16")
+        if picture.mode == "1":
+            picture = picture.convert("L")
+        return np.asarray(picture if picture.mode in ("L", "LA", "RGB", "RGBA") else _rgb(picture))
+
+
+def _png_bits(path: str | Path) -> int:
+    """Bits of a channel, from the header, which lies in one place."""
+    with open(path, "rb") as file:
+        return file.read(25)[24]
+
+
+def _deep_png(path: str | Path, image: Image.Image) -> np.ndarray:
+    import tensorflow as tf
+
+    try:
+        values = tf.io.decode_png(tf.io.read_file(str(path)), dtype=tf.uint16).numpy()
+    except tf.errors.InvalidArgumentError as error:
+        raise DataError(f"{path} is damaged or cut short ({str(error).splitlines()[0]}). Get it again.") from error
+    turn = _TURNS.get(_orientation(image))
+    if turn is not None:
+        channels = [np.asarray(Image.fromarray(c).transpose(turn)) for c in np.moveaxis(values, -1, 0)]
+        values = np.stack(channels, axis=-1)
+    return values
+
+
 def image_size(path: str | Path) -> tuple[int, int]:
     """Height and width of the upright picture in a file, from its header.
 
@@ -467,7 +513,9 @@ def check_same_size(name: str, values: np.ndarray, photo: np.ndarray) -> None:
         )
 
 
-def photo_crops(folder: str | Path, size: int, batch: int, seed: int = 0, start: int = 0) -> "tf.data.Dataset":
+def photo_crops(
+    folder: str | Path, size: int, batch: int, seed: int = 0, start: int = 0, native: bool = False
+) -> "tf.data.Dataset":
     """An endless, reproducible stream of random square crops of the photos in a folder.
 
     Every epoch visits every photo once in a new order. A crop's side is 60% to 100% of the photo's shorter side; it is
@@ -480,6 +528,7 @@ def photo_crops(folder: str | Path, size: int, batch: int, seed: int = 0, start:
         batch: pictures per batch.
         seed: another seed, another stream.
         start: number of the first batch.
+        native: cut `size` x `size` pixels out as they are; only photos smaller than that are resized.
 
     Returns:
         Dataset of (batch, size, size, 3) float32, RGB 0-255.
@@ -501,14 +550,16 @@ def photo_crops(folder: str | Path, size: int, batch: int, seed: int = 0, start:
     def crop(name: bytes, draws: np.ndarray) -> np.ndarray:
         with _opened(os.fsdecode(name)) as image:
             short = min(image.size)
-            side = short * (1 - 0.4 * float(draws[0]))
-            if side > 2 * size:
+            side = float(size) if native else short * (1 - 0.4 * float(draws[0]))
+            if not native and side > 2 * size:
                 before = image.size
                 image.draft("RGB", (int(before[0] * 2 * size / side), int(before[1] * 2 * size / side)))
                 side *= image.size[0] / before[0]
             picture = _upright_rgb(image)
         side = min(side, *picture.size)
         left, top = (picture.width - side) * float(draws[1]), (picture.height - side) * float(draws[2])
+        if native:
+            left, top = round(left), round(top)
         box = (left, top, left + side, top + side)
         square = np.asarray(picture.resize((size, size), Image.Resampling.LANCZOS, box=box), "float32")
         return square[:, ::-1].copy() if draws[3] < 0.5 else square

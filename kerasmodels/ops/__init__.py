@@ -3,6 +3,8 @@
 from kerasmodels.ops.beam_search import Hypotheses, beam_search
 from kerasmodels.ops.boxes import box_iou, clip_boxes, decode_boxes, encode_boxes, non_max_suppression
 from kerasmodels.ops.deformable import deform_conv2d, traced_as
+from kerasmodels.ops.imresize import imresize
+from kerasmodels.ops.luma import rgb_to_luma, rgb_to_ycbcr, ycbcr_to_rgb
 from kerasmodels.ops.roi_pooling import roi_pool
 
 __all__ = [
@@ -13,7 +15,11 @@ __all__ = [
     "decode_boxes",
     "deform_conv2d",
     "encode_boxes",
+    "imresize",
     "non_max_suppression",
+    "rgb_to_luma",
+    "rgb_to_ycbcr",
     "roi_pool",
     "traced_as",
+    "ycbcr_to_rgb",
 ]

@@ -11,7 +11,7 @@ from kerasmodels import registry
 from kerasmodels.errors import unknown_name
 from kerasmodels.servables.examples import example_images
 from kerasmodels.servables.generate import generate
-from kerasmodels.servables.images import image_to_image
+from kerasmodels.servables.images import image_to_image, upscaling
 from kerasmodels.servables.keras_model import PREPROCESSING, of_keras_model
 from kerasmodels.servables.labels import image_to_labels
 from kerasmodels.servables.text import encoder_decoder
@@ -25,6 +25,7 @@ __all__ = [
     "image_to_labels",
     "of_keras_model",
     "served",
+    "upscaling",
 ]
 
 _compiled: "weakref.WeakKeyDictionary[Any, dict[str, Any]]" = weakref.WeakKeyDictionary()

@@ -61,3 +61,33 @@ def image_to_image(
         check_dims=({"batch": 1, **sizes[1]}, {"batch": 2, **sizes[2]}),
         doc=doc,
     )
+
+
+def upscaling(network: keras.Model, forward: Callable[[Any], Any], scale: int, side: int = 128) -> Servable:
+    """Pictures in, pictures `scale` times as large out; uint8 on both sides.
+
+    Args:
+        network: whose variables `forward` reads.
+        forward: (N, H, W, 3) float32, 0-255 -> (N, scale H, scale W, 3), 0-255.
+        scale: the factor.
+        side: height and width of the tile that LiteRT files take.
+    """
+
+    def call(image: tf.Tensor) -> dict[str, tf.Tensor]:
+        made = forward(tf.cast(image, tf.float32))
+        return {"upscaled": tf.cast(tf.round(tf.clip_by_value(made, 0.0, 255.0)), tf.uint8)}
+
+    large = ("batch", "upscaled_height", "upscaled_width", 3)
+    return Servable(
+        call=call,
+        model=network,
+        inputs=(TensorSpec("image", ("batch", "height", "width", 3), "uint8", "RGB pictures, 0-255", "image"),),
+        outputs=(
+            TensorSpec("upscaled", large, "uint8", f"the same pictures, {scale} times as large, RGB", "image", atol=1),
+        ),
+        example=example_images,
+        dims={"batch": 1, "height": side, "width": side},
+        check_dims=({"batch": 1, "height": 33, "width": 50}, {"batch": 2, "height": 21, "width": 7}),
+        min_psnr={"fp16": 45.0, "dynamic": 35.0, "int8": 30.0},
+        doc=f"enlarges pictures {scale} times",
+    )
