@@ -188,7 +188,8 @@ class _Subject:
 
 def _subject(source: "keras.Model | str | Path", foreign: Mapping[str, Any]) -> _Subject:
     """`foreign`: arguments of `of_keras_model`, for a model that is none of the families'."""
-    name, origin, card = "", str(source), {}
+    name, origin = "", str(source)
+    card: Mapping[str, Any] = {}
     if isinstance(source, str) and source in registry.ready():
         family = registry.family(source)
         name, source = source, family.model(family.config())
@@ -213,7 +214,7 @@ def _subject(source: "keras.Model | str | Path", foreign: Mapping[str, Any]) -> 
         return _Subject(registry.family(of).servables(model), of, _ascii(name or of, of), origin if name else of, card)
     from kerasmodels.servables import of_keras_model
 
-    servable = of_keras_model(source, **foreign)  # type: ignore[arg-type]
+    servable = of_keras_model(source, **foreign)
     name = name or servable.model.name
     return _Subject({"predict": servable}, name, _ascii(name, "model"), origin if card else name, card)
 
@@ -224,14 +225,9 @@ def _loaded(path: Path) -> "keras.Model":
     Raises:
         UsageError: it is missing, damaged, or has classes that are not registered.
     """
-    import keras
-
     try:
-        with reading.opened_zip(path):
-            pass
-        return keras.saving.load_model(path, compile=False, safe_mode=True)
-    except Exception as error:
-        # Keras raises many kinds, and the constructors of layers any.
+        return reading.read_keras(path)
+    except (OSError, ValueError) as error:
         raise UsageError(
             f"expected {path} to be a model saved by Keras 3. Received: {error}. Classes of your own are found once "
             "the module that registers them is imported (`--import MODULE`). A Lambda layer is code, which is not "

@@ -270,41 +270,18 @@ def _draw_descents(options: CompareOptions) -> RunReport:
 
 
 def load_model(path: Path) -> keras.Model:
-    """A .keras file, compiled if it was saved so. Nothing of it is executed but the code of Keras and of this library.
+    """A .keras file, compiled if it was saved so.
 
     Raises:
         UsageError: it is none, or has layers or functions of others.
     """
     try:
-        members = reading.zip_members(path, lambda name: name == "config.json")
-        config = reading.parse_json(members["config.json"])
-        _check_known(config)
-        # Without the state of the optimizer it was saved with.
-        model = keras.saving.load_model(path, compile=False, safe_mode=True)
-        if config.get("compile_config"):
-            model.compile_from_config(config["compile_config"])
-        return model
-    except Exception as error:
-        # Keras raises many kinds, and so do the constructors of layers.
+        return reading.read_keras(path, compiled=True)
+    except (OSError, ValueError) as error:
         raise UsageError(
             f"expected {str(path)!r} to be a model saved by Keras 3, of Keras' own layers. Received: {error}. With "
             "layers of your own, load it yourself and call kerasmodels.tasks.compare_optimizers.compare_on_model."
         ) from error
-
-
-def _check_known(config: Any) -> None:
-    """Raise ValueError if a model's config names code that is neither Keras' nor registered."""
-    waiting, registered = [config], keras.saving.get_custom_objects()
-    while waiting:
-        value = waiting.pop()
-        if isinstance(value, dict):
-            waiting += value.values()
-            module = value.get("module")
-            ours = module in (None, "keras", "builtins") or str(module).startswith("keras.")
-            if "class_name" in value and not ours and value.get("registered_name") not in registered:
-                raise ValueError(f"{value['class_name']!r} of the module {module!r}")
-        elif isinstance(value, list):
-            waiting += value
 
 
 def read_data(path: Path) -> tuple[np.ndarray, np.ndarray]:
