@@ -111,7 +111,7 @@ def _make(order: "Order") -> dict[str, Any]:
 
     from kerasmodels.export import signatures
 
-    signatures.write(order.servable, order.path, order.bound(), accept_bytes=True)
+    order.sources.write(order.path, order.bound(), accept_bytes=True)
     extra = order.path / "assets.extra"
     extra.mkdir(exist_ok=True)
     (extra / METADATA).write_text(json.dumps(order.metadata, indent=2) + "\n")

@@ -353,15 +353,17 @@ def _compare(
             return None, [f"output {spec.name} is {got.dtype.name} in {where}, expected {want.dtype.name}"]
         if np.issubdtype(got.dtype, np.floating) and not np.isfinite(got).all():
             return None, [f"output {spec.name} holds NaN or infinite values in {where}"]
-        if spec.dtype == "string":
-            want, got = np.zeros(want.shape), (got != want).astype(np.float64)
-        want, got = want.astype(np.float64), got.astype(np.float64)
-        difference = np.abs(got - want)
+        if want.dtype.kind == "S":
+            difference = np.asarray(got != want, np.float64)
+        else:
+            want, got = want.astype(np.float64), got.astype(np.float64)
+            difference = np.abs(got - want)
         largest = max(largest, float(difference.max(initial=0)))
         squares += float(np.square(difference).sum())
         count += difference.size
         equal += int((difference == 0).sum())
-        low, high = min(low, float(want.min(initial=np.inf))), max(high, float(want.max(initial=-np.inf)))
+        if want.dtype.kind != "S":
+            low, high = min(low, float(want.min(initial=np.inf))), max(high, float(want.max(initial=-np.inf)))
     part = equal / max(count, 1)
     spread = 255.0 if spec.kind == "image" else (high - low if high > low else 1.0)
     psnr = 10 * math.log10(spread**2 / (squares / count)) if squares else None

@@ -327,9 +327,16 @@ def test_mixed_precision(world: World) -> None:
     before, after = record.weights
     assert all(np.isfinite(value).all() for value in after.values())
     assert any(np.any(value != before[path]) for path, value in after.items())
-    # What leaves the building is float32, however it was trained.
-    for name, servable in world.servables(world.family.model(config)).items():
+    # What leaves the building is float32, however it was trained, and whether or not it was loaded again.
+    served = record.model.in_float32()
+    for name, servable in world.servables(served).items():
         assert {layer.compute_dtype for layer in servable.model._flatten_layers()} == {"float32"}, name
+    reloaded = world.family.model(config)
+    reloaded.set_weights(record.model.get_weights())
+    example = next(iter(world.servables(reloaded).values())).example(world.case.dims, 0)
+    first, second = (next(iter(world.servables(each).values())).call(**example) for each in (served, reloaded))
+    for key, value in first.items():
+        np.testing.assert_array_equal(np.asarray(value), np.asarray(second[key]), err_msg=key)
 
 
 @trains

@@ -25,6 +25,7 @@ from kerasmodels.layers.roi_pooling import (
     PSRoIPooling,
     RoIPooling,
 )
+from kerasmodels.layers.transposed import DoublingConv2DTranspose
 from kerasmodels.layers.vocabulary import Vocabulary
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "DeformablePSRoIPooling",
     "DeformableRoIPooling",
     "DenseCRF",
+    "DoublingConv2DTranspose",
     "GatedSequence",
     "GatedUnit",
     "InstanceNormalization",
