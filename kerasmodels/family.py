@@ -48,7 +48,7 @@ class TensorSpec:
 
     def fits(self, array: "np.ndarray") -> bool:
         """Whether an array has the dtype; strings may be bytes of a fixed length, or objects."""
-        return array.dtype.kind in "SO" if self.dtype == "string" else array.dtype.name == self.dtype
+        return array.dtype.kind in "SUO" if self.dtype == "string" else array.dtype.name == self.dtype
 
     def bind(self, dims: Mapping[str, int | None]) -> tuple[int | None, ...]:
         """The shape with its named dimensions replaced by `dims[name]`."""

@@ -24,8 +24,7 @@ def execute(job: dict[str, Any]) -> dict[str, Any]:
                 else:
                     arrays[name] = [data[f"{index}/{name}/{i}"].tobytes() for i in range(count)]
             for name, value in loaded.call(case["signature"], arrays).items():
-                array = np.array(value)
-                results[f"{index}/{name}"] = array.astype("S") if array.dtype == object else array
+                results[f"{index}/{name}"] = np.array(value)
     np.savez(job["out"], **results)  # type: ignore[arg-type]
     return {
         "inputs": loaded.inputs,

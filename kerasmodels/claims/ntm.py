@@ -148,7 +148,11 @@ def _learned(task: str, paper: str, figures: Path, quick: bool) -> tuple[list[Cl
     sequences = 2 * _EACH if quick else config.steps * config.batch
     config = dataclasses.replace(config, steps=sequences // config.batch)
     curves, models = {}, {}
-    for name, change in {"NTM": {}, "LSTM": {"network": "lstm", "units": 128, "layers": 3, "heads": 1}}.items():
+    arms: dict[str, dict[str, Any]] = {
+        "NTM": {},
+        "LSTM": {"network": "lstm", "units": 128, "layers": 3, "heads": 1},
+    }
+    for name, change in arms.items():
         training = _Trainings(dataclasses.replace(config, **change))
         curves[name], models[name] = training.run(0, sequences), training.model
     lines = {name: _xs(curve) for name, curve in curves.items()}
@@ -218,7 +222,14 @@ def stability(data: Path | None, figures: Path, quick: bool) -> Sequence[Claim]:
     )
     for rows, dtype, task in grid:
         config = Config(
-            task=task, largest=(8,), rows=rows, batch=8, optimizer="adam", learning_rate=1e-2, steps=steps, xla=False
+            task=task,  # type: ignore[arg-type]
+            largest=(8,),
+            rows=rows,
+            batch=8,
+            optimizer="adam",
+            learning_rate=1e-2,
+            steps=steps,
+            xla=False,
         )
         keras.utils.set_random_seed(0)
         model = NTM(config, dtype=dtype)

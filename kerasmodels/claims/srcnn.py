@@ -15,7 +15,7 @@ def benchmarks(data: Path | None, figures: Path, quick: bool) -> Sequence[Claim]
     found = []
     for name, scale in (("Set5", 3),) if quick else (("Set5", 3), ("Set5", 4), ("Set14", 4)):
         model = presets.preset("srcnn", f"x{scale}").load()
-        ways = {"bicubic": enlarging.bicubic(scale), "srcnn": partial(upscale, model)}
+        ways: dict[str, enlarging.Enlarge] = {"bicubic": enlarging.bicubic(scale), "srcnn": partial(upscale, model)}
         results = enlarging.scores(enlarging.pictures(data, name, scale), ways, scale)
         published = dict(zip(ways, enlarging.PUBLISHED[name, scale], strict=True))
         for way, values in results.items():

@@ -83,7 +83,10 @@ def jpeg(data: Path | None, figures: Path, quick: bool) -> Sequence[Claim]:
     models = {name: presets.preset("super_resolution", name).load() for name in ("pixel", "degraded")}
     truths = [truth for truth, _ in enlarging.pictures(data, "Set5", SCALE)]
     pairs = [(truth, degrade(truth, SCALE, jpeg=(30, 30))) for truth in truths]
-    ways = {"bicubic": enlarging.bicubic(SCALE), **{name: partial(upscale, model) for name, model in models.items()}}
+    ways: dict[str, enlarging.Enlarge] = {
+        "bicubic": enlarging.bicubic(SCALE),
+        **{name: partial(upscale, model) for name, model in models.items()},
+    }
     results = enlarging.scores(pairs, ways, SCALE)
     claims = [
         Claim(f"jpeg_{way}_psnr", f"Set5 x4 from JPEG of quality 30, {way}: PSNR, dB", "-", round(values["psnr"], 2))

@@ -18,6 +18,7 @@ paper compares with.
 | numbers of parameters are not the paper's | its text does not give biases and initial states; see docs/ntm.md |
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any, Literal
@@ -200,7 +201,8 @@ class NTM(PaperModel):
 
     def step(self, inputs: Any, states: Sequence[Any]) -> tuple[Any, list[Any]]:
         """One step: inputs (N, C) and the states of all cells -> logits (N, K) and new states."""
-        x, after, states = inputs, [], list(states)
+        x, states = inputs, list(states)
+        after: list[Any] = []
         for cell in self.cells:
             count = len(cell.state_size)
             x, new = cell(x, states[:count])
@@ -235,7 +237,7 @@ def _states(model: NTM) -> list[TensorSpec]:
     for cell in model.cells:
         shapes = {}
         if isinstance(cell, NTMCell):
-            shapes = {
+            shapes: dict[str, tuple[tuple[int, ...], str]] = {
                 "memory": ((cell.columns, cell.rows), "the memory, each of its rows in a column"),
                 "reads": ((cell.read_heads, cell.columns), "what each head has read"),
                 "weightings": ((cell.heads, cell.rows), "where the heads look: those that read, then those that write"),
@@ -255,7 +257,10 @@ def _servables(model: NTM) -> dict[str, Servable]:
         return [tf.reshape(state, (-1, *spec.shape[1:])) for state, spec in zip(given, states, strict=True)]
 
     def step(inputs: Any, given: Sequence[Any]) -> tuple[Any, list[Any]]:
-        flat = [tf.reshape(state, (-1, np.prod(spec.shape[1:]))) for state, spec in zip(given, states, strict=True)]
+        flat = [
+            tf.reshape(state, (-1, math.prod(int(n) for n in spec.shape[1:])))
+            for state, spec in zip(given, states, strict=True)
+        ]
         logits, after = model.step(inputs, flat)
         return tf.sigmoid(logits), shaped(after)
 

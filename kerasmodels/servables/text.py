@@ -10,7 +10,8 @@ import tensorflow as tf
 from kerasmodels.family import Servable, TensorSpec
 from kerasmodels.ops import beam_search
 
-_LOOP = "the values within its loop are not calibrated. Export it in fp32, or the servables encode and step."
+_LOOP = "the values within its loop are not calibrated. Export it in fp32, or the servable step."
+_HALF = "its loop would stay in single precision. Export it in fp32, or the servable step."
 _TEXTS = "there are no texts in its format. Export it as SavedModel, or the servable translate, which takes ids."
 _IDS = "an id is right or wrong, and not nearly right. Export it in fp32, or the servables encode and step."
 
@@ -90,7 +91,7 @@ def encoder_decoder(
         target = example_ids((dims["batch"], dims["length"]), words[1], seed + 1000)
         return {**example_source(dims, seed), "target": target}
 
-    looped = {(form, "int8"): _LOOP for form in ("litert", "onnx")}
+    looped = {("litert", "int8"): _LOOP, ("onnx", "int8"): _LOOP, ("onnx", "fp16"): _HALF}
     reduced = ("fp16", "dynamic", "int8")
     whole = {(form, kind): _IDS for form in ("litert", "onnx") for kind in reduced}
     fixed, sizes = {"batch": 1, "length": 20}, ({"batch": 1, "length": 7}, {"batch": 3, "length": 12})
