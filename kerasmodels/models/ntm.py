@@ -235,9 +235,9 @@ def _states(model: NTM) -> list[TensorSpec]:
     specs: list[TensorSpec] = []
     layer = 0
     for cell in model.cells:
-        shapes = {}
+        shapes: dict[str, tuple[tuple[int, ...], str]] = {}
         if isinstance(cell, NTMCell):
-            shapes: dict[str, tuple[tuple[int, ...], str]] = {
+            shapes = {
                 "memory": ((cell.columns, cell.rows), "the memory, each of its rows in a column"),
                 "reads": ((cell.read_heads, cell.columns), "what each head has read"),
                 "weightings": ((cell.heads, cell.rows), "where the heads look: those that read, then those that write"),
