@@ -1,21 +1,23 @@
 """Make artifacts, execute them, compare them, and put in place only what passed."""
 
 import dataclasses
+import hashlib
 import re
 import time
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 import kerasmodels
-from kerasmodels import presets, registry
+from kerasmodels import presets, reading, registry
 from kerasmodels.errors import KerasModelsError, UsageError, VerificationError, storage_error, unknown_name
 from kerasmodels.export import formats as table
 from kerasmodels.export.formats import Format
-from kerasmodels.export.order import Calibration, Order, Size, bind, calibration_examples
+from kerasmodels.export.order import Calibration, Order, Size, bind, calibration_examples, input_dims
 from kerasmodels.export.place import INDEX, Made, Place, digest
 from kerasmodels.export.report import Artifact, Report
-from kerasmodels.family import Family, Servable, TensorSpec
+from kerasmodels.family import Servable, TensorSpec
 
 if TYPE_CHECKING:
     import keras
@@ -76,24 +78,32 @@ def export(
     out: str | Path,
     *,
     servable: str | None = None,
+    name: str | None = None,
+    example: Any = None,
+    preprocess: "str | Callable[[Any], Any] | None" = None,
+    classes: Sequence[str] | None = None,
     **options: Unpack[Options],
 ) -> Report:
-    """Export a model of a registered family and prove every artifact equal to it.
+    """Export a model and prove every artifact equal to it.
 
     Args:
-        source: a model of a family (it has `family_name` and `config`), a run folder, "family/preset", or the name of a
-            family that has nothing to train.
+        source: any built `keras.Model`, or a .keras file; a run folder, "family/preset", or the name of a family that
+            has nothing to train.
         out: the folder to put artifacts in. What else is there stays untouched.
         servable: which of the family's servables; the first by default.
         formats: names from the table of formats; all by default.
         size: of LiteRT files: a side in pixels, (height, width), "256x384", {dimension: value} or "dynamic"; None for
             the family's own choice. The other formats take any size; this one is then among those they are checked on.
         precision: fp32 (the default), fp16, dynamic (8-bit weights) or int8; not every format supports each.
+        name: what the artifacts are called: letters, digits, ".", "_" and "-". None: as the run folder (letters of
+            other scripts become those, or a digest), the preset or the family.
         allow_flex: accept LiteRT files that need TensorFlow's own operators. No Python interpreter can execute those:
             they are kept, marked as not executed.
         older_onnx: write ONNX files for runtimes that know no operator newer than opset 18: a deformable convolution
             is then gathers and a product, and several times slower than the operator of that name.
-        calibration: for int8: a folder of pictures, or a list of input arrays; by default made-up examples.
+        calibration: for int8: a folder of pictures, or a list of input arrays; by default the examples.
+        example, preprocess, classes: of a Keras model that is none of the families', see
+            `kerasmodels.servables.of_keras_model`: arrays it takes, what turns pictures into them, what comes out.
         progress: called with one line of text as each step begins.
 
     Returns:
@@ -107,13 +117,13 @@ def export(
         StorageError: the disk is full or the place is not writable; nothing was written.
     """
     _Request(**options).select()  # before a model is loaded for nothing
-    subject = _subject(source)
-    servables = subject.family.servables(subject.model)
-    chosen = servable if servable is not None else next(iter(servables))
-    if chosen not in servables:
-        raise unknown_name(f"servable of {subject.family.name}", chosen, servables)
-    name = subject.named(chosen, servables)
-    return export_servable(servables[chosen], name, out, source=subject.origin, card=subject.card, **options)
+    foreign = {"example": example, "preprocess": preprocess, "classes": classes}
+    subject = _subject(source, {key: value for key, value in foreign.items() if value is not None})
+    chosen = servable if servable is not None else next(iter(subject.servables))
+    if chosen not in subject.servables:
+        raise unknown_name(f"servable of {subject.of}", chosen, subject.servables)
+    called = subject.named(chosen) if name is None else name
+    return export_servable(subject.servables[chosen], called, out, source=subject.origin, card=subject.card, **options)
 
 
 def export_all(
@@ -135,15 +145,15 @@ def export_all(
     """
     request = _Request(**options)
     chosen = request.select()
-    subject = _subject(source)
-    servables = subject.family.servables(subject.model)
+    subject = _subject(source, {})
     jobs, reasons = {}, []
-    for key, servable in servables.items():
-        name = subject.named(key, servables)
+    for key, servable in subject.servables.items():
+        name = subject.named(key)
         lacking = {form.name: servable.lacks(form.name, request.precision) for form in chosen}
         able = [form for form in chosen if not lacking[form.name]]
         if able:
-            jobs[key] = _job(servable, name, able, request, subject.origin, subject.card)
+            own = dataclasses.replace(request, size=_own_size(request.size, servable, subject.servables))
+            jobs[key] = _job(servable, name, able, own, subject.origin, subject.card)
         else:
             reasons += [
                 f"{name} does not exist as {form} in {request.precision}: {why}" for form, why in lacking.items()
@@ -153,40 +163,92 @@ def export_all(
     return dict(zip(jobs, _carried_out(list(jobs.values()), out, request), strict=True))
 
 
+def _own_size(size: Size, servable: Servable, servables: Mapping[str, Servable]) -> Size:
+    """Of the dimensions that a request for all servables names, those that this one has; all, where none has them."""
+    if not isinstance(size, Mapping):
+        return size
+    known = {name for each in servables.values() for name in input_dims(each)}
+    return {name: value for name, value in size.items() if name in input_dims(servable) or name not in known}
+
+
 @dataclasses.dataclass(frozen=True)
 class _Subject:
-    """What a user asks to export: its family, the model, how it is called, where it is from, what is known of it."""
+    """What a user asks to export: its servables, whose they are, how it is called, where it is from, what is known."""
 
-    family: Family
-    model: Any
+    servables: Mapping[str, Servable]
+    of: str
     name: str
     origin: str
     card: Mapping[str, Any]
 
-    def named(self, servable: str, servables: Mapping[str, Servable]) -> str:
+    def named(self, servable: str) -> str:
         """What the artifacts of a servable are called: the first one goes without its own name."""
-        return self.name if servable == next(iter(servables)) else f"{self.name}-{servable}"
+        return self.name if servable == next(iter(self.servables)) else f"{self.name}-{servable}"
 
 
-def _subject(source: "keras.Model | str | Path") -> _Subject:
+def _subject(source: "keras.Model | str | Path", foreign: Mapping[str, Any]) -> _Subject:
+    """`foreign`: arguments of `of_keras_model`, for a model that is none of the families'."""
+    name, origin = "", str(source)
+    card: Mapping[str, Any] = {}
     if isinstance(source, str) and source in registry.ready():
         family = registry.family(source)
-        source = family.model(family.config())
-    if isinstance(source, str | Path):
+        name, source = source, family.model(family.config())
+    elif isinstance(source, str | Path) and Path(source).suffix == ".keras":
+        name, source = Path(source).stem, _loaded(Path(source))
+    elif isinstance(source, str | Path):
         trained = presets.find(source)
-        family, model = registry.family(trained.family), trained.load()
-        if trained.path.is_relative_to(presets.PRESETS):
-            return _Subject(family, model, f"{family.name}-{trained.name}", str(source), trained.card)
-        name = re.sub(r"[^A-Za-z0-9_.-]+", "-", trained.name)
-        return _Subject(family, model, name, trained.name, trained.card)
-    name = getattr(source, "family_name", "")
-    if not name:
+        shipped = trained.path.is_relative_to(presets.PRESETS)
+        name = f"{trained.family}-{trained.name}" if shipped else trained.name
+        source, origin, card = trained.load(), origin if shipped else _printable(trained.name), trained.card
+    of = getattr(source, "family_name", "")
+    if of:
+        if foreign:
+            raise UsageError(
+                f"{' and '.join(foreign)} can be given for a Keras model of your own. Received: one of {of}, which "
+                "says that itself."
+            )
+        # A model that exists has brought Keras along.
+        from kerasmodels.paper_model import PaperModel
+
+        model: Any = source.in_float32() if isinstance(source, PaperModel) else source
+        return _Subject(registry.family(of).servables(model), of, _ascii(name or of, of), origin if name else of, card)
+    from kerasmodels.servables import of_keras_model
+
+    servable = of_keras_model(source, **foreign)
+    name = name or servable.model.name
+    return _Subject({"predict": servable}, name, _ascii(name, "model"), origin if card else name, card)
+
+
+def _loaded(path: Path) -> "keras.Model":
+    """The model in a .keras file; nothing in it is executed but the layers' own code.
+
+    Raises:
+        UsageError: it is missing, damaged, or has classes that are not registered.
+    """
+    try:
+        return reading.read_keras(path)
+    except (OSError, ValueError) as error:
         raise UsageError(
-            "expected a model made by one of the families, a run folder or 'family/preset'. "
-            f"Received: {type(source).__name__}. For a model of your own, describe it with "
-            "kerasmodels.family.Servable and call export_servable(servable, name, out)."
-        )
-    return _Subject(registry.family(name), source, name, name, {})
+            f"expected {path} to be a model saved by Keras 3. Received: {error}. Classes of your own are found once "
+            "the module that registers them is imported (`--import MODULE`). A Lambda layer is code, which is not "
+            "executed: load the model yourself and call kerasmodels.export.export(model, out)."
+        ) from error
+
+
+def _ascii(name: str, otherwise: str) -> str:
+    """A name as files, servers and runtimes take it: ö becomes o; what has no such letter, a digest."""
+    plain = unicodedata.normalize("NFKD", name)
+    kept = "".join(c for c in plain if not unicodedata.combining(c))
+    ascii_ = re.sub(r"[^A-Za-z0-9_.-]+", "-", kept).strip(".-") or otherwise
+    if re.search(r"[^\x00-\x7f]", kept):
+        # Two such names are to be two.
+        ascii_ += f"-{hashlib.sha256(name.encode(errors='surrogateescape')).hexdigest()[:8]}"
+    return ascii_
+
+
+def _printable(text: str) -> str:
+    """The text with what is no Unicode, in names from old disks, spelled out."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def export_servable(
@@ -246,7 +308,7 @@ class _Job:
             free=free,
             precision=request.precision,
             work=work,
-            file_name=f"{'.'.join(stem)}{form.suffix}",
+            file_name=f"{'.'.join(filter(None, stem))}{form.suffix}",
             metadata={},
             allow_flex=request.allow_flex,
             older_onnx=request.older_onnx,
@@ -306,8 +368,12 @@ def _job(
 def _carried_out(jobs: Sequence[_Job], out: str | Path, request: _Request) -> list[Report]:
     """Make and verify everything, put it in place, and report on each job."""
     place = Place(Path(out))
+    if _printable(str(place.out)) != str(place.out):
+        raise UsageError(
+            f"expected a folder whose name is Unicode, as TensorFlow writes to no other. Received: {str(out)!r}."
+        )
     try:
-        index = place.read_index()
+        place.read_index()
         with place.staging() as staging:
             # TensorFlow takes seconds to import: only now that the request has been found in order.
             from kerasmodels.export.signatures import Sources
@@ -321,7 +387,7 @@ def _carried_out(jobs: Sequence[_Job], out: str | Path, request: _Request) -> li
                 if orders:
                     for item in _make(form, orders, cases, staging / form.name, request.say):
                         made[item.name].append(item)
-            artifacts = place.commit({job.name: job.described for job in jobs}, made, index, staging)
+            artifacts = place.commit({job.name: job.described for job in jobs}, made, staging)
     except KerasModelsError:
         raise
     except OSError as error:

@@ -5,8 +5,8 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -65,28 +65,43 @@ class Place:
                 f"expected {path} to be written by an earlier export ({error}). Move it away, or choose another folder."
             ) from error
 
-    def staging(self) -> "Staging":
-        """A hidden folder inside the output folder, removed afterwards whatever happens."""
-        return Staging(self.out)
+    @contextmanager
+    def staging(self) -> Iterator[Path]:
+        """A hidden folder inside the output folder, which is made if need be and removed again if left empty."""
+        absent = [folder for folder in (self.out, *self.out.parents) if not folder.exists()]
+        self.out.mkdir(parents=True, exist_ok=True)
+        try:
+            with storage.scratch(self.out, ".export-") as staging:
+                yield staging
+        finally:
+            for folder in absent:
+                with suppress(OSError):
+                    folder.rmdir()
 
     def commit(
-        self,
-        described: Mapping[str, Mapping[str, Any]],
-        made: Mapping[str, Sequence[Made]],
-        index: Mapping[str, Any],
-        staging: Path,
+        self, described: Mapping[str, Mapping[str, Any]], made: Mapping[str, Sequence[Made]], staging: Path
     ) -> dict[str, list[Artifact]]:
         """Rename everything into place.
 
         Args:
             described: `about` and `training` of each model, for the index.
             made: the artifacts of each.
-            index: the models of earlier exports, as `read_index` gave them.
             staging: the folder that `staging` made.
 
         Returns:
             The artifacts of each model with their final paths.
         """
+        # Other exports into the same folder may have ended meanwhile, and wait here for each other.
+        with storage.locked(self.out):
+            return self._commit(described, made, self.read_index(), staging)
+
+    def _commit(
+        self,
+        described: Mapping[str, Mapping[str, Any]],
+        made: Mapping[str, Sequence[Made]],
+        index: Mapping[str, Any],
+        staging: Path,
+    ) -> dict[str, list[Artifact]]:
         artifacts: dict[str, list[Artifact]] = {}
         moves, models = [], dict(index)
         for name, about in described.items():
@@ -106,7 +121,7 @@ class Place:
             ]
             texts |= form.exporter.server_files(self.out, served) if served else {}
         for number, text in enumerate(texts.values()):
-            (staging / f"text-{number}").write_text(text)
+            (staging / f"text-{number}").write_bytes(text.encode(errors="backslashreplace"))
 
         for path, relative in moves:
             target = self.out / relative
@@ -124,23 +139,3 @@ class Place:
         earlier = index.get(name, {"artifacts": []})["artifacts"]
         kept = [a for a in earlier if a["path"] not in replaced and (self.out / a["path"]).exists()]
         return [*kept, *(artifact.to_dict() for artifact in artifacts)]
-
-
-class Staging:
-    """Context manager: a hidden folder inside `out`, which it makes if need be and removes again if left empty."""
-
-    def __init__(self, out: Path):
-        self._out = out
-
-    def __enter__(self) -> Path:
-        self._made = [p for p in (self._out, *self._out.parents) if not p.exists()]
-        self._out.mkdir(parents=True, exist_ok=True)
-        self._folder = Path(tempfile.mkdtemp(prefix=".export-", dir=self._out))
-        return self._folder
-
-    def __exit__(self, *_: object) -> None:
-        shutil.rmtree(self._folder, ignore_errors=True)
-        for folder in self._made:
-            if any(folder.iterdir()):
-                break
-            folder.rmdir()

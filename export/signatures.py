@@ -26,6 +26,9 @@ class _Variables(tf.Module):
     def __init__(self, servable: Servable):
         super().__init__()
         self.weights = [v.value for v in servable.model.variables]
+        # Vocabularies are no variables, but a SavedModel must hold them.
+        layers = servable.model._flatten_layers()
+        self.tables = [layer.lookup_table for layer in layers if hasattr(layer, "lookup_table")]
 
 
 def picture_input(servable: Servable) -> TensorSpec | None:
@@ -93,7 +96,9 @@ def outputs_of(servable: Servable, arrays: Mapping[str, Any]) -> dict[str, tf.Te
 def reference(servable: Servable, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """What the live Keras model answers, computed on the CPU, where every artifact is executed too."""
     with tf.device("/CPU:0"):
-        return {k: v.numpy() for k, v in outputs_of(servable, {k: tf.constant(v) for k, v in arrays.items()}).items()}
+        found = outputs_of(servable, {k: tf.constant(v) for k, v in arrays.items()})
+    # Strings as bytes of a fixed length, which can be written without pickle.
+    return {k: v.numpy().astype("S") if v.dtype == tf.string else v.numpy() for k, v in found.items()}
 
 
 class Sources:

@@ -104,6 +104,7 @@ def ship_preset(folder: str | Path, name: str, *, line: str, data: str, license:
     example = servable.example(servable.dims, 0)
     exact = {k: np.asarray(v, "float64") for k, v in servable.call(**example).items()}
     commands, seconds = _history(trained)
+    commands = [" ".join(_place_left_out(word) for word in command.split(" ")) for command in commands]
     path = storage.save_npz(PRESETS / trained.family / f"{name}.npz", storage.model_arrays(model, "float16"))
     storage.assign_arrays(model, storage.load_npz(path), path)
     errors = [np.abs(np.asarray(v, "float64") - exact[k]) for k, v in servable.call(**example).items()]
@@ -144,6 +145,11 @@ def _history(trained: Trained) -> tuple[list[str], float]:
         before, more = _history(find(earlier))
         commands, seconds = [*before, *commands], more + seconds
     return commands, seconds
+
+
+def _place_left_out(word: str) -> str:
+    """A word of a command line; of an absolute path, its last part."""
+    return Path(word).name if word.startswith("/") else word
 
 
 def _file_name(value: Any) -> Any:

@@ -46,6 +46,18 @@ ROWS = (
         "repaint photos and videos in the style of a painting, in one forward pass",
     ),
     Row(
+        "super_resolution",
+        ("SuperResolution",),
+        "Johnson, Alahi, Fei-Fei: Perceptual Losses for Real-Time Style Transfer and Super-Resolution, ECCV 2016",
+        "enlarge photos and videos 4 or 8 times, for the eye or for the pixels",
+    ),
+    Row(
+        "srcnn",
+        ("SRCNN",),
+        "Dong, Loy, He, Tang: Image Super-Resolution Using Deep Convolutional Networks, PAMI 2016",
+        "enlarge photos and videos with three convolutions",
+    ),
+    Row(
         "neural_style",
         ("NeuralStyle",),
         "Gatys, Ecker, Bethge: Image Style Transfer Using Convolutional Neural Networks, CVPR 2016",
@@ -109,6 +121,13 @@ ROWS = (
         "find what two domains of pictures have in common, and translate between them",
     ),
     Row(
+        "rnn_encoder_decoder",
+        ("RNNEncoderDecoder",),
+        "Cho, van Merrienboer, Gulcehre, Bahdanau, Bougares, Schwenk, Bengio: Learning Phrase Representations using "
+        "RNN Encoder-Decoder, EMNLP 2014",
+        "translate texts by beam search, score the phrase pairs of a Moses table, and find phrases of like meaning",
+    ),
+    Row(
         "wgan",
         ("WGAN",),
         "Arjovsky, Chintala, Bottou: Wasserstein GAN, ICML 2017",
@@ -119,6 +138,19 @@ ROWS = (
         ("EBGAN",),
         "Zhao, Mathieu, LeCun: Energy-based Generative Adversarial Network, ICLR 2017",
         "generate pictures like those of a folder, and find anomalies: which pictures are unlike them, and where",
+    ),
+    Row(
+        "ntm",
+        ("NTM",),
+        "Graves, Wayne, Danihelka: Neural Turing Machines, 2014",
+        "learn to copy, recall, count and sort bits, with a memory whose use can be watched",
+    ),
+    Row(
+        "optimization",
+        ("ObjectiveFunction",),
+        "Goodfellow, Bengio, Courville: Deep Learning, chapter 8, MIT Press 2016",
+        "watch the classic optimizers at work, and find out which one suits your model",
+        trains=False,
     ),
 )
 

@@ -71,7 +71,18 @@ def floor_division(ctx: Any, node: Any, name: str, args: Any) -> None:
         ctx.make_node("Div", [exact.output[0], y], name=node.name, outputs=outputs, shapes=shapes, dtypes=dtypes)
 
 
+def complementary_error(ctx: Any, node: Any, name: str, args: Any) -> None:
+    """Erfc, which Keras' exact GELU is made of and ONNX lacks, as 1 - Erf."""
+    (x,), dtype = node.input, onnx.helper.tensor_dtype_to_np_dtype(ctx.get_dtype(node.input[0]))
+    shapes, dtypes, outputs = node.output_shapes, node.output_dtypes, list(node.output)
+    ctx.remove_node(node.name)
+    one = ctx.make_const(f"{node.name}_one", np.ones((), dtype)).output[0]
+    error = ctx.make_node("Erf", [x]).output[0]
+    ctx.make_node("Sub", [one, error], name=node.name, outputs=outputs, shapes=shapes, dtypes=dtypes)
+
+
 HANDLERS: dict[str, tuple[Any, list[Any]]] = {
+    "Erfc": (complementary_error, []),
     "FloorMod": (floor_modulo, []),
     "FloorDiv": (floor_division, []),
     "PyFunc": (deform_conv, []),

@@ -52,6 +52,28 @@ def match_colors(picture: np.ndarray, to: np.ndarray) -> np.ndarray:
     return np.reshape((colors - mean) @ turn.T + goal, np.shape(picture))
 
 
+def match_histogram(picture: np.ndarray, to: np.ndarray) -> np.ndarray:
+    """`picture` with the levels of `to`: each channel's, as often as there. One level stays one level.
+
+    Args:
+        picture, to: (H, W, C), each of its own size, of one dtype: uint8 or uint16.
+
+    Returns:
+        As `picture`.
+    """
+    result = np.empty_like(picture)
+    for channel in range(picture.shape[-1]):
+        mine, theirs = picture[..., channel].ravel(), to[..., channel].ravel()
+        shares = []
+        for values in (mine, theirs):
+            counts = np.bincount(values, minlength=np.iinfo(picture.dtype).max + 1)
+            shares.append((counts, (np.cumsum(counts) - counts / 2) / values.size))
+        levels = np.flatnonzero(shares[1][0])
+        table = np.interp(shares[0][1], shares[1][1][levels], levels)
+        result[..., channel] = np.rint(table).astype(picture.dtype)[picture[..., channel]]
+    return result
+
+
 def match_colors_by_region(
     photo: np.ndarray, reference: np.ndarray, masks: np.ndarray, reference_masks: np.ndarray
 ) -> np.ndarray:

@@ -64,7 +64,7 @@ READERS: dict[str, list[Callable[[Path], Any]]] = {
     "export": [lambda p: Place(p.parent).read_index()],
     "preset": [_preset],
     "toml": [FAMILY.config.from_toml],
-    "log": [gallery.read_log],
+    "log": [gallery.columns],
 }
 
 
