@@ -231,20 +231,9 @@ class NTMCell(keras.layers.Layer):
         self._addressing = self.heads * (columns + 3 + (2 * shift_range + 1 if shift_range else 0))
         self.interface = keras.layers.Dense(
             self._addressing + 2 * write_heads * columns,
-            bias_initializer=self._sharp,
             dtype=self.dtype_policy,
             name="heads",
         )
-
-    def _sharp(self, shape: Sequence[int], dtype: Any = None) -> Any:
-        """The first bias of the heads: gamma begins at about 4, all else at 0.
-
-        A focus that blurs from step to step tells the heads little of where they have been.
-        """
-        each = self._addressing // self.heads
-        sharp = ops.one_hot(self.columns + 2, each, dtype=dtype or self.variable_dtype) * 3.0
-        rest = ops.zeros((shape[0] - self._addressing,), dtype or self.variable_dtype)
-        return ops.concatenate([ops.tile(sharp, self.heads), rest])
 
     @property
     def state_size(self) -> list[int]:

@@ -11,7 +11,6 @@ paper compares with.
 | all heads find their places at once, then read, then write | the paper leaves the order open; one product for all |
 | the memory begins with 1e-6 everywhere, not learned | Collier and Beel: learns fastest; `memory_init` has the others |
 | weightings begin on the first row, learned from there | rows that are all alike can only be told apart by place |
-| weightings are sharp at first, gamma about 4 | one that blurs soon says nothing of places |
 | keys and what is added pass a tanh | Collier and Beel; a memory that stays small |
 | the gates of the LSTM have no peepholes | Keras' LSTM; the paper does not say |
 | a batch has one or several examples; the paper's recipe is a batch of one | more sequences in the same time |
@@ -94,7 +93,7 @@ class Config(TrainingConfig):
         return TASKS[self.task](self.bits, self.largest)
 
 
-_ADAM: dict[str, Any] = {"controller": "feedforward", "optimizer": "adam", "learning_rate": 1e-3, "batch": 4}
+_ADAM: dict[str, Any] = {"controller": "feedforward", "optimizer": "adam", "learning_rate": 2e-3, "batch": 4}
 VARIANTS = {
     "paper": Config(),
     "copy": Config(steps=6250, **_ADAM),

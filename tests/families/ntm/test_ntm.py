@@ -138,7 +138,7 @@ def test_a_thousand_served_steps_are_one_call(artifacts, runtime):
 def test_a_sequence_longer_than_the_exported_one_is_refused(artifacts):
     loaded = RUNTIMES["ai_edge_litert"](str(artifacts[2]), 1)
     assert loaded.inputs[0]["shape"] == [1, 11, 5]
-    with pytest.raises(ValueError, match=r"(?i)dimension|shape"):
+    with pytest.raises((ValueError, RuntimeError), match=r"(?i)dimension|shape"):
         loaded.call("serving_default", {"inputs": np.zeros((1, 12, 5), "float32")})
 
 
@@ -173,7 +173,7 @@ def test_a_text_in_pieces(run, tmp_path):
     report = ntm.FAMILY.task.run(options)
     assert report.facts["sequences"] == 6
     assert report.facts["wrong bits"].endswith(f"of {22 * 8}")
-    assert 50 < report.facts["bits per sequence"] < 22 * 8
+    assert 20 < report.facts["bits per sequence"] < 40
     assert [path.suffix for path in report.outputs] == [".gif", ".txt"]
     with Image.open(report.outputs[0]) as moving:
         assert moving.n_frames == 9
