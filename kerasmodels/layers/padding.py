@@ -204,18 +204,3 @@ def on_multiples(x: Any, multiple: int, function: Callable[[Any], Any], more: in
     y = function(padded)
     _, height, width, _ = ops.shape(x)
     return y if padded is x else y[:, :height, :width, :]
-
-
-def cropped(x: Any, cut: Any, times: int = 1) -> Any:
-    """`x`, (N, H, W, C), without rows at the top and at the bottom, and columns at the left and at the right.
-
-    Args:
-        x: sizes known or not.
-        cut: how many, four ints or a tensor of them.
-        times: a factor of all four.
-    """
-    if isinstance(cut, tuple) and not any(cut):
-        return x
-    _, height, width, _ = ops.shape(x)
-    top, bottom, left, right = (times * cut[i] for i in range(4))
-    return x[:, top : height - bottom, left : width - right, :]

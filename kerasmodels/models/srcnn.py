@@ -29,7 +29,6 @@ from kerasmodels.data import low_resolution_pairs
 from kerasmodels.errors import UsageError
 from kerasmodels.family import Family, Servable, Task, stream
 from kerasmodels.layers import ReflectionPadding2D
-from kerasmodels.layers.padding import cropped
 from kerasmodels.ops import imresize, rgb_to_luma, rgb_to_ycbcr, ycbcr_to_rgb
 from kerasmodels.optimizers import LayerwiseSGD
 from kerasmodels.paper_model import PaperModel
@@ -182,22 +181,22 @@ class SRCNN(PaperModel):
         """How many pixels of a picture around a piece of it `upscaled` looks at."""
         return 1 - math.floor((0.5 - self.config.margin) / self.config.scale - 0.5)
 
-    @property
-    def late_reach(self) -> int:
-        """How many of them the network looks at to the end: all."""
-        return self.reach
+    late_reach = reach
+    """All of it is `late`'s."""
 
-    def upscaled(self, image: Any, cut: Any = (0, 0, 0, 0)) -> Any:
-        """Pictures enlarged: (N, H, W, 3) RGB 0-255 -> (N, scale H', scale W', 3), not clipped; without what is cut.
+    def upscaled(self, image: Any) -> Any:
+        """Pictures enlarged: (N, H, W, 3) RGB 0-255 -> (N, scale H, scale W, 3), not clipped."""
+        return self.late(self.early(image), image)
 
-        Args:
-            image: the pictures.
-            cut: rows at the top, at the bottom, columns at the left and at the right.
-        """
-        large = imresize(rgb_to_ycbcr(image), self.config.scale)
+    def early(self, image: Any) -> Any:
+        """What is done at low resolution: pictures -> Y, Cb, Cr."""
+        return rgb_to_ycbcr(image)
+
+    def late(self, features: Any, image: Any) -> Any:
+        """What is done at full resolution: Y, Cb, Cr -> pictures enlarged."""
+        large = imresize(features, self.config.scale)
         luma = self.network(ReflectionPadding2D(self.config.margin, dtype="float32")(large[..., :1]), training=False)
-        rgb = ycbcr_to_rgb(ops.concatenate([luma, large[..., 1:]], axis=-1))
-        return cropped(rgb, cut, self.config.scale)
+        return ycbcr_to_rgb(ops.concatenate([luma, large[..., 1:]], axis=-1))
 
 
 # --- family -----------------------------------------------------------------------------------------------------------

@@ -32,7 +32,6 @@ from kerasmodels.data import low_resolution_pairs
 from kerasmodels.errors import UsageError
 from kerasmodels.family import Family, Servable, Task, stream
 from kerasmodels.layers import PolyphaseConv2D, ResidualBlock, Resize2D
-from kerasmodels.layers.padding import cropped
 from kerasmodels.losses import Perceptual
 from kerasmodels.ops import imresize
 from kerasmodels.paper_model import PaperModel
@@ -176,7 +175,7 @@ class SuperResolution(PaperModel):
 
     Args:
         config, dtype: see `PaperModel`.
-        network: a network of one's own: RGB 0-255 -> what the config's network makes of it.
+        network: a network of one's own: RGB 0-255 -> what the config's network makes of it, looking no further.
 
     Shapes:
         (N, H, W, 3) RGB 0-255 -> (N, scale H, scale W, 3), not clipped. `fit` takes pairs of such.
@@ -240,41 +239,43 @@ class SuperResolution(PaperModel):
     @property
     def reach(self) -> int:
         """How many pixels of a picture around a piece of it the network looks at."""
-        return 4 + 2 * self.config.blocks + self.late_reach
+        return 4 + 2 * self.config.blocks + self._reach_of_upsampling
 
     @property
     def late_reach(self) -> int:
-        """How many of them the layers after the residual blocks look at, where most of the memory goes."""
+        """How many of them `late` looks at."""
+        return self.reach if "network" in self._given else self._reach_of_upsampling
+
+    @property
+    def _reach_of_upsampling(self) -> int:
         before = -4
         for _ in range(int(math.log2(self.config.scale))):
             before = (before - 1) // 2
         return -before
 
-    def upscaled(self, image: Any, cut: Any = (0, 0, 0, 0)) -> Any:
-        """Pictures enlarged.
+    def upscaled(self, image: Any) -> Any:
+        """Pictures enlarged: (N, H, W, 3) RGB 0-255 -> (N, scale H, scale W, 3), not clipped."""
+        rgb = ops.cast(image, "float32")
+        return self.late(self.early(rgb), rgb)
 
-        Args:
-            image: (N, H, W, 3), RGB 0-255.
-            cut: rows at the top, at the bottom, columns at the left and at the right that are there to be looked at
-                alone, by the residual blocks.
+    def early(self, image: Any) -> Any:
+        """What the residual blocks make of pictures, whose reach is large: (N, H, W, 3) -> (N, H, W, channels)."""
+        return self._halves()[0](image, training=False)
 
-        Returns:
-            (N, scale H', scale W', 3), not clipped, where H' and W' are without what was cut.
-        """
-        rgb, scale = ops.cast(image, "float32"), self.config.scale
-        early, late = self._halves()
-        made = early(rgb, training=False)
-        made = cropped(made, cut, scale) if late is None else late(cropped(made, cut), training=False)
-        return ops.add(cropped(imresize(rgb, scale), cut, scale), made) if self.config.residual else made
+    def late(self, features: Any, image: Any) -> Any:
+        """The rest, which takes most of the memory: what `early` makes, and the pictures, -> pictures enlarged."""
+        made = self._halves()[1](features, training=False)
+        return ops.add(imresize(image, self.config.scale), made) if self.config.residual else made
 
-    def _halves(self) -> tuple[keras.Model, keras.Model | None]:
-        """The network up to its last residual block, and what follows; of a network of one's own, all and None."""
+    def _halves(self) -> tuple[keras.Model, keras.Model]:
+        """The network up to its last residual block, and what follows; one's own follows as a whole."""
         if self._parts is None:
+            picture, made = self.network.input, self.network.output
             name = f"block{self.config.blocks}" if self.config.blocks else "conv1_relu"
-            parts: tuple[keras.Model, keras.Model | None] = (self.network, None)
+            parts = keras.Model(picture, picture), self.network
             if "network" not in self._given:
                 middle = self.network.get_layer(name).output
-                parts = keras.Model(self.network.input, middle), keras.Model(middle, self.network.output)
+                parts = keras.Model(picture, middle), keras.Model(middle, made)
             # Behind a function: Keras would take them for further networks of the model.
             self._parts = lambda: parts
         return self._parts()

@@ -38,7 +38,7 @@ def imresize(x: Any, scale: float | None = None, size: tuple[int, int] | None = 
         >>> import numpy as np, kerasmodels as km
         >>> ramp = np.arange(8.0).reshape(1, 1, 8, 1)
         >>> np.ravel(km.ops.imresize(ramp, size=(1, 4))).round(3).tolist()
-        [0.539, 2.5, 4.5, 6.461]
+        [0.449, 2.488, 4.512, 6.551]
 
     Reference:
         MATLAB's documentation of imresize; Keys: Cubic Convolution Interpolation for Digital Image Processing, 1981.

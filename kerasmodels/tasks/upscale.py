@@ -4,7 +4,7 @@ import math
 import sys
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from kerasmodels.runs import Trained
 from kerasmodels.storage import write_atomic
 from kerasmodels.tasks.pictures import PicturesOptions, check_memory, each, picture_jobs
 
-_TILE = 256
+_TILE = 384
 
 
 class UpscaleOptions(PicturesOptions):
@@ -43,7 +43,7 @@ def upscale(
     """A picture enlarged.
 
     Args:
-        model: with `config.scale`, `upscaled`, `reach` and `late_reach`: `models.SRCNN` or `models.SuperResolution`.
+        model: `models.SRCNN` or `models.SuperResolution`, or one that has `early`, `late` and their reach as they have.
         picture: (H, W) gray, (H, W, 2) gray and alpha, (H, W, 3) RGB or (H, W, 4) RGBA; uint8 or uint16. Alpha is
             resized by cubic interpolation.
         scale: None for the model's. By another, what the model makes is resized.
@@ -132,17 +132,11 @@ class Strips:
         piece = self._picture[seen[0], seen[1], : self._colors].astype("float32") * np.float32(255 / white)
         if self._colors == 1:
             piece = np.repeat(piece, 3, axis=-1)
-        # What only the first layers look at is not carried to full resolution.
-        late = self._model.late_reach
-        cut = [
-            max(0, far - late)
-            for span, part in zip(spans, seen, strict=True)
-            for far in (span.first // own - part.start, part.stop - -(-span.last // own))
-        ]
-        made = _compiled(self._model)(piece[np.newaxis], np.array(cut, "int32"))[0].numpy()
+        wanted = [slice(span.first // own, -(-span.last // own)) for span in spans]
+        made = _enlarged(self._model, piece[np.newaxis], seen, wanted)
         inner = [
-            slice(span.first - own * begin, span.last - own * begin)
-            for span, begin in zip(spans, (seen[0].start + cut[0], seen[1].start + cut[2]), strict=True)
+            slice(span.first - own * part.start, span.last - own * part.start)
+            for span, part in zip(spans, wanted, strict=True)
         ]
         made = made[inner[0], inner[1]]
         for axis, span in enumerate(spans):
@@ -174,21 +168,52 @@ class _Span:
         return resample(x, axis, [(index - self.first, weight) for index, weight in self._taps])
 
 
-_calls: "weakref.WeakKeyDictionary[Any, Any]" = weakref.WeakKeyDictionary()
+_PART = 512
+"""Side of the pieces of a tile that are at full resolution at once, pixels of the result."""
+
+_calls: "weakref.WeakKeyDictionary[Any, tuple[Any, Any]]" = weakref.WeakKeyDictionary()
 
 
-def _compiled(model: Any) -> Any:
-    """The model's `upscaled`, compiled once for all sizes."""
+def _compiled(model: Any) -> tuple[Any, Any]:
+    """The model's `early` and `late`, compiled once for all sizes."""
     if model not in _calls:
         import tensorflow as tf
 
         held = weakref.ref(model)
-        _calls[model] = tf.function(
-            lambda image, cut: held().upscaled(image, cut),  # type: ignore[union-attr]
-            input_signature=[tf.TensorSpec([1, None, None, 3], tf.float32), tf.TensorSpec([4], tf.int32)],
+        picture = tf.TensorSpec([1, None, None, 3], tf.float32)
+        early = tf.function(lambda image: held().early(image), input_signature=[picture], autograph=False)  # type: ignore
+        channels = early.get_concrete_function().structured_outputs.shape[-1]
+        features = tf.TensorSpec([1, None, None, channels], tf.float32)
+        late = tf.function(
+            lambda found, image: held().late(found, image),  # type: ignore[union-attr]
+            input_signature=[features, picture],
             autograph=False,
         )
+        _calls[model] = early, late
     return _calls[model]
+
+
+def _enlarged(model: Any, piece: np.ndarray, seen: Sequence[slice], wanted: Sequence[slice]) -> np.ndarray:
+    """The rows and columns `wanted` of a picture, enlarged, from its rows and columns `seen`, `piece` (1, h, w, 3)."""
+    early, late = _compiled(model)
+    own, reach, side = model.config.scale, model.late_reach, max(1, _PART // model.config.scale)
+    features, strips = early(piece), []
+
+    def parts(axis: int) -> Iterator[tuple[slice, slice]]:
+        """What a part looks at, within `piece`, and where its result lies in what is made of that."""
+        for begin in range(wanted[axis].start, wanted[axis].stop, side):
+            end = min(begin + side, wanted[axis].stop)
+            first, last = max(begin - reach, seen[axis].start), min(end + reach, seen[axis].stop)
+            looked = slice(first - seen[axis].start, last - seen[axis].start)
+            yield looked, slice(own * (begin - first), own * (end - first))
+
+    for rows, kept_rows in parts(0):
+        strip = []
+        for columns, kept in parts(1):
+            made = late(features[:, rows, columns], piece[:, rows, columns])
+            strip.append(made[0, kept_rows, kept].numpy())
+        strips.append(np.concatenate(strip, axis=1))
+    return np.concatenate(strips, axis=0)
 
 
 def upscale_files(options: UpscaleOptions, trained: Trained) -> RunReport:

@@ -16,6 +16,7 @@ from kerasmodels.models.super_resolution import SuperResolution
 from kerasmodels.ops.imresize import imresize
 from kerasmodels.servables import served
 from kerasmodels.storage import write_atomic
+from kerasmodels.tasks import upscale as tasks
 from kerasmodels.tasks.upscale import Strips, UpscaleOptions, upscale, upscale_files
 from tests.cases import photo
 
@@ -55,6 +56,14 @@ def test_pieces_are_the_whole(model):
         factor = model.config.scale if scale is None else scale
         assert whole.shape == (np.ceil(round(height * factor, 6)), np.ceil(round(width * factor, 6)), 3)
         np.testing.assert_array_equal(pieces, whole, err_msg=f"{height} x {width}, tile {tile}, scale {scale}")
+
+
+def test_parts_at_full_resolution_leave_no_seams(model, monkeypatch):
+    monkeypatch.setattr(tasks, "_PART", 5 * model.config.scale)
+    picture = photo(4, 23, 36)
+    made = upscale(model, picture, tile=14)
+    monkeypatch.undo()
+    np.testing.assert_array_equal(made, upscale(model, picture))
 
 
 def test_whole_is_the_served_model(model):

@@ -110,7 +110,7 @@ model = SuperResolution()
 upscale(model, np.zeros((8, 8, 3), "uint8"))
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 picture = np.random.default_rng(0).integers(0, 256, (750, 1000, 3)).astype("uint8")
-strips = Strips(model, picture, None, 256)
+strips = Strips(model, picture, None, 384)
 with open(sys.argv[1], "wb") as file:
     writer = PngWriter(file, *strips.shape, np.uint8)
     for strip in strips:
