@@ -142,7 +142,8 @@ class Strips:
         for axis, span in enumerate(spans):
             made = span.resampled(made, axis)
         if self._colors == 1:
-            made = sum(np.float32(k) * made[..., i : i + 1] for i, k in enumerate((0.299, 0.587, 0.114)))
+            red, green, blue = np.split(made, 3, axis=-1)
+            made = np.float32(0.299) * red + np.float32(0.587) * green + np.float32(0.114) * blue
         if self._colors < self._picture.shape[2]:
             alphas = [_Span(n, self.scale, *span) for n, span in zip(sizes, (rows, columns), strict=True)]
             alpha = self._picture[alphas[0].first : alphas[0].last, alphas[1].first : alphas[1].last, -1:]
