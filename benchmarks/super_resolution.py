@@ -1,14 +1,14 @@
-"""Super-resolution in tiles beside the whole picture at once, and training steps: CPU seconds, in one process.
+"""Super-resolution by Keras, LiteRT and ONNX Runtime, in tiles and as a whole, and training steps: in one process.
 
-    python benchmarks/super_resolution.py [--side 512] [--photos DIR]
+    python benchmarks/super_resolution.py [--side 400] [--photos DIR]
 
-CPU seconds do not depend on what else the machine does, as wall-clock time would. Runtimes beside each other:
-`kerasmodels bench super_resolution --sizes 128` and `kerasmodels bench srcnn --variant x4 --sizes 128`.
+CPU seconds of one thread do not depend on what else the machine does, as wall-clock time would.
 """
 
 import argparse
 import dataclasses
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +18,8 @@ import numpy as np
 
 from kerasmodels import registry
 from kerasmodels.apps import provenance
-from kerasmodels.servables import example_images
+from kerasmodels.export import export_servable
+from kerasmodels.servables import example_images, served
 from kerasmodels.storage import write_json
 from kerasmodels.tasks.upscale import upscale
 
@@ -33,11 +34,12 @@ def cpu_seconds(call: Callable[[], Any]) -> float:
 
 
 def tiles(family: str, variant: str, side: int, rounds: int) -> dict[str, Any]:
-    """A picture as a whole and in the default tiles, in turns."""
+    """A picture in one call of the network and in tiles of the default size, in turns."""
     chosen = registry.family(family)
     model = chosen.model(dataclasses.replace(chosen.variant(variant), precision="float32"))
     picture = example_images({"batch": 1, "height": side, "width": side}, 0)["image"][0]
-    ways = {"whole": lambda: upscale(model, picture, tile=10**6), "tiles": lambda: upscale(model, picture)}
+    whole = served(model, "upscale")
+    ways = {"whole": lambda: whole(image=picture[None])["upscaled"][0], "tiles": lambda: upscale(model, picture)}
     if not np.array_equal(*(way() for way in ways.values())):
         raise SystemExit(f"{family}: the tiles differ from the whole")
     times: dict[str, list[float]] = {name: [] for name in ways}
@@ -46,6 +48,41 @@ def tiles(family: str, variant: str, side: int, rounds: int) -> dict[str, Any]:
             times[name].append(cpu_seconds(way))
     medians = {name: statistics.median(values) for name, values in times.items()}
     return {"input": side, **medians, "overhead": round(medians["tiles"] / medians["whole"] - 1, 3)}
+
+
+def runtimes(family: str, variant: str, side: int, rounds: int) -> dict[str, Any]:
+    """One picture of `side` pixels by Keras (compiled), LiteRT and ONNX Runtime, one thread each, in turns."""
+    import onnxruntime
+    from ai_edge_litert.interpreter import Interpreter
+
+    chosen = registry.family(family)
+    model = chosen.model(dataclasses.replace(chosen.variant(variant), precision="float32"))
+    servable = chosen.servables(model)["upscale"]
+    picture = example_images({"batch": 1, "height": side, "width": side}, 1)["image"]
+    with tempfile.TemporaryDirectory() as folder:
+        export_servable(servable, "upscale", folder, formats=["litert", "onnx"], size={"height": side, "width": side})
+        (litert,), (onnx,) = (sorted(Path(folder).rglob(f"*.{end}")) for end in ("tflite", "onnx"))
+        runner = Interpreter(str(litert), num_threads=1).get_signature_runner("serving_default")
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        session = onnxruntime.InferenceSession(str(onnx), options, providers=["CPUExecutionProvider"])
+    compiled = served(model, "upscale")
+    ways: dict[str, Callable[[], Any]] = {
+        "keras": lambda: compiled(image=picture),
+        "litert": lambda: runner(image=picture),
+        "onnx": lambda: session.run(None, {"image": picture}),
+    }
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    for turn in range(rounds + 1):
+        for name, way in ways.items():
+            seconds = cpu_seconds(way)
+            if turn:
+                times[name].append(seconds)
+    medians = {name: statistics.median(values) for name, values in times.items()}
+    rows = {
+        name: {"cpu_seconds": round(s, 3), "of_keras": round(s / medians["keras"], 2)} for name, s in medians.items()
+    }
+    return {"input": side, **rows}
 
 
 def steps(family: str, variant: str, photos: Path, count: int) -> dict[str, Any]:
@@ -62,12 +99,16 @@ def steps(family: str, variant: str, photos: Path, count: int) -> dict[str, Any]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--side", type=int, default=512)
+    parser.add_argument("--side", type=int, default=400)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--photos", type=Path)
     given = parser.parse_args()
     result: dict[str, Any] = {
-        "tiles": {name: tiles(name, "quick", given.side, given.rounds) for name in ("super_resolution", "srcnn")}
+        "runtimes": {
+            "super_resolution": runtimes("super_resolution", "pixel", 128, 5),
+            "srcnn": runtimes("srcnn", "x4", 128, 5),
+        },
+        "tiles": {name: tiles(name, "quick", given.side, given.rounds) for name in ("super_resolution", "srcnn")},
     }
     if given.photos is not None:
         kinds = ("super_resolution", "pixel"), ("srcnn", "quick")
