@@ -199,7 +199,8 @@ class NTM(PaperModel):
 
     def step(self, inputs: Any, states: Sequence[Any]) -> tuple[Any, list[Any]]:
         """One step: inputs (N, C) and the states of all cells -> logits (N, K) and new states."""
-        x, after, states = inputs, [], list(states)
+        x, states = inputs, list(states)
+        after: list[Any] = []
         for cell in self.cells:
             count = len(cell.state_size)
             x, new = cell(x, states[:count])
@@ -232,7 +233,7 @@ def _states(model: NTM) -> list[TensorSpec]:
     specs: list[TensorSpec] = []
     layer = 0
     for cell in model.cells:
-        shapes = {}
+        shapes: dict[str, tuple[tuple[int, ...], str]] = {}
         if isinstance(cell, NTMCell):
             shapes = {
                 "memory": ((cell.columns, cell.rows), "the memory, each of its rows in a column"),
@@ -249,12 +250,13 @@ def _states(model: NTM) -> list[TensorSpec]:
 def _servables(model: NTM) -> dict[str, Servable]:
     task, states = model.config.made_task(), _states(model)
     channels, bits = task.channels
+    sizes = [size for cell in model.cells for size in cell.state_size]
 
     def shaped(given: Sequence[Any]) -> list[Any]:
         return [tf.reshape(state, (-1, *spec.shape[1:])) for state, spec in zip(given, states, strict=True)]
 
     def step(inputs: Any, given: Sequence[Any]) -> tuple[Any, list[Any]]:
-        flat = [tf.reshape(state, (-1, np.prod(spec.shape[1:]))) for state, spec in zip(given, states, strict=True)]
+        flat = [tf.reshape(state, (-1, size)) for state, size in zip(given, sizes, strict=True)]
         logits, after = model.step(inputs, flat)
         return tf.sigmoid(logits), shaped(after)
 
