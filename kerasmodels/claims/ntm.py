@@ -8,7 +8,7 @@ import itertools
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import numpy as np
@@ -148,12 +148,9 @@ def _learned(task: str, paper: str, figures: Path, quick: bool) -> tuple[list[Cl
     sequences = 2 * _EACH if quick else config.steps * config.batch
     config = dataclasses.replace(config, steps=sequences // config.batch)
     curves, models = {}, {}
-    arms: dict[str, dict[str, Any]] = {
-        "NTM": {},
-        "LSTM": {"network": "lstm", "units": 128, "layers": 3, "heads": 1},
-    }
-    for name, change in arms.items():
-        training = _Trainings(dataclasses.replace(config, **change))
+    lstm = dataclasses.replace(config, network="lstm", units=128, layers=3, heads=1)
+    for name, each in {"NTM": config, "LSTM": lstm}.items():
+        training = _Trainings(each)
         curves[name], models[name] = training.run(0, sequences), training.model
     lines = {name: _xs(curve) for name, curve in curves.items()}
     write_image(
@@ -213,23 +210,17 @@ def priority_sort(data: Path | None, figures: Path, quick: bool) -> Sequence[Cla
 def stability(data: Path | None, figures: Path, quick: bool) -> Sequence[Claim]:
     """Trainings with memories of many sizes, in each precision, at a rate that is too high."""
     broken, steps = [], 5 if quick else 60
+    tasks: tuple[Literal["copy", "priority_sort"], ...] = ("copy", "priority_sort")
     grid = list(
         itertools.product(
             (8, 1024) if quick else (8, 16, 32, 64, 128, 256, 512, 1024),
             ("float32", "mixed_bfloat16", "mixed_float16"),
-            ("copy", "priority_sort"),
+            tasks,
         )
     )
     for rows, dtype, task in grid:
         config = Config(
-            task=task,  # type: ignore[arg-type]
-            largest=(8,),
-            rows=rows,
-            batch=8,
-            optimizer="adam",
-            learning_rate=1e-2,
-            steps=steps,
-            xla=False,
+            task=task, largest=(8,), rows=rows, batch=8, optimizer="adam", learning_rate=1e-2, steps=steps, xla=False
         )
         keras.utils.set_random_seed(0)
         model = NTM(config, dtype=dtype)

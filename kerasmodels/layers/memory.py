@@ -324,12 +324,12 @@ class NTMCell(keras.layers.Layer):
         """Outputs (..., output_size) -> controller's (..., units), reads (..., read_heads, M), weightings
         (..., heads, N), those of reading heads first; the last is None without `return_weightings`."""
         reads = self.units + self.read_heads * self.columns
-        leading = tuple(-1 if n is None else n for n in outputs.shape[:-1])
-        read_vectors = ops.reshape(outputs[..., self.units : reads], (*leading, self.read_heads, self.columns))
-        if not self.return_weightings:
-            return outputs[..., : self.units], read_vectors, None
-        weightings = ops.reshape(outputs[..., reads:], (*leading, self.heads, self.rows))
-        return outputs[..., : self.units], read_vectors, weightings
+
+        def by_head(start: int, heads: int, width: int) -> Any:
+            return ops.stack([outputs[..., start + i * width : start + (i + 1) * width] for i in range(heads)], axis=-2)
+
+        weightings = by_head(reads, self.heads, self.rows) if self.return_weightings else None
+        return outputs[..., : self.units], by_head(self.units, self.read_heads, self.columns), weightings
 
     def compute_output_shape(self, input_shape: Any, states_shape: Any = None) -> Any:
         return (input_shape[0], self.output_size), [(input_shape[0], size) for size in self.state_size]

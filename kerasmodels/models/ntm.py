@@ -17,7 +17,6 @@ paper compares with.
 | numbers of parameters are not the paper's | its text does not give biases and initial states; see docs/ntm.md |
 """
 
-import math
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any, Literal
@@ -251,15 +250,13 @@ def _states(model: NTM) -> list[TensorSpec]:
 def _servables(model: NTM) -> dict[str, Servable]:
     task, states = model.config.made_task(), _states(model)
     channels, bits = task.channels
+    sizes = [size for cell in model.cells for size in cell.state_size]
 
     def shaped(given: Sequence[Any]) -> list[Any]:
         return [tf.reshape(state, (-1, *spec.shape[1:])) for state, spec in zip(given, states, strict=True)]
 
     def step(inputs: Any, given: Sequence[Any]) -> tuple[Any, list[Any]]:
-        flat = [
-            tf.reshape(state, (-1, math.prod(int(n) for n in spec.shape[1:])))
-            for state, spec in zip(given, states, strict=True)
-        ]
+        flat = [tf.reshape(state, (-1, size)) for state, size in zip(given, sizes, strict=True)]
         logits, after = model.step(inputs, flat)
         return tf.sigmoid(logits), shaped(after)
 

@@ -87,7 +87,7 @@ def sequence_step(
         """Every second example begins with this step; the others have begun some steps before."""
         random, batch = np.random.default_rng(seed), dims["batch"]
         frames = example(random, batch, 4)
-        now: Sequence[Any] = list(initial(batch))
+        now = initial(batch)
         for frame in range(3):
             _, now = step(tf.constant(frames[:, frame]), now)
         begins = (np.arange(batch) % 2).astype("float32")

@@ -67,7 +67,7 @@ def trace(model: Any, inputs: np.ndarray) -> dict[str, np.ndarray]:
     if inputs.ndim != 2 or inputs.shape[1] != task.channels[0]:
         raise DataError(f"expected inputs (steps, {task.channels[0]}). Received: shape {inputs.shape}.")
     states: dict[str, np.ndarray] = {
-        spec.name: np.zeros((1, *(int(n) for n in spec.shape[1:])), "float32")
+        spec.name: np.zeros([n or 1 for n in spec.bind({"batch": 1})], "float32")
         for spec in registry.family("ntm").servables(model)["step"].inputs
         if spec.name not in ("inputs", "first")
     }
