@@ -188,19 +188,19 @@ class _Subject:
 
 def _subject(source: "keras.Model | str | Path", foreign: Mapping[str, Any]) -> _Subject:
     """`foreign`: arguments of `of_keras_model`, for a model that is none of the families'."""
-    name, origin = "", str(source)
+    of, name, origin = "", "", str(source)
     card: Mapping[str, Any] = {}
     if isinstance(source, str) and source in registry.ready():
         family = registry.family(source)
-        name, source = source, family.model(family.config())
+        of, name, source = source, source, family.model(family.config())
     elif isinstance(source, str | Path) and Path(source).suffix == ".keras":
         name, source = Path(source).stem, _loaded(Path(source))
     elif isinstance(source, str | Path):
         trained = presets.find(source)
-        shipped = trained.path.is_relative_to(presets.PRESETS)
+        of, shipped = trained.family, trained.path.is_relative_to(presets.PRESETS)
         name = f"{trained.family}-{trained.name}" if shipped else trained.name
         source, origin, card = trained.load(), origin if shipped else _printable(trained.name), trained.card
-    of = getattr(source, "family_name", "")
+    of = of or getattr(source, "family_name", "")
     if of:
         if foreign:
             raise UsageError(
