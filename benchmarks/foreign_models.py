@@ -30,7 +30,9 @@ def tried(name: str) -> dict[str, str]:
                 largest = max(measured["max_abs_error"] for measured in artifact.measured)
                 outcome[form.name] = f"proven, {largest:.1g} off at most"
             except KerasModelsError as error:
-                outcome[form.name] = f"refused: {error}"
+                # Of an artifact that is not equal, how it differs; the rest of the message is about folders.
+                _, _, difference = str(error).partition(".rejected: ")
+                outcome[form.name] = f"refused: {(difference or str(error)).partition('. They are kept')[0]}"
         print(name, form.name, outcome[form.name], flush=True)
     return outcome
 
