@@ -1,6 +1,6 @@
 """Super-resolution by Keras, LiteRT and ONNX Runtime, in tiles and as a whole, and training steps: in one process.
 
-    python benchmarks/super_resolution.py [--side 400] [--photos DIR]
+    python benchmarks/super_resolution.py [--side 256] [--photos DIR]
 
 CPU seconds of one thread do not depend on what else the machine does, as wall-clock time would.
 """
@@ -11,6 +11,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,20 +35,24 @@ def cpu_seconds(call: Callable[[], Any]) -> float:
 
 
 def tiles(family: str, variant: str, side: int, rounds: int) -> dict[str, Any]:
-    """A picture in one call of the network and in tiles of the default size, in turns."""
+    """Pictures in turns: one of `side` in one call of the network, and in parts; one of twice that in one tile, and in
+    tiles of the default size. (In one call the larger one would take several gigabytes.)"""
     chosen = registry.family(family)
     model = chosen.model(dataclasses.replace(chosen.variant(variant), precision="float32"))
-    picture = example_images({"batch": 1, "height": side, "width": side}, 0)["image"][0]
-    whole = served(model, "upscale")
-    ways = {"whole": lambda: whole(image=picture[None])["upscaled"][0], "tiles": lambda: upscale(model, picture)}
-    if not np.array_equal(*(way() for way in ways.values())):
-        raise SystemExit(f"{family}: the tiles differ from the whole")
-    times: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(rounds):
-        for name, way in ways.items():
-            times[name].append(cpu_seconds(way))
-    medians = {name: statistics.median(values) for name, values in times.items()}
-    return {"input": side, **medians, "overhead": round(medians["tiles"] / medians["whole"] - 1, 3)}
+    whole, found = served(model, "upscale"), {}
+    for name, size, reference in (
+        ("parts", side, lambda picture: whole(image=picture[None])["upscaled"][0]),
+        ("tiles", 2 * side, lambda picture: upscale(model, picture, tile=10**6)),
+    ):
+        picture = example_images({"batch": 1, "height": size, "width": size}, 0)["image"][0]
+        if not np.array_equal(reference(picture), upscale(model, picture)):
+            raise SystemExit(f"{family}: {name} differ from the whole")
+        calls = partial(reference, picture), partial(upscale, model, picture)
+        times = [tuple(cpu_seconds(call) for call in calls) for _ in range(rounds)]
+        once, pieces = (statistics.median(values) for values in zip(*times, strict=True))
+        found[name] = {"input": size, "whole": round(once, 3), "pieces": round(pieces, 3)}
+        found[name]["overhead"] = round(pieces / once - 1, 3)
+    return found
 
 
 def runtimes(family: str, variant: str, side: int, rounds: int) -> dict[str, Any]:
@@ -99,7 +104,7 @@ def steps(family: str, variant: str, photos: Path, count: int) -> dict[str, Any]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--side", type=int, default=400)
+    parser.add_argument("--side", type=int, default=256)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--photos", type=Path)
     given = parser.parse_args()
