@@ -32,7 +32,8 @@ def tried(name: str) -> dict[str, str]:
             except KerasModelsError as error:
                 # Of an artifact that is not equal, how it differs; the rest of the message is about folders.
                 _, _, difference = str(error).partition(".rejected: ")
-                outcome[form.name] = f"refused: {(difference or str(error)).partition('. They are kept')[0]}"
+                why = (difference or str(error)).partition(". They are kept")[0]
+                outcome[form.name] = f"refused: {why.splitlines()[0]}"
         print(name, form.name, outcome[form.name], flush=True)
     return outcome
 
