@@ -352,8 +352,9 @@ class _Race:
     """A network trained by Adam and then, perhaps, by L-BFGS: error over CPU seconds."""
 
     def __init__(self, number: str, points: np.ndarray, width: int):
-        before = keras.config.floatx()
+        before = keras.config.floatx(), keras.config.dtype_policy()
         keras.config.set_floatx(number)
+        keras.config.set_dtype_policy(number)
         try:
             keras.utils.set_random_seed(0)
             self.model = BurgersNetwork(width, 4)
@@ -361,7 +362,8 @@ class _Race:
             self.model(self.data[0][:1])
             self.model.compile(keras.optimizers.Adam(2e-3))
         finally:
-            keras.config.set_floatx(before)
+            keras.config.set_floatx(before[0])
+            keras.config.set_dtype_policy(before[1])
         self.number = number
         self.spent: list[float] = []
         self.errors: list[float] = []

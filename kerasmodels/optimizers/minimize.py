@@ -550,7 +550,7 @@ def minimize(model: keras.Model, data: Any, method: str = "lbfgs", **options: An
     The model runs in inference mode, because a line search needs a deterministic function: dropout is off, batch
     normalization uses its moving statistics and leaves them alone. The loss is `model.compute_loss`, regularizers
     included; the compiled optimizer is not used. For float64, build the model under
-    `keras.config.set_floatx("float64")`: Keras adds up losses in that type.
+    `keras.config.set_floatx("float64")`, in which type Keras adds up losses, and `set_dtype_policy("float64")`.
 
     Args:
         model: compiled. Its own `compute_loss` is used, so a model whose only weight is a picture serves as well.

@@ -114,10 +114,12 @@ def trace(optimizer: keras.optimizers.Optimizer, steps: int = 100) -> np.ndarray
 @pytest.fixture(autouse=True)
 def float64() -> Iterator[None]:
     """Optimizers keep their learning rate and their sums in Keras' type; 100 steps of float32 lose six digits."""
-    before = keras.config.floatx()
+    before = keras.config.floatx(), keras.config.dtype_policy()
     keras.config.set_floatx("float64")
+    keras.config.set_dtype_policy("float64")
     yield
-    keras.config.set_floatx(before)
+    keras.config.set_floatx(before[0])
+    keras.config.set_dtype_policy(before[1])
 
 
 @pytest.mark.parametrize("name", BOOK)

@@ -107,9 +107,12 @@ def classification() -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.fixture
 def float64() -> Iterator[None]:
+    before = keras.config.dtype_policy()
     keras.config.set_floatx("float64")
+    keras.config.set_dtype_policy("float64")
     yield
     keras.config.set_floatx("float32")
+    keras.config.set_dtype_policy(before)
 
 
 def _logistic(dtype: str = "float64") -> keras.Model:
