@@ -5,6 +5,7 @@ Importing this module imports no TensorFlow; each verb imports what it needs.
 """
 
 import importlib
+import io
 import json
 import os
 import sys
@@ -13,7 +14,7 @@ from collections.abc import Callable, Sequence
 
 from kerasmodels import __version__
 from kerasmodels.apps.command import EVERYWHERE, HelpRequest, Outcome, only_result_on_stdout, plain
-from kerasmodels.errors import KerasModelsError, unknown_name
+from kerasmodels.errors import KerasModelsError, graph_error, unknown_name
 
 # verb -> its module in this folder, what it does
 VERBS = {
@@ -32,6 +33,10 @@ VERBS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
+    # Names of files need not be Unicode, nor the terminal know all of it: what it cannot show is spelled out.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     arguments = list(sys.argv[1:] if argv is None else argv)
     as_json, debug = "--json" in arguments, "--debug" in arguments
     arguments = [a for a in arguments if a not in ("--json", "--debug")]
@@ -121,8 +126,9 @@ def _explained(error: BaseException) -> tuple[str, int]:
         return str(error), error.exit_code  # type: ignore[attr-defined]
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}: {error.filename}" if error.filename else error.strerror, 1
-    if isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError":
-        return "out of memory. Use smaller pictures, a smaller batch, or a machine with more memory.", 1
+    from_graph = graph_error(error)
+    if from_graph is not None:
+        return str(from_graph), from_graph.exit_code
     return (
         f"unexpected {type(error).__name__}: {error}\nThis is a fault of kerasmodels. Please report it with the output "
         "of the same command with --debug, and of `kerasmodels check`.",

@@ -131,10 +131,13 @@ def _parsed(
 
 
 def _unboxed(text: str) -> str:
-    """The words of tyro's message, without its title, box and colors."""
+    """The words of tyro's message as one line, without its title, box and colors."""
     text = re.sub(r"\x1b\[[0-9;]*m", "", text)
-    lines = [re.sub(r"[│╭╮╰╯─]", "", line).rstrip() for line in text.splitlines()]
-    return "\n".join(line for line in lines if line.strip(" -")).strip()
+    lines = [re.sub(r"[│╭╮╰╯─]", "", line).strip() for line in text.splitlines()]
+    words = " ".join([line for line in lines if line.strip("-")][1:])
+    words = re.sub(r"\s*For full helptext, (?:see|run):? (.*)$", r" See `\1`.", words)
+    # A config's own words need no introduction.
+    return re.sub(r"^Error parsing [\w-]+: (?=expected |unknown )", "", words)
 
 
 def with_group(options: type, group: str, fields: type, name: str) -> type:
@@ -191,9 +194,11 @@ def load_tensorflow() -> None:
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
     try:
         with _stderr_unless_failed():
-            import keras  # noqa: F401
+            import keras
             import tensorflow as tf
 
+            # Of this process alone: a keras.json may say otherwise.
+            keras.config.set_image_data_format("channels_last")
             tf.config.list_physical_devices()
     except ImportError as error:
         raise KerasModelsError(

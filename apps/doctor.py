@@ -33,7 +33,7 @@ _PROBES = {
         "gpus = [tf.config.experimental.get_device_details(g).get('device_name', g.name)"
         " for g in tf.config.list_physical_devices('GPU')];"
         "print(json.dumps({'says': f'TensorFlow {tf.__version__}, Keras {keras.__version__}',"
-        " 'gpus': gpus, 'backend': keras.backend.backend()}))"
+        " 'gpus': gpus, 'backend': keras.backend.backend(), 'format': keras.config.image_data_format()}))"
     ),
     "LiteRT": (
         "import json; from importlib.metadata import version; import ai_edge_litert.interpreter;"
@@ -156,6 +156,13 @@ def probes() -> Iterator[Finding]:
             )
             continue
         yield Finding(about, "ok", said["says"])
+        if said.get("format") == "channels_first":
+            yield Finding(
+                "keras.json",
+                "warning",
+                "image_data_format is channels_first; everything here has channels last all the same",
+                "set it to channels_last unless other code of yours needs it",
+            )
         if "gpus" in said:
             yield Finding("GPU", "ok", ", ".join(said["gpus"]) or _no_gpu())
 

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import tyro
 from rich.console import RenderableType
@@ -16,7 +16,7 @@ from kerasmodels.errors import WeightsError
 
 @dataclass(frozen=True)
 class Options:
-    family: tyro.conf.Positional[str]
+    family: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="FAMILY")]
     """Name of the family, as `kerasmodels list` shows it."""
 
 

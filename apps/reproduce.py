@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Annotated, Any
 
 import tyro
 from rich.text import Text
@@ -22,7 +22,7 @@ from kerasmodels.storage import write_atomic, write_json
 
 @dataclass(frozen=True)
 class Options:
-    family: tyro.conf.Positional[str]
+    family: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="FAMILY")]
     """Name of the family, as `kerasmodels list` shows it."""
     data: Path | None = None
     """Folder with the data that an experiment needs; its error says which, if it needs any."""

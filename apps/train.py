@@ -24,7 +24,8 @@ class Options:
     out: Path | None = None
     """New run folder. Left out: runs/FAMILY."""
     resume: Path | None = None
-    """Continue the training in this run folder, with its config; of the flags below only --steps may differ."""
+    """Continue the training in this run folder, with its config and the three below; of the flags of the family only
+    --steps may differ."""
     variant: str = "paper"
     """Whose values are the defaults of the flags below; `kerasmodels info FAMILY` compares the variants."""
     config: Path | None = None
@@ -33,12 +34,12 @@ class Options:
     """Build, run one batch and one export, print sizes and a time estimate, and write nothing."""
     deterministic: tyro.conf.FlagCreatePairsOff[bool] = False
     """Also on a GPU the same seed gives the same weights, at some cost in speed. On a CPU it always does."""
-    save_every: int = 200
-    """Steps between checkpoints."""
-    preview_every: int = 200
-    """Steps between preview pictures."""
-    log_every: int = 10
-    """Steps between lines of the log."""
+    save_every: int | None = None
+    """Steps between checkpoints. Left out: 200, or the resumed run's own."""
+    preview_every: int | None = None
+    """Steps between preview pictures; 0 for none. Left out: 200, or the resumed run's own."""
+    log_every: int | None = None
+    """Steps between lines of the log. Left out: 10, or the resumed run's own."""
 
 
 def main(argv: Sequence[str]) -> Outcome:
@@ -50,6 +51,11 @@ def main(argv: Sequence[str]) -> Outcome:
     family = load_family(name)
     if first.resume is not None and first.out is not None:
         raise UsageError(f"expected --out or --resume, not both. Received: --out {first.out} --resume {first.resume}.")
+    if first.resume is not None and first.variant != "paper":
+        raise UsageError(
+            f"expected --variant for a new run; one that is resumed has its own config. Received: --variant "
+            f"{first.variant} --resume {first.resume}."
+        )
     start = _config_of_run(first.resume, family) if first.resume is not None else family.variant(first.variant)
     if first.config is not None:
         start = type(start).from_toml(first.config, start)
@@ -74,7 +80,7 @@ def main(argv: Sequence[str]) -> Outcome:
         save_every=options.save_every,
         preview_every=options.preview_every,
         log_every=options.log_every,
-        deterministic=options.deterministic,
+        deterministic=options.deterministic or None,
     )
     result = {
         "family": name,

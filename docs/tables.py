@@ -1,5 +1,7 @@
-"""Writes the tables of families into README.md and docs/index.md, from the registry: python docs/tables.py"""
+"""Writes the tables of families into README.md and docs/index.md, from the registry, and the table of models that are
+none of theirs into docs/your_model.md, from benchmarks/results: python docs/tables.py"""
 
+import json
 import re
 from pathlib import Path
 
@@ -28,12 +30,21 @@ def table(folder: str, with_state: bool) -> str:
     return "\n".join(lines)
 
 
-PLACES = {"README.md": table("docs/", True), "docs/index.md": table("", False)}
+def foreign() -> str:
+    """A row for each model of benchmarks/foreign_models.py: proven, or refused and why."""
+    found = json.loads((ROOT / "benchmarks" / "results" / "foreign_models.json").read_text())
+    lines = ["| model | SavedModel | LiteRT | ONNX |", "|---|---|---|---|"]
+    for name, outcome in found.items():
+        lines.append(f"| {name} | " + " | ".join(outcome.values()) + " |")
+    return "\n".join(lines)
+
+
+PLACES = {"README.md": table("docs/", True), "docs/index.md": table("", False), "docs/your_model.md": foreign()}
 
 
 def filled(text: str, made: str) -> str:
     """A page with the table between its marks."""
-    return re.sub(r"(<!-- families -->\n).*?(\n<!-- / -->)", lambda m: m[1] + made + m[2], text, flags=re.DOTALL)
+    return re.sub(r"(<!-- table -->\n).*?(\n<!-- / -->)", lambda m: m[1] + made + m[2], text, flags=re.DOTALL)
 
 
 if __name__ == "__main__":

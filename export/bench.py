@@ -24,7 +24,7 @@ from kerasmodels.errors import ExportError, KerasModelsError, UsageError, storag
 from kerasmodels.export.formats import FORMATS, PRECISIONS, Format
 from kerasmodels.export.order import Calibration, Order, Size, bind, calibration_examples
 from kerasmodels.export.runners.runtimes import DEFAULT, RUNTIMES
-from kerasmodels.export.signatures import outputs_of
+from kerasmodels.export.signatures import Sources, outputs_of
 from kerasmodels.family import Servable
 
 BASELINE = "Keras tf.function"
@@ -194,7 +194,7 @@ def _contestants(
     precisions: Sequence[str],
     folder: Path,
 ) -> Iterator[_Contestant]:
-    tensors = {name: tf.constant(value) for name, value in inputs.items()}
+    tensors, sources = {name: tf.constant(value) for name, value in inputs.items()}, Sources(servable)
 
     def keras_call(compiled: bool, jit: bool) -> Call:
         def eager(**arrays: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -215,6 +215,7 @@ def _contestants(
         about |= {"author": "", "license": "", "source": ""}
         order = Order(
             servable,
+            sources,
             "bench",
             dims,
             frozenset(dims) if form.dynamic else frozenset(),

@@ -3,13 +3,16 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from kerasmodels.data.images import list_images, read_image
 from kerasmodels.errors import UsageError
 from kerasmodels.family import Servable, TensorSpec
+
+if TYPE_CHECKING:
+    from kerasmodels.export.signatures import Sources
 
 CALIBRATION_EXAMPLES = 8
 CALIBRATION_PICTURES = 100
@@ -26,6 +29,7 @@ class Order:
 
     Args:
         servable: what is exported.
+        sources: the SavedModels of it that converters read.
         name: name of the model.
         dims: value of each named dimension, the batch being 1.
         free: the named dimensions that may vary in the artifact.
@@ -39,6 +43,7 @@ class Order:
     """
 
     servable: Servable
+    sources: "Sources"
     name: str
     dims: Mapping[str, int]
     free: frozenset[str]

@@ -2,66 +2,108 @@
 
 import dataclasses
 import hashlib
-import json
-import os
 import re
-import shutil
-import tempfile
 import time
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 import kerasmodels
-from kerasmodels import presets, reading, registry, storage
+from kerasmodels import presets, reading, registry
 from kerasmodels.errors import KerasModelsError, UsageError, VerificationError, storage_error, unknown_name
 from kerasmodels.export import formats as table
 from kerasmodels.export.formats import Format
-from kerasmodels.export.order import Calibration, Order, Size, bind, calibration_examples
-from kerasmodels.export.report import Artifact, Report, model_card
-from kerasmodels.family import Family, Servable, TensorSpec
+from kerasmodels.export.order import Calibration, Order, Size, bind, calibration_examples, input_dims
+from kerasmodels.export.place import INDEX, Made, Place, digest
+from kerasmodels.export.report import Artifact, Report
+from kerasmodels.family import Servable, TensorSpec
 
 if TYPE_CHECKING:
     import keras
 
+    from kerasmodels.export.signatures import Sources
     from kerasmodels.export.verify import Cases, Verdict
 
-INDEX = "export.json"
-CARD = "MODEL_CARD.md"
-REJECTED = ".rejected"
-
 Progress = Callable[[str], None]
+
+
+class Options(TypedDict, total=False):
+    """What a request says of all its artifacts; see `export`."""
+
+    formats: str | Sequence[str]
+    size: Size
+    precision: str
+    allow_flex: bool
+    older_onnx: bool
+    calibration: Calibration
+    progress: Progress | None
+
+
+@dataclasses.dataclass(frozen=True)
+class _Request:
+    """`Options` with the defaults filled in, checked as far as it can be without a servable."""
+
+    formats: str | Sequence[str] = table.NAMES
+    size: Size = None
+    precision: str = "fp32"
+    allow_flex: bool = False
+    older_onnx: bool = False
+    calibration: Calibration = None
+    progress: Progress | None = None
+
+    def select(self) -> tuple[Format, ...]:
+        """The formats, in the table's order; raises UsageError if there is no such format or precision."""
+        return table.select(self.formats, self.precision)
+
+    def check(self, formats: Sequence[Format]) -> None:
+        """Raises UsageError if an option fits none of the formats."""
+        if self.calibration is not None and self.precision != "int8":
+            raise UsageError(
+                f"calibration is for precision 'int8'. Received precision {self.precision!r}: drop one of the two."
+            )
+        for option in ("allow_flex", "older_onnx"):
+            if getattr(self, option) and not any(option in form.options for form in formats):
+                able = [form.name for form in table.FORMATS if option in form.options]
+                raise UsageError(f"{option} is for the format {' or '.join(able)}, which was not asked for.")
+
+    def say(self, line: str) -> None:
+        """Tell how far it is."""
+        if self.progress is not None:
+            self.progress(line)
 
 
 def export(
     source: "keras.Model | str | Path",
     out: str | Path,
     *,
-    formats: str | Sequence[str] = table.NAMES,
-    size: Size = None,
-    precision: str = "fp32",
     servable: str | None = None,
-    allow_flex: bool = False,
-    older_onnx: bool = False,
-    calibration: Calibration = None,
-    progress: Progress | None = None,
+    name: str | None = None,
+    example: Any = None,
+    preprocess: "str | Callable[[Any], Any] | None" = None,
+    classes: Sequence[str] | None = None,
+    **options: Unpack[Options],
 ) -> Report:
-    """Export a model of a registered family and prove every artifact equal to it.
+    """Export a model and prove every artifact equal to it.
 
     Args:
-        source: a model of a family (it has `family_name` and `config`), a run folder, "family/preset", or the name of a
-            family that has nothing to train.
+        source: any built `keras.Model`, or a .keras file; a run folder, "family/preset", or the name of a family that
+            has nothing to train.
         out: the folder to put artifacts in. What else is there stays untouched.
-        formats: names from the table of formats.
+        servable: which of the family's servables; the first by default.
+        formats: names from the table of formats; all by default.
         size: of LiteRT files: a side in pixels, (height, width), "256x384", {dimension: value} or "dynamic"; None for
             the family's own choice. The other formats take any size; this one is then among those they are checked on.
-        precision: fp32, fp16, dynamic (8-bit weights) or int8; not every format supports each.
-        servable: which of the family's servables; the first by default.
+        precision: fp32 (the default), fp16, dynamic (8-bit weights) or int8; not every format supports each.
+        name: what the artifacts are called: letters, digits, ".", "_" and "-". None: as the run folder (letters of
+            other scripts become those, or a digest), the preset or the family.
         allow_flex: accept LiteRT files that need TensorFlow's own operators. No Python interpreter can execute those:
             they are kept, marked as not executed.
         older_onnx: write ONNX files for runtimes that know no operator newer than opset 18: a deformable convolution
             is then gathers and a product, and several times slower than the operator of that name.
-        calibration: for int8: a folder of pictures, or a list of input arrays; by default made-up examples.
+        calibration: for int8: a folder of pictures, or a list of input arrays; by default the examples.
+        example, preprocess, classes: of a Keras model that is none of the families', see
+            `kerasmodels.servables.of_keras_model`: arrays it takes, what turns pictures into them, what comes out.
         progress: called with one line of text as each step begins.
 
     Returns:
@@ -74,39 +116,20 @@ def export(
         ExportError: an artifact could not be made; nothing was written.
         StorageError: the disk is full or the place is not writable; nothing was written.
     """
-    table.select(formats, precision)
-    subject = _subject(source)
-    servables = subject.family.servables(subject.model)
-    chosen = servable if servable is not None else next(iter(servables))
-    if chosen not in servables:
-        raise unknown_name(f"servable of {subject.family.name}", chosen, servables)
-    return export_servable(
-        servables[chosen],
-        subject.named(chosen, servables),
-        out,
-        formats=formats,
-        size=size,
-        precision=precision,
-        allow_flex=allow_flex,
-        older_onnx=older_onnx,
-        calibration=calibration,
-        progress=progress,
-        source=subject.origin,
-        card=subject.card,
-    )
+    _Request(**options).select()  # before a model is loaded for nothing
+    foreign = {"example": example, "preprocess": preprocess, "classes": classes}
+    subject = _subject(source, {key: value for key, value in foreign.items() if value is not None})
+    chosen = servable if servable is not None else next(iter(subject.servables))
+    if chosen not in subject.servables:
+        raise unknown_name(f"servable of {subject.of}", chosen, subject.servables)
+    called = subject.named(chosen) if name is None else name
+    return export_servable(subject.servables[chosen], called, out, source=subject.origin, card=subject.card, **options)
 
 
 def export_all(
     source: "keras.Model | str | Path",
     out: str | Path,
-    *,
-    formats: str | Sequence[str] = table.NAMES,
-    size: Size = None,
-    precision: str = "fp32",
-    allow_flex: bool = False,
-    older_onnx: bool = False,
-    calibration: Calibration = None,
-    progress: Progress | None = None,
+    **options: Unpack[Options],
 ) -> dict[str, Report]:
     """Export all servables of a model into one folder; see `export` for the arguments and the errors.
 
@@ -120,58 +143,112 @@ def export_all(
     Raises:
         UsageError: the request is wrong, or no servable has any of the formats in this precision.
     """
-    chosen = table.select(formats, precision)
-    subject = _subject(source)
-    servables = subject.family.servables(subject.model)
-    options = _Options(size, precision, allow_flex, older_onnx, calibration)
+    request = _Request(**options)
+    chosen = request.select()
+    subject = _subject(source, {})
     jobs, reasons = {}, []
-    for key, servable in servables.items():
-        name = subject.named(key, servables)
-        lacking = {form.name: servable.lacks(form.name, precision) for form in chosen}
+    for key, servable in subject.servables.items():
+        name = subject.named(key)
+        lacking = {form.name: servable.lacks(form.name, request.precision) for form in chosen}
         able = [form for form in chosen if not lacking[form.name]]
         if able:
-            jobs[key] = _job(servable, name, able, options, subject.origin, subject.card)
+            own = dataclasses.replace(request, size=_own_size(request.size, servable, subject.servables))
+            jobs[key] = _job(servable, name, able, own, subject.origin, subject.card)
         else:
-            reasons += [f"{name} does not exist as {form} in {precision}: {why}" for form, why in lacking.items()]
+            reasons += [
+                f"{name} does not exist as {form} in {request.precision}: {why}" for form, why in lacking.items()
+            ]
     if not jobs:
         raise UsageError(" ".join(reasons))
-    return dict(zip(jobs, _carried_out(list(jobs.values()), out, options, progress), strict=True))
+    return dict(zip(jobs, _carried_out(list(jobs.values()), out, request), strict=True))
+
+
+def _own_size(size: Size, servable: Servable, servables: Mapping[str, Servable]) -> Size:
+    """Of the dimensions that a request for all servables names, those that this one has; all, where none has them."""
+    if not isinstance(size, Mapping):
+        return size
+    known = {name for each in servables.values() for name in input_dims(each)}
+    return {name: value for name, value in size.items() if name in input_dims(servable) or name not in known}
 
 
 @dataclasses.dataclass(frozen=True)
 class _Subject:
-    """What a user asks to export: its family, the model, how it is called, where it is from, what is known of it."""
+    """What a user asks to export: its servables, whose they are, how it is called, where it is from, what is known."""
 
-    family: Family
-    model: Any
+    servables: Mapping[str, Servable]
+    of: str
     name: str
     origin: str
     card: Mapping[str, Any]
 
-    def named(self, servable: str, servables: Mapping[str, Servable]) -> str:
+    def named(self, servable: str) -> str:
         """What the artifacts of a servable are called: the first one goes without its own name."""
-        return self.name if servable == next(iter(servables)) else f"{self.name}-{servable}"
+        return self.name if servable == next(iter(self.servables)) else f"{self.name}-{servable}"
 
 
-def _subject(source: "keras.Model | str | Path") -> _Subject:
+def _subject(source: "keras.Model | str | Path", foreign: Mapping[str, Any]) -> _Subject:
+    """`foreign`: arguments of `of_keras_model`, for a model that is none of the families'."""
+    of, name, origin = "", "", str(source)
+    card: Mapping[str, Any] = {}
     if isinstance(source, str) and source in registry.ready():
         family = registry.family(source)
-        source = family.model(family.config())
-    if isinstance(source, str | Path):
+        of, name, source = source, source, family.model(family.config())
+    elif isinstance(source, str | Path) and Path(source).suffix == ".keras":
+        name, source = Path(source).stem, _loaded(Path(source))
+    elif isinstance(source, str | Path):
         trained = presets.find(source)
-        family, model = registry.family(trained.family), trained.load()
-        if trained.path.is_relative_to(presets.PRESETS):
-            return _Subject(family, model, f"{family.name}-{trained.name}", str(source), trained.card)
-        name = re.sub(r"[^A-Za-z0-9_.-]+", "-", trained.name)
-        return _Subject(family, model, name, trained.name, trained.card)
-    name = getattr(source, "family_name", "")
-    if not name:
+        of, shipped = trained.family, trained.path.is_relative_to(presets.PRESETS)
+        name = f"{trained.family}-{trained.name}" if shipped else trained.name
+        source, origin, card = trained.load(), origin if shipped else _printable(trained.name), trained.card
+    of = of or getattr(source, "family_name", "")
+    if of:
+        if foreign:
+            raise UsageError(
+                f"{' and '.join(foreign)} can be given for a Keras model of your own. Received: one of {of}, which "
+                "says that itself."
+            )
+        # A model that exists has brought Keras along.
+        from kerasmodels.paper_model import PaperModel
+
+        model: Any = source.in_float32() if isinstance(source, PaperModel) else source
+        return _Subject(registry.family(of).servables(model), of, _ascii(name or of, of), origin if name else of, card)
+    from kerasmodels.servables import of_keras_model
+
+    servable = of_keras_model(source, **foreign)
+    name = name or servable.model.name
+    return _Subject({"predict": servable}, name, _ascii(name, "model"), origin if card else name, card)
+
+
+def _loaded(path: Path) -> "keras.Model":
+    """The model in a .keras file; nothing in it is executed but the layers' own code.
+
+    Raises:
+        UsageError: it is missing, damaged, or has classes that are not registered.
+    """
+    try:
+        return reading.read_keras(path)
+    except (OSError, ValueError) as error:
         raise UsageError(
-            "expected a model made by one of the families, a run folder or 'family/preset'. "
-            f"Received: {type(source).__name__}. For a model of your own, describe it with "
-            "kerasmodels.family.Servable and call export_servable(servable, name, out)."
-        )
-    return _Subject(registry.family(name), source, name, name, {})
+            f"expected {path} to be a model saved by Keras 3. Received: {error}. Classes of your own are found once "
+            "the module that registers them is imported (`--import MODULE`). A Lambda layer is code, which is not "
+            "executed: load the model yourself and call kerasmodels.export.export(model, out)."
+        ) from error
+
+
+def _ascii(name: str, otherwise: str) -> str:
+    """A name as files, servers and runtimes take it: ö becomes o; what has no such letter, a digest."""
+    plain = unicodedata.normalize("NFKD", name)
+    kept = "".join(c for c in plain if not unicodedata.combining(c))
+    ascii_ = re.sub(r"[^A-Za-z0-9_.-]+", "-", kept).strip(".-") or otherwise
+    if re.search(r"[^\x00-\x7f]", kept):
+        # Two such names are to be two.
+        ascii_ += f"-{hashlib.sha256(name.encode(errors='surrogateescape')).hexdigest()[:8]}"
+    return ascii_
+
+
+def _printable(text: str) -> str:
+    """The text with what is no Unicode, in names from old disks, spelled out."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def export_servable(
@@ -179,15 +256,9 @@ def export_servable(
     name: str,
     out: str | Path,
     *,
-    formats: str | Sequence[str] = table.NAMES,
-    size: Size = None,
-    precision: str = "fp32",
-    allow_flex: bool = False,
-    older_onnx: bool = False,
-    calibration: Calibration = None,
-    progress: Progress | None = None,
     source: str = "",
     card: Mapping[str, Any] | None = None,
+    **options: Unpack[Options],
 ) -> Report:
     """Export any servable; see `export` for the arguments they share, the result and the errors.
 
@@ -198,31 +269,9 @@ def export_servable(
         source: where the weights come from, for the metadata.
         card: what is known of the training, for the model card; `author` and `license` also go into the artifacts.
     """
-    chosen = table.select(formats, precision)
-    options = _Options(size, precision, allow_flex, older_onnx, calibration)
-    (report,) = _carried_out([_job(servable, name, chosen, options, source, card or {})], out, options, progress)
+    request = _Request(**options)
+    (report,) = _carried_out([_job(servable, name, request.select(), request, source, card or {})], out, request)
     return report
-
-
-@dataclasses.dataclass(frozen=True)
-class _Options:
-    """What a request says of all its artifacts, checked as far as it can be without a servable."""
-
-    size: Size
-    precision: str
-    allow_flex: bool
-    older_onnx: bool
-    calibration: Calibration
-
-    def check(self, formats: Sequence[Format]) -> None:
-        if self.calibration is not None and self.precision != "int8":
-            raise UsageError(
-                f"calibration is for precision 'int8'. Received precision {self.precision!r}: drop one of the two."
-            )
-        for option in ("allow_flex", "older_onnx"):
-            if getattr(self, option) and not any(option in form.options for form in formats):
-                able = [form.name for form in table.FORMATS if option in form.options]
-                raise UsageError(f"{option} is for the format {' or '.join(able)}, which was not asked for.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -238,7 +287,7 @@ class _Job:
     about: Mapping[str, Any]
     card: Mapping[str, Any]
 
-    def order(self, form: Format, options: _Options, staging: Path) -> Order:
+    def order(self, form: Format, request: _Request, staging: Path, sources: "Sources") -> Order:
         """What is to be made in a format."""
         if form.dynamic:
             free = frozenset(self.dims)
@@ -246,22 +295,23 @@ class _Job:
             free = frozenset(d for d in self.dims if d != "batch") if self.dynamic else frozenset()
         stem = [
             self.name,
-            *([_size_label(self.dims, self.dynamic)] if options.size is not None and "size" in form.options else []),
-            *([options.precision] if options.precision != "fp32" else []),
+            *([_size_label(self.dims, self.dynamic)] if request.size is not None and "size" in form.options else []),
+            *([request.precision] if request.precision != "fp32" else []),
         ]
         work = staging / form.name / self.name
         work.mkdir(parents=True)
         order = Order(
             servable=self.servable,
+            sources=sources,
             name=self.name,
             dims=self.dims,
             free=free,
-            precision=options.precision,
+            precision=request.precision,
             work=work,
-            file_name=f"{'.'.join(stem)}{form.suffix}",
+            file_name=f"{'.'.join(filter(None, stem))}{form.suffix}",
             metadata={},
-            allow_flex=options.allow_flex,
-            older_onnx=options.older_onnx,
+            allow_flex=request.allow_flex,
+            older_onnx=request.older_onnx,
             calibration=self.examples,
         )
         metadata = {
@@ -272,12 +322,20 @@ class _Job:
         }
         return dataclasses.replace(order, metadata=metadata)
 
+    @property
+    def described(self) -> dict[str, Any]:
+        """For the index."""
+        return {
+            "about": {k: v for k, v in self.about.items() if k != "precision"},
+            "training": {k: v for k, v in self.card.items() if k not in ("author", "license")},
+        }
+
 
 def _job(
     servable: Servable,
     name: str,
     formats: Sequence[Format],
-    options: _Options,
+    request: _Request,
     source: str,
     card: Mapping[str, Any],
 ) -> _Job:
@@ -285,13 +343,13 @@ def _job(
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name):
         raise UsageError(f'expected a name of letters, digits, ".", "_" and "-". Received: {name!r}.')
     for form in formats:
-        why = servable.lacks(form.name, options.precision)
+        why = servable.lacks(form.name, request.precision)
         if why:
-            raise UsageError(f"{name} does not exist as {form.name} in {options.precision}: {why}")
-    options.check(formats)
-    dims, dynamic = bind(servable, options.size)
-    calibrated = options.precision == "int8"
-    examples = calibration_examples(servable, dims, options.calibration) if calibrated else ()
+            raise UsageError(f"{name} does not exist as {form.name} in {request.precision}: {why}")
+    request.check(formats)
+    dims, dynamic = bind(servable, request.size)
+    calibrated = request.precision == "int8"
+    examples = calibration_examples(servable, dims, request.calibration) if calibrated else ()
     about = {
         "name": name,
         "description": servable.doc,
@@ -300,30 +358,36 @@ def _job(
         "license": str(card.get("license", "")),
         "source": source or "a Keras model",
         "producer": f"kerasmodels {kerasmodels.__version__}",
-        "precision": options.precision,
+        "precision": request.precision,
         "inputs": [_described(spec) for spec in servable.inputs],
         "outputs": [_described(spec) for spec in servable.outputs],
     }
     return _Job(servable, name, formats, dims, dynamic, examples, about, card)
 
 
-def _carried_out(jobs: Sequence[_Job], out: str | Path, options: _Options, progress: Progress | None) -> list[Report]:
+def _carried_out(jobs: Sequence[_Job], out: str | Path, request: _Request) -> list[Report]:
     """Make and verify everything, put it in place, and report on each job."""
-    place = _Place(Path(out))
+    place = Place(Path(out))
+    if _printable(str(place.out)) != str(place.out):
+        raise UsageError(
+            f"expected a folder whose name is Unicode, as TensorFlow writes to no other. Received: {str(out)!r}."
+        )
     try:
-        index = place.read_index()
+        place.read_index()
         with place.staging() as staging:
             # TensorFlow takes seconds to import: only now that the request has been found in order.
+            from kerasmodels.export.signatures import Sources
             from kerasmodels.export.verify import Cases
 
             cases = {job.name: Cases(job.servable, job.dims) for job in jobs}
-            made: dict[str, list[_Made]] = {job.name: [] for job in jobs}
+            sources = {job.name: Sources(job.servable) for job in jobs}
+            made: dict[str, list[Made]] = {job.name: [] for job in jobs}
             for form in table.FORMATS:
-                orders = [job.order(form, options, staging) for job in jobs if form in job.formats]
+                orders = [job.order(form, request, staging, sources[job.name]) for job in jobs if form in job.formats]
                 if orders:
-                    for item in _make(form, orders, cases, staging / form.name, progress or (lambda line: None)):
+                    for item in _make(form, orders, cases, staging / form.name, request.say):
                         made[item.name].append(item)
-            artifacts = place.commit(jobs, made, index, staging)
+            artifacts = place.commit({job.name: job.described for job in jobs}, made, staging)
     except KerasModelsError:
         raise
     except OSError as error:
@@ -362,27 +426,7 @@ def _bound(spec: TensorSpec, order: Order) -> dict[str, Any]:
     return {**_described(spec), "shape": shape}
 
 
-def digest(path: Path) -> str:
-    """sha256 of a file; of a folder, of the lines "<sha256>  <path>\\n" of its files sorted by path."""
-    if path.is_file():
-        return storage.sha256(path)
-    files = sorted(p for p in path.rglob("*") if p.is_file())
-    lines = "".join(f"{storage.sha256(p)}  {p.relative_to(path).as_posix()}\n" for p in files)
-    return hashlib.sha256(lines.encode()).hexdigest()
-
-
-@dataclasses.dataclass(frozen=True)
-class _Made:
-    """An artifact of the model `name`, still in the staging folder; `artifact.path` is a file's name."""
-
-    name: str
-    path: Path
-    artifact: Artifact
-
-
-def _make(
-    form: Format, orders: Sequence[Order], cases: "Mapping[str, Cases]", work: Path, say: Progress
-) -> list[_Made]:
+def _make(form: Format, orders: Sequence[Order], cases: "Mapping[str, Cases]", work: Path, say: Progress) -> list[Made]:
     """Make the artifacts of one format, execute them in one process and compare them."""
     from kerasmodels.export import verify
 
@@ -408,7 +452,7 @@ def _make(
     verdicts = [verify.not_executed(why) if why else next(executed) for why in why_not]
     seconds = round((time.perf_counter() - began) / len(orders), 1)
     return [
-        _Made(order.name, order.path, _artifact(form, order, facts, sha256, verdict, not why, seconds))
+        Made(order.name, order.path, _artifact(form, order, facts, sha256, verdict, not why, seconds))
         for order, facts, sha256, verdict, why in zip(orders, made, digests, verdicts, why_not, strict=True)
     ]
 
@@ -447,101 +491,3 @@ def _artifact(
         seconds=seconds,
         hostile=verdict.hostile,
     )
-
-
-class _Place:
-    """The output folder: everything is made in a hidden folder inside it and renamed into place at the end."""
-
-    def __init__(self, out: Path):
-        self.out = out
-
-    def read_index(self) -> dict[str, Any]:
-        """The models of an earlier export into the same folder.
-
-        Raises:
-            UsageError: there is an export.json that is none of ours.
-        """
-        path = self.out / INDEX
-        if not path.exists():
-            return {}
-        try:
-            with reading.damaged():
-                models = reading.read_json(path)["models"]
-                model_card(models)
-                if not all(isinstance(a["path"], str) for model in models.values() for a in model["artifacts"]):
-                    raise ValueError("a path is no text")
-            return models
-        except (OSError, ValueError) as error:
-            raise UsageError(
-                f"expected {path} to be written by an earlier export ({error}). Move it away, or choose another folder."
-            ) from error
-
-    def staging(self) -> "_Staging":
-        """A hidden folder inside the output folder, removed afterwards whatever happens."""
-        return _Staging(self.out)
-
-    def commit(
-        self, jobs: Sequence[_Job], made: Mapping[str, Sequence[_Made]], index: Mapping[str, Any], staging: Path
-    ) -> dict[str, list[Artifact]]:
-        """Rename everything into place; returns the artifacts of each model with their final paths."""
-        artifacts: dict[str, list[Artifact]] = {}
-        moves, models = [], dict(index)
-        for job in jobs:
-            artifacts[job.name] = []
-            for item in made[job.name]:
-                relative = table.find(item.artifact.format).exporter.place(self.out, job.name, item.artifact.path)
-                if item.artifact.executed and not item.artifact.verified:
-                    relative = relative.with_name(relative.name + REJECTED)
-                moves.append((item.path, relative))
-                artifacts[job.name].append(dataclasses.replace(item.artifact, path=relative.as_posix()))
-            models[job.name] = self._entry(job, artifacts[job.name], index)
-        # Written before anything is renamed, so that a full disk is met while nothing has changed yet.
-        texts = {INDEX: json.dumps({"models": models}, indent=2, default=str) + "\n", CARD: model_card(models)}
-        for form in table.FORMATS:
-            served = [
-                name for name, found in artifacts.items() if any(a.format == form.name and a.verified for a in found)
-            ]
-            texts |= form.exporter.server_files(self.out, served) if served else {}
-        for number, text in enumerate(texts.values()):
-            (staging / f"text-{number}").write_text(text)
-
-        for path, relative in moves:
-            target = self.out / relative
-            target.parent.mkdir(parents=True, exist_ok=True)
-            if target.is_dir() and relative.name.endswith(REJECTED):
-                shutil.rmtree(target)
-            os.replace(path, target)
-        for number, relative_name in enumerate(texts):
-            os.replace(staging / f"text-{number}", self.out / relative_name)
-        return artifacts
-
-    def _entry(self, job: _Job, artifacts: Sequence[Artifact], index: Mapping[str, Any]) -> dict[str, Any]:
-        """A model in the index: these artifacts, and those of earlier exports that are still there."""
-        replaced = {artifact.path for artifact in artifacts}
-        earlier = index.get(job.name, {"artifacts": []})["artifacts"]
-        kept = [a for a in earlier if a["path"] not in replaced and (self.out / a["path"]).exists()]
-        return {
-            "about": {k: v for k, v in job.about.items() if k != "precision"},
-            "training": {k: v for k, v in job.card.items() if k not in ("author", "license")},
-            "artifacts": [*kept, *(artifact.to_dict() for artifact in artifacts)],
-        }
-
-
-class _Staging:
-    """Context manager: a hidden folder inside `out`, which it makes if need be and removes again if left empty."""
-
-    def __init__(self, out: Path):
-        self._out = out
-
-    def __enter__(self) -> Path:
-        self._made = [p for p in (self._out, *self._out.parents) if not p.exists()]
-        self._out.mkdir(parents=True, exist_ok=True)
-        self._folder = Path(tempfile.mkdtemp(prefix=".export-", dir=self._out))
-        return self._folder
-
-    def __exit__(self, *_: object) -> None:
-        shutil.rmtree(self._folder, ignore_errors=True)
-        for folder in self._made:
-            if any(folder.iterdir()):
-                break
-            folder.rmdir()

@@ -146,7 +146,8 @@ def snippet(imports: str, run: str, artifact: Artifact, servable: Servable) -> s
             size = f".resize(({shape[2]}, {shape[1]}))"
             lines.append(f"{spec.name} = np.asarray(Image.open('photo.jpg').convert('RGB'){size})[None]")
         else:
-            lines.append(f"{spec.name} = np.zeros({shape}, {spec.dtype!r})  # {spec.doc}")
+            dtype = "U1" if spec.dtype == "string" else spec.dtype
+            lines.append(f"{spec.name} = np.zeros({shape}, {dtype!r})  # {spec.doc}")
     lines += run.splitlines()
     for spec in servable.outputs:
         if spec.kind == "image":

@@ -26,6 +26,9 @@ class _Variables(tf.Module):
     def __init__(self, servable: Servable):
         super().__init__()
         self.weights = [v.value for v in servable.model.variables]
+        # Vocabularies are no variables, but a SavedModel must hold them.
+        layers = servable.model._flatten_layers()
+        self.tables = [layer.lookup_table for layer in layers if hasattr(layer, "lookup_table")]
 
 
 def picture_input(servable: Servable) -> TensorSpec | None:
@@ -93,7 +96,32 @@ def outputs_of(servable: Servable, arrays: Mapping[str, Any]) -> dict[str, tf.Te
 def reference(servable: Servable, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """What the live Keras model answers, computed on the CPU, where every artifact is executed too."""
     with tf.device("/CPU:0"):
-        return {k: v.numpy() for k, v in outputs_of(servable, {k: tf.constant(v) for k, v in arrays.items()}).items()}
+        found = outputs_of(servable, {k: tf.constant(v) for k, v in arrays.items()})
+    # Strings as bytes of a fixed length, which can be written without pickle.
+    return {k: v.numpy().astype("S") if v.dtype == tf.string else v.numpy() for k, v in found.items()}
+
+
+class Sources:
+    """The SavedModels of one servable: what one converter has traced and saved, the next reads too."""
+
+    def __init__(self, servable: Servable):
+        self._servable = servable
+        self._known: dict[tuple[tuple[tuple[str, int | None], ...], Form], Path] = {}
+
+    def write(
+        self, path: Path, dims: Mapping[str, int | None], accept_bytes: bool = False, form: Form = "portable"
+    ) -> None:
+        """See `write`; it must stay there as long as others may read it."""
+        differs = write(self._servable, path, dims, accept_bytes, form)
+        forms: tuple[Form, ...] = (form,) if differs else ("portable", "marked")
+        self._known |= {(tuple(sorted(dims.items())), one): path for one in forms}
+
+    def find(self, path: Path, dims: Mapping[str, int | None], form: Form = "portable") -> Path:
+        """The folder of one with these dimensions in this form, written to `path` if there is none yet."""
+        key = tuple(sorted(dims.items())), form
+        if key not in self._known:
+            self.write(path, dims, form=form)
+        return self._known[key]
 
 
 @contextlib.contextmanager
@@ -116,7 +144,7 @@ def write(
     dims: Mapping[str, int | None],
     accept_bytes: bool = False,
     form: Form = "portable",
-) -> None:
+) -> bool:
     """Write the SavedModel.
 
     Args:
@@ -125,6 +153,9 @@ def write(
         dims: value of each named dimension, None where it may vary.
         accept_bytes: add the `serve_bytes` signature if the servable takes one picture.
         form: how operators that TensorFlow lacks are written, see `kerasmodels.ops.traced_as`.
+
+    Returns:
+        Whether another form would have given another graph.
 
     Raises:
         ExportError: the servable cannot be traced or saved.
@@ -150,8 +181,9 @@ def write(
 
         signatures[BYTES] = files
     try:
-        with _quiet(), tf.device("/CPU:0"), traced_as(form):
+        with _quiet(), tf.device("/CPU:0"), traced_as(form) as tracing:
             tf.saved_model.save(_Variables(servable), str(path), signatures=signatures)
+        return tracing.asked
     except OSError as error:
         raise storage_error(path, error) from error
     except tf.errors.OpError as error:

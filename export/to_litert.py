@@ -32,12 +32,9 @@ class LiteRT(Exporter):
         Raises:
             UnsupportedOpsError: one needs operators that are not built in.
         """
-        from kerasmodels.export import signatures
-
         jobs = []
         for order in orders:
-            source = order.work / "litert_source"
-            signatures.write(order.servable, source, order.bound())
+            source = order.sources.find(order.work / "litert_source", order.bound())
             jobs.append(
                 {
                     "saved_model": str(source),

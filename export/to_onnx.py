@@ -16,6 +16,7 @@ from kerasmodels.family import Servable, TensorSpec
 
 if TYPE_CHECKING:
     from kerasmodels.export.order import Order
+    from kerasmodels.ops.deformable import Form
 
 OPSET = 18
 """The newest that tf2onnx writes; a file with operators of our own has a newer one."""
@@ -74,10 +75,8 @@ class Onnx(Exporter):
 
 def _job(order: "Order") -> dict[str, Any]:
     """What the converter is asked for; writes what it reads."""
-    from kerasmodels.export import signatures
-
-    source = order.work / "onnx_source"
-    signatures.write(order.servable, source, order.bound(), form="portable" if order.older_onnx else "marked")
+    form: Form = "portable" if order.older_onnx else "marked"
+    source = order.sources.find(order.work / "onnx_source", order.bound(), form)
     texts = {key: str(order.metadata[key]) for key in ("name", "description", "version", "author", "license", "source")}
 
     def described(specs: tuple[TensorSpec, ...]) -> list[dict[str, Any]]:

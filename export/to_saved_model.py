@@ -92,7 +92,8 @@ class SavedModel(Exporter):
             shapes = {
                 s.name: tuple(artifact.dims[d] if isinstance(d, str) else d for d in s.shape) for s in servable.inputs
             }
-            zeros = ", ".join(f"'{s.name}': np.zeros({shapes[s.name]}, '{s.dtype}').tolist()" for s in servable.inputs)
+            dtypes = {s.name: "U1" if s.dtype == "string" else s.dtype for s in servable.inputs}
+            zeros = ", ".join(f"'{k}': np.zeros({shapes[k]}, '{dtype}').tolist()" for k, dtype in dtypes.items())
             body = f"import json, numpy as np; print(json.dumps({{'inputs': {{{zeros}}}}}))"
             return [serve, f'python -c "{body}" | curl -s -d @- {url}']
         # The picture goes through a pipe: as an argument it would be too long.
@@ -110,7 +111,7 @@ def _make(order: "Order") -> dict[str, Any]:
 
     from kerasmodels.export import signatures
 
-    signatures.write(order.servable, order.path, order.bound(), accept_bytes=True)
+    order.sources.write(order.path, order.bound(), accept_bytes=True)
     extra = order.path / "assets.extra"
     extra.mkdir(exist_ok=True)
     (extra / METADATA).write_text(json.dumps(order.metadata, indent=2) + "\n")

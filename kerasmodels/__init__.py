@@ -13,6 +13,8 @@ import importlib
 import os
 from typing import Any
 
+from kerasmodels import saved_names
+
 __version__ = "0.1.0"
 
 __all__ = [
@@ -44,6 +46,8 @@ _here = os.path.dirname(os.path.abspath(__file__))
 if not os.path.isdir(os.path.join(_here, "export")):
     # A source checkout: export/ and apps/ lie beside this folder; the wheel puts them inside.
     __path__.append(os.path.dirname(_here))
+
+saved_names.install()
 
 
 def __getattr__(name: str) -> Any:

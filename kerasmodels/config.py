@@ -10,10 +10,11 @@ This module imports neither Keras nor TensorFlow.
 """
 
 import dataclasses
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, dataclass_transform, get_args, get_type_hints
+from typing import Annotated, Any, Literal, Self, TypeVar, dataclass_transform, get_args, get_type_hints
 
 import pydantic.dataclasses
 import pydantic_core
@@ -29,6 +30,8 @@ NonNegative = Annotated[float, Ge(0), pydantic.AllowInfNan(False)]
 Finite = Annotated[float, pydantic.AllowInfNan(False)]
 Fraction = Annotated[float, Interval(ge=0, le=1)]
 """From 0 to 1."""
+
+_T = TypeVar("_T")
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)
@@ -78,7 +81,9 @@ class Config:
         config = cls(**values) if start is None else dataclasses.replace(start, **values)  # type: ignore[type-var]
         try:
             # Numbers in quotes, and true for 1, are let through above, because flags are text.
-            cls.__pydantic_validator__.validate_json(pydantic_core.to_json(dict(values)), strict=True)  # type: ignore
+            cls.__pydantic_validator__.validate_json(  # type: ignore
+                pydantic_core.to_json(_texts(dict(values), _unicode)), strict=True
+            )
         except pydantic.ValidationError as error:
             raise _usage_error(error) from None
         return config
@@ -103,14 +108,15 @@ class Config:
         except ValueError as error:
             raise UsageError(f"{path} is not valid TOML: {error}.") from error
         try:
-            return cls.from_dict(values, start)
+            return cls.from_dict(_texts(values, lambda text: text), start)
         except UsageError as error:
             raise UsageError(f"{path}: {error}") from None
 
     def to_toml(self) -> str:
         """The config as TOML, a line for each field.
 
-        TOML has no null: what is None is left out, or is the string "none" where the default is a number.
+        TOML has no null: what is None is left out, or is the string "none" where the default is a number. A file's name
+        that is no Unicode is {bytes = "..."}, its bytes as Latin-1.
         """
         unset = dict.fromkeys(_not_none(type(self)), "none")
         values = {key: unset.get(key) if value is None else value for key, value in self.to_dict().items()}
@@ -141,6 +147,13 @@ def check(condition: bool, expected: str, received: Any) -> None:
         raise UsageError(f"expected {expected}. Received: {received!r}.")
 
 
+def needed(value: _T | None, what: str) -> _T:
+    """A value of the config that its training cannot do without; raise UsageError(what) if it was left out."""
+    if value is None:
+        raise UsageError(f"training needs {what}.")
+    return value
+
+
 def _not_none(cls: type) -> list[str]:
     """The fields that are numbers by default, and may be None."""
     hints = get_type_hints(cls)
@@ -168,6 +181,23 @@ def _in_words(problem: Mapping[str, Any]) -> str:
     return f"expected {expected}. Received: {where}={problem['input']!r}."
 
 
+def _texts(value: Any, change: Callable[[str], str]) -> Any:
+    """The value with every text in it changed, and with names that are no Unicode as Python has them (`to_toml`)."""
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, list | tuple):
+        return [_texts(entry, change) for entry in value]
+    if isinstance(value, Mapping):
+        if value.keys() == {"bytes"} and isinstance(value["bytes"], str) and max(value["bytes"], default="") <= "\xff":
+            return change(os.fsdecode(value["bytes"].encode("latin-1")))
+        return {key: _texts(entry, change) for key, entry in value.items()}
+    return value
+
+
+def _unicode(text: str) -> str:
+    return text.encode(errors="replace").decode()
+
+
 def _toml(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
@@ -177,4 +207,6 @@ def _toml(value: Any) -> str:
         return f"[{', '.join(map(_toml, value))}]"
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{_toml(key)} = {_toml(entry)}" for key, entry in value.items()) + "}"
+    if isinstance(value, str) and value != _unicode(value):
+        return f"{{bytes = {_toml(os.fsencode(value).decode('latin-1'))}}}"
     return pydantic_core.to_json(value).decode().replace("\x7f", "\\u007f")

@@ -16,6 +16,7 @@ A message says what was expected, what was received, and what to do next.
 
 import difflib
 import errno
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -99,3 +100,48 @@ def storage_error(path: str | Path, error: OSError) -> StorageError:
     else:
         why = f"{error.strerror or error}"
     return StorageError(f"cannot write {path}: {why}.")
+
+
+_MEMORY = "Use smaller pictures, a smaller batch, or a machine with more memory."
+_UNTOLD = re.compile(
+    r"Graph execution error:|Detected at node|<stack traces unavailable>|Stack trace for op|Hint: |"
+    r"\s+File |\s*\[\[|\s*\[Op:|\d+ root error|\s*\(\d+\) |\s*$"
+)
+"""Lines of a message of TensorFlow's that do not say what happened."""
+
+
+def graph_error(error: BaseException, memory: str = _MEMORY) -> KerasModelsError | None:
+    """What happened inside a TensorFlow graph, where Python's own errors keep only their names and texts.
+
+    Args:
+        error: any; None comes back unless it is TensorFlow's, or the memory's end.
+        memory: what to do about the memory's end.
+
+    Returns:
+        The error of ours that a data stream raised; else one with the cause, without the graph's frames.
+    """
+    if isinstance(error, MemoryError):
+        return KerasModelsError(f"out of memory. {memory}{f' What failed: {error}.' if str(error) else ''}")
+    if all(kind.__name__ != "OpError" for kind in type(error).__mro__):
+        return None
+    message = str(getattr(error, "message", error))
+    ours = re.search(r"(\w+Error): (.*?)\s*(\nTraceback \(most recent call last\)|\Z)", message, re.DOTALL)
+    known = globals().get(ours[1]) if ours else None
+    if ours and isinstance(known, type) and issubclass(known, KerasModelsError):
+        return known(ours[2])
+    exhausted = re.search(r"OOM when allocating.*|.*(Out of memory|MemoryError|bad_alloc).*", message)
+    if exhausted or type(error).__name__ == "ResourceExhaustedError":
+        return KerasModelsError(
+            f"out of memory. {memory}{f' What failed: {exhausted[0].strip()}.' if exhausted else ''}"
+        )
+    lines = [line for line in message.splitlines() if not _UNTOLD.match(line)]
+    asserted = re.match(r"assertion failed: \[(.*?)[.\s]*\]", (lines or [""])[0])
+    if asserted:
+        return KerasModelsError(f"{asserted[1]}.")
+    cause = re.sub("^Error in user-defined function passed to .*? with iterator: [^ ]*: ", "", (lines or [message])[0])
+    node = re.search(r"Detected at node (\S+)", message)
+    where = f" (in {node[1]})" if node else ""
+    return KerasModelsError(
+        f"TensorFlow failed{where}: {cause.strip()}. This is a fault of kerasmodels or of a model of your own; --debug "
+        "shows where."
+    )

@@ -30,7 +30,7 @@ class TensorSpec:
     Args:
         name: the name clients use.
         shape: an int for a fixed dimension, a str for one that may vary; the str is its name in every artifact.
-        dtype: NumPy dtype name.
+        dtype: NumPy dtype name; or "string": UTF-8, which only SavedModel has.
         doc: meaning, units and range, e.g. "RGB picture, 0-255".
         kind: "image" if it is an sRGB picture batch (N, H, W, 3) uint8; artifacts may then also accept JPEG/PNG bytes.
         atol: for outputs, the largest absolute difference to Keras that counts as equal in fp32.
@@ -45,6 +45,10 @@ class TensorSpec:
     kind: Literal["tensor", "image"] = "tensor"
     atol: float = 1e-4
     extremes: tuple[float, ...] = ()
+
+    def fits(self, array: "np.ndarray") -> bool:
+        """Whether an array has the dtype; strings may be bytes of a fixed length, or objects."""
+        return array.dtype.kind in "SUO" if self.dtype == "string" else array.dtype.name == self.dtype
 
     def bind(self, dims: Mapping[str, int | None]) -> tuple[int | None, ...]:
         """The shape with its named dimensions replaced by `dims[name]`."""

@@ -13,6 +13,7 @@ from kerasmodels import presets, runs
 from kerasmodels.config import Config, TrainingConfig
 from kerasmodels.errors import UsageError, unknown_name
 from kerasmodels.family import nothing_to_train
+from kerasmodels.layers.formats import channels_last
 from kerasmodels.metrics import TermMean
 from kerasmodels.training import devices
 
@@ -21,7 +22,8 @@ class PaperModel(keras.Model):
     """The networks of a paper, the config they were made with, and what their training needs besides the algorithm.
 
     A subclass names its `Config`, its `family_name` and its `networks`, and has a `train_step`; where several networks
-    learn by optimizers of their own, also `optimizer_groups`, and the paper's optimizers as `default_optimizer`. One
+    learn by optimizers of their own, also `trained_by`, and the paper's optimizers as `default_optimizer`. A step calls
+    `minimize` with the loss of each optimizer, `report` with what `fit` is to show, and returns `reported()`. One
     that Keras' own `train_step` trains has a `default_loss` or `compute_loss` instead, and `loss_terms` without "loss".
     Where there is nothing to train (its `Config` is no `TrainingConfig`), `call` is all it has, and `networks` may be
     empty.
@@ -47,6 +49,8 @@ class PaperModel(keras.Model):
     """Why several devices cannot share a batch of the training; empty if they can."""
     networks: ClassVar[Mapping[str, Callable[[Any], keras.Layer | None]]] = {}
     """Attribute's name -> (config) -> network, or a layer; None where the config has no such network."""
+    trained_by: ClassVar[Mapping[str, Sequence[str]]] = {}
+    """Optimizer group -> names of the networks that it trains; left out, one group "all" trains all of them."""
 
     def __init__(
         self, config: Any = None, *, dtype: Any = None, name: str | None = None, **networks: keras.Layer
@@ -57,7 +61,7 @@ class PaperModel(keras.Model):
             if given not in self.networks:
                 raise unknown_name(f"network of {type(self).__name__}", given, self.networks)
         self._given = tuple(networks)
-        with dtype_policy(self.dtype_policy):
+        with dtype_policy(self.dtype_policy), channels_last():
             for label, build in self.networks.items():
                 setattr(self, label, networks[label] if label in networks else build(self.config))
         self._terms: dict[str, TermMean] = {}
@@ -74,8 +78,14 @@ class PaperModel(keras.Model):
         return ("loss",)
 
     def optimizer_groups(self) -> dict[str, list[keras.Variable]]:
-        """The variables that each optimizer trains, by the group's name."""
-        return {"all": self.trainable_variables}
+        """The variables that each optimizer trains, by the group's name: those of the networks in `trained_by`."""
+        if not self.trained_by:
+            return {"all": self.trainable_variables}
+        networks = {group: [getattr(self, name) for name in names] for group, names in self.trained_by.items()}
+        return {
+            group: [variable for network in several if network is not None for variable in network.trainable_variables]
+            for group, several in networks.items()
+        }
 
     def default_optimizer(self, group: str) -> keras.optimizers.Optimizer:
         """The paper's optimizer of a group."""
@@ -131,6 +141,10 @@ class PaperModel(keras.Model):
     def train_step(self, data: Any) -> dict[str, Any]:
         """Keras' own step; that of a paper with a step of its own takes its place."""
         return super().train_step(devices.not_empty(data))
+
+    def unpacked(self, data: Any) -> tuple[Any, Any, Any]:
+        """What `fit` hands to `train_step`, as inputs, targets and weights; the last two are None if there are none."""
+        return keras.utils.unpack_x_y_sample_weight(devices.not_empty(data))
 
     def minimize(self, group: str, loss: Any, tape: tf.GradientTape) -> None:
         """One update of a group's variables, down the gradient of a loss that `tape` has seen."""
@@ -198,6 +212,18 @@ class PaperModel(keras.Model):
             raise UsageError(f"expected weights of {cls.__name__}. Received: {name!r}, of {type(model).__name__}.")
         return model
 
+    def in_float32(self) -> Self:
+        """A model with the same weights that computes in float32; the model itself if it does so already.
+
+        Export serves it: what a training computed in is nothing that leaves the building.
+        """
+        if {layer.compute_dtype for layer in self._flatten_layers()} == {"float32"}:
+            return self
+        model = type(self).from_config(_in_float32({**self.get_config(), "dtype": "float32"}))
+        for mine, theirs in zip(model.weights, self.weights, strict=True):
+            mine.assign(theirs)
+        return model
+
     def get_compile_config(self) -> dict[str, Any] | None:
         # Several optimizers are more than Keras restores: what is loaded can be used, or compiled anew.
         return None
@@ -212,6 +238,15 @@ class PaperModel(keras.Model):
             label: keras.saving.deserialize_keras_object(config[label]) for label in cls.networks if label in config
         }
         return cls(**{**config, **networks})
+
+
+def _in_float32(config: Any) -> Any:
+    """A Keras config, of whatever depth, whose dtype policies are float32."""
+    if isinstance(config, Mapping):
+        if config.get("class_name") == "DTypePolicy":
+            return {**config, "config": {"name": "float32"}}
+        return {key: _in_float32(value) for key, value in config.items()}
+    return [_in_float32(each) for each in config] if isinstance(config, list | tuple) else config
 
 
 @contextmanager

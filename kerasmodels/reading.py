@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import keras
     import numpy as np
 
 _FREE = 256 << 20
@@ -196,6 +197,42 @@ def _array(file: IO[bytes], size: int) -> "np.ndarray":
 
 
 # --- Keras' .h5
+
+
+def read_keras(path: str | Path, compiled: bool = False) -> "keras.Model":
+    """The model in a .keras file. Nothing of it is executed but the code of Keras and of registered classes.
+
+    Args:
+        path: the file.
+        compiled: with the optimizer, loss and metrics it was saved with, if any, but not the optimizer's state.
+    """
+    import keras
+
+    with damaged():
+        config = parse_json(zip_members(path, lambda name: name == "config.json")["config.json"])
+        _check_known(config)
+        # Keras raises many kinds, and the constructors of layers any.
+        model = keras.saving.load_model(path, compile=False, safe_mode=True)
+        if compiled and config.get("compile_config"):
+            model.compile_from_config(config["compile_config"])
+        return model
+
+
+def _check_known(config: Any) -> None:
+    """Raise ValueError if a model's config names code that is neither Keras' nor registered."""
+    from keras.saving import get_custom_objects
+
+    waiting, registered = [config], get_custom_objects()
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            waiting += value.values()
+            module = value.get("module")
+            known = module in (None, "keras", "builtins") or str(module).startswith("keras.")
+            if "class_name" in value and not known and value.get("registered_name") not in registered:
+                raise ValueError(f"{value['class_name']!r} of the module {module!r} is not registered")
+        elif isinstance(value, list):
+            waiting += value
 
 
 def check_h5(path: str | Path) -> None:

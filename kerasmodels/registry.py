@@ -121,6 +121,13 @@ ROWS = (
         "find what two domains of pictures have in common, and translate between them",
     ),
     Row(
+        "rnn_encoder_decoder",
+        ("RNNEncoderDecoder",),
+        "Cho, van Merrienboer, Gulcehre, Bahdanau, Bougares, Schwenk, Bengio: Learning Phrase Representations using "
+        "RNN Encoder-Decoder, EMNLP 2014",
+        "translate texts by beam search, score the phrase pairs of a Moses table, and find phrases of like meaning",
+    ),
+    Row(
         "wgan",
         ("WGAN",),
         "Arjovsky, Chintala, Bottou: Wasserstein GAN, ICML 2017",
@@ -131,6 +138,19 @@ ROWS = (
         ("EBGAN",),
         "Zhao, Mathieu, LeCun: Energy-based Generative Adversarial Network, ICLR 2017",
         "generate pictures like those of a folder, and find anomalies: which pictures are unlike them, and where",
+    ),
+    Row(
+        "ntm",
+        ("NTM",),
+        "Graves, Wayne, Danihelka: Neural Turing Machines, 2014",
+        "learn to copy, recall, count and sort bits, with a memory whose use can be watched",
+    ),
+    Row(
+        "optimization",
+        ("ObjectiveFunction",),
+        "Goodfellow, Bengio, Courville: Deep Learning, chapter 8, MIT Press 2016",
+        "watch the classic optimizers at work, and find out which one suits your model",
+        trains=False,
     ),
 )
 

@@ -1,6 +1,6 @@
 """The run folder: what a training leaves on disk, and its only reader.
 
-run.json             family, config, command, seed, versions, started, seconds, steps, step, state, metrics
+run.json             family, config, command, seed, versions, started, seconds, steps, step, state, metrics, options
 config.toml          the resolved config, for `--config`
 weights.npz          the model's variables: a run can be exported or run at any time
 checkpoints/         step-000400.npz: everything needed to go on exactly; the last two are kept
@@ -15,7 +15,8 @@ import errno
 import io
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -142,11 +143,41 @@ class RunFolder:
         if self.path.exists() and not self.path.is_dir():
             raise storage_error(self.path, NotADirectoryError(errno.ENOTDIR, "not a folder"))
         present = [name for name in OWN_NAMES if (self.path / name).exists()]
+        if present == ["checkpoints"] and self.checkpoints.is_dir() and not any(self.checkpoints.iterdir()):
+            return  # a training that was killed before it wrote anything
         if present:
             raise UsageError(
                 f"expected a new folder for this run. Received: {str(self.path)!r}, which already holds "
                 f"{', '.join(present)}. Use --resume (resume=True) to go on with that run, or name another folder."
             )
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Let no other training write here for as long as the block runs, and remove what killed ones left.
+
+        Raises:
+            TrainingError: another training does; the message names its process.
+            StorageError: the folder cannot be made.
+        """
+        with ExitStack() as lock:
+            try:
+                # Not the lock of the folder itself, which exports into it take.
+                self.checkpoints.mkdir(parents=True, exist_ok=True)
+                lock.enter_context(storage.locked(self.checkpoints, wait=False))
+            except BlockingIOError:
+                holder = self.read().get("pid") if self.card_path.is_file() else None
+                process = f"process {holder}" if isinstance(holder, int) else "another process"
+                raise TrainingError(
+                    f"expected a run folder that no other training writes to. Received: {str(self.path)!r}, where "
+                    f"{process} trains. Wait for it, stop it, or name another folder."
+                ) from None
+            except OSError as error:
+                raise storage_error(self.path, error) from error
+            for name in OWN_NAMES:
+                storage.clean(self.path, name)
+            for folder in (self.checkpoints, self.path / "samples"):
+                storage.clean(folder, "step-*")
+            yield
 
     def read(self) -> dict[str, Any]:
         """The content of run.json.
@@ -189,21 +220,47 @@ class RunFolder:
         storage.write_text(self.path / "config.toml", config.to_toml())
 
     def cut_log(self, step: int) -> None:
-        """Drop the rows of log.csv after `step` (and a last row that was cut off), so that none appears twice."""
+        """Drop the rows of log.csv after `step` (and those that are damaged), so that none appears twice.
+
+        A file without the names of its columns is put aside as log.csv.damaged.
+        """
         if not self.log_path.is_file():
             return
-        with open(self.log_path, newline="", encoding="utf-8") as file:
-            rows = list(csv.reader(file))
-        if not rows:
-            return
-        kept = [row for row in rows[1:] if len(row) == len(rows[0]) and row[0].isdigit() and int(row[0]) <= step]
+        try:
+            names, rows = read_log(self.log_path)
+            if names[:1] != ["step"]:
+                if self.log_path.stat().st_size:
+                    self.log_path.replace(self.log_path.with_name("log.csv.damaged"))
+                return
+        except OSError as error:
+            raise storage_error(self.log_path, error) from error
+        kept = [row for row in rows if row[0].isdecimal() and int(row[0]) <= step]
         text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows([rows[0], *kept])
+        csv.writer(text, lineterminator="\n").writerows([names, *kept])
         storage.write_text(self.log_path, text.getvalue())
 
 
+def read_log(path: Path) -> tuple[list[str], list[list[str]]]:
+    """The names of the columns of a log.csv, and its rows. Left out are rows that are cut off or no numbers.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+
+    def number(cell: str) -> bool:
+        try:
+            return cell == "" or float(cell) is not None
+        except ValueError:
+            return False
+
+    # Line by line, so that damage in one, NUL bytes included, does not reach the others.
+    lines = [line.split(",") for line in path.read_text(encoding="utf-8", errors="replace").splitlines()]
+    names, *rows = lines or [[]]
+    return names, [row for row in rows if len(row) == len(names) and all(map(number, row))]
+
+
 def new_card(family: str, config: "TrainingConfig", command: str | None) -> dict[str, Any]:
-    """run.json of a training that has not made a step yet."""
+    """run.json of a training that has not made a step yet. Later, `options` are how often it saves and so on."""
     return {
         "family": family,
         "config": config.to_dict(),

@@ -10,17 +10,22 @@ import tensorflow as tf
 from annotated_types import Interval
 
 from kerasmodels import presets
-from kerasmodels.config import Finite, NonNegative, NonNegativeInt, Positive, PositiveInt, TrainingConfig, check
+from kerasmodels.backbones import mobile
+from kerasmodels.config import Finite, NonNegative, NonNegativeInt, Positive, PositiveInt, TrainingConfig, check, needed
 from kerasmodels.data.segmentation import IGNORE, count_labels, label_pairs, segmentation_crops
 from kerasmodels.errors import UsageError
+from kerasmodels.family import Servable
 from kerasmodels.layers import ReflectionPadding2D
 from kerasmodels.layers.padding import on_multiples
 from kerasmodels.layers.resize import resize_corners
 from kerasmodels.optimizers import LayerwiseSGD
 from kerasmodels.optimizers.layerwise_sgd import caffe_rate
 from kerasmodels.paper_model import PaperModel
+from kerasmodels.servables import image_to_labels
 from kerasmodels.training import devices
 
+BLOCKS = {"vgg16": (2, 2, 3, 3, 3), "resnet": (3, 4, 23, 3), **mobile.BLOCKS}
+"""Of each published trunk: convolutions between VGG16's poolings, blocks of ResNet-101's and other stages."""
 BelowOne = Annotated[float, Interval(ge=0, lt=1)]
 
 
@@ -41,6 +46,9 @@ class SegmenterConfig(TrainingConfig):
 
     trunk: str
     """The classification network."""
+    blocks: tuple[PositiveInt, ...] = ()
+    """Convolutions between the trunk's poolings, residual blocks or inverted residual blocks of each stage; left out,
+    those of the published trunk (VGG16: 2 2 3 3 3, ResNet-101: 3 4 23 3)."""
     classes: Annotated[int, Interval(ge=2, le=255)] = 21
     """Labels 0 to classes - 1 (VOC 21, CamVid 11, Cityscapes 19)."""
     names: tuple[str, ...] = ()
@@ -85,6 +93,11 @@ class SegmenterConfig(TrainingConfig):
     """How many times smaller the field is that its second kernel works on."""
 
     @property
+    def stages(self) -> tuple[int, ...]:
+        """`blocks`, or those of the published trunk."""
+        return self.blocks or BLOCKS[self.trunk]
+
+    @property
     def stride(self) -> int:
         """Pixels between two positions of the maps."""
         return 8
@@ -118,12 +131,14 @@ class SegmenterConfig(TrainingConfig):
         """Raise UsageError where fields contradict each other."""
         check(len(self.names) in (0, self.classes), f"{self.classes} names, or none", self.names)
         check(self.scales[0] <= self.scales[1], "scales in order", self.scales)
+        count = len(BLOCKS[self.trunk])
+        check(len(self.stages) == count, f"{count} numbers of blocks", self.blocks)
 
 
 class Segmenter(PaperModel):
-    """A network that says of each pixel what it shows. Its maps have a position for each stride x stride pixels.
+    """A network that says of each pixel what it shows. Its score maps have a position for each stride x stride pixels.
 
-    A subclass says what `positions` are and, if that must see all of them at once, what `contextual` makes of them.
+    A subclass says how `score_map` is computed and, if something behind it must see whole maps at once, `with_context`.
     `compile` without arguments gives SGD as Caffe does it, with a learning rate for each kind of weights, and the cross
     entropy of the pixels that count; `fit` is Keras' own.
     """
@@ -131,15 +146,15 @@ class Segmenter(PaperModel):
     # --- network ---
 
     @abstractmethod
-    def positions(self, inputs: Any, training: bool | None = None) -> Any:
+    def score_map(self, inputs: Any, training: bool | None = None) -> Any:
         """RGB 0-255 (N, stride (h - 1) + field, stride (w - 1) + field, 3) -> (N, h, w, classes), float32."""
 
-    def contextual(self, maps: Any) -> Any:
-        """`positions` (N, h, w, classes) of whole pictures -> their logits, float32."""
+    def with_context(self, maps: Any) -> Any:
+        """`score_map`s (N, h, w, classes) of whole pictures -> their logits, float32."""
         return maps
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
-        return self.contextual(self.positions(inputs, training))
+        return self.with_context(self.score_map(inputs, training))
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         n, *sides, _ = input_shape
@@ -160,19 +175,24 @@ class Segmenter(PaperModel):
 
         return tf.nn.softmax(on_multiples(image, self.config.stride, large_logits, more=int(self.config.corners)))
 
+    def servables(self) -> dict[str, Servable]:
+        """`segment`, and `segment_crf` with a CRF behind it."""
+        config = self.config
+        return image_to_labels(self, self.probabilities, config.classes, config.names, config.crf)
+
     # --- training ---
 
     def loss_terms(self) -> tuple[str, ...]:
         return ()
 
-    def rate_factors(self) -> dict[str, float]:
-        """Part of a variable's path -> factor of its learning rate, besides that of biases."""
+    def learning_rate_factors(self) -> dict[str, float]:
+        """Part of a variable's path -> factor of its learning rate; biases learn twice as fast besides."""
         return {}
 
     def default_optimizer(self, group: str) -> keras.optimizers.Optimizer:
         config = self.config
         rate = caffe_rate(config.learning_rate, config.schedule, config.steps, config.step_every)
-        factors = {"bias": 2.0, **self.rate_factors()}
+        factors = {"bias": 2.0, **self.learning_rate_factors()}
         return LayerwiseSGD(rate, config.momentum, config.decay, factors, global_clipnorm=config.clip)
 
     def default_loss(self) -> Any:
@@ -187,7 +207,7 @@ class Segmenter(PaperModel):
     # --- weights ---
 
     @abstractmethod
-    def load_trunk(self) -> None:
+    def load_pretrained_trunk(self) -> None:
         """Take over the weights of the classification network that `config.pretrained` names.
 
         Raises:
@@ -196,8 +216,9 @@ class Segmenter(PaperModel):
         """
 
     def initialize(self) -> None:
+        """First `config.pretrained`, then `config.start_from`."""
         if self.config.pretrained != "random":
-            self.load_trunk()
+            self.load_pretrained_trunk()
         super().initialize()
 
     def other(self, source: str) -> Any:
@@ -221,9 +242,8 @@ def labeled_crops(config: SegmenterConfig, start: int) -> tf.data.Dataset:
         UsageError: a folder is not given.
         DataError: see `label_pairs` and `count_labels`.
     """
-    if config.photos is None or config.masks is None:
-        raise UsageError("training needs a folder of pictures and one of label maps: --photos DIR --masks DIR.")
-    pairs = label_pairs(config.photos, config.masks)
+    what = "a folder of pictures and one of label maps: --photos DIR --masks DIR"
+    pairs = label_pairs(needed(config.photos, what), needed(config.masks, what))
     count_labels(pairs, config.classes, config.ignore)
     crops = segmentation_crops(
         pairs,

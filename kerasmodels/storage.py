@@ -3,27 +3,111 @@
 Trained weights are plain .npz files: one array per model variable, keyed by variable path.
 """
 
+import glob
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from kerasmodels import reading
 from kerasmodels.errors import WeightsError, storage_error
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 if TYPE_CHECKING:
     import keras
     import numpy as np
+
+_PART = ".part"
+"""Ending of temporary files: `.NAME.xxxxxxxx.part`, locked by the process that writes it as long as it lives."""
+
+
+# --- locks: the system's own, which end with the process that holds them
+
+
+def _lock(descriptor: int, wait: bool = True) -> bool:
+    """Lock an open file or folder. Returns whether the system can do that there.
+
+    Raises:
+        BlockingIOError: another process has it, and `wait` is False.
+    """
+    if fcntl is None:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        raise
+    except OSError:  # such as some network drives
+        return False
+    return True
+
+
+@contextmanager
+def locked(folder: str | Path, wait: bool = True) -> Iterator[None]:
+    """Hold the lock of a folder, which no other block like this one holds meanwhile, in any process.
+
+    It is no file, and ends with the process. Where the system cannot lock folders (Windows, some network drives), the
+    block runs without.
+
+    Raises:
+        BlockingIOError: another process has it, and `wait` is False.
+    """
+    if fcntl is None:
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        _lock(descriptor, wait)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def clean(folder: str | Path, name: str = "*") -> None:
+    """Remove what killed processes left of files that were to be called `name` (a glob pattern) in a folder."""
+    for left in Path(folder).glob(f".{name}.????????{_PART}"):
+        with suppress(OSError), open(left, "r+b") as file:
+            if _lock(file.fileno(), wait=False):
+                left.unlink(missing_ok=True)
+
+
+@contextmanager
+def scratch(folder: Path, prefix: str) -> Iterator[Path]:
+    """A new folder inside `folder` for as long as the block runs. Those of killed processes are removed first."""
+    with locked(folder):
+        for left in folder.glob(f"{prefix}????????"):
+            with suppress(OSError), locked(left, wait=False):
+                if fcntl is not None:
+                    shutil.rmtree(left, ignore_errors=True)
+        made = Path(tempfile.mkdtemp(prefix=prefix, dir=folder))
+        descriptor = None if fcntl is None else os.open(made, os.O_RDONLY)
+        if descriptor is not None:
+            _lock(descriptor)
+    try:
+        yield made
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+# --- files
 
 
 def write_atomic(path: str | Path, write: Callable[[IO[bytes]], object]) -> Path:
     """Call `write(file)` on a temporary file beside `path`, then rename it over `path`.
 
-    Whatever goes wrong, `path` is either its old self or the whole new file.
+    Whatever goes wrong, `path` is either its old self or the whole new file. What a killed process left of an earlier
+    try is removed.
 
     Raises:
         StorageError: it cannot be written there.
@@ -32,7 +116,8 @@ def write_atomic(path: str | Path, write: Callable[[IO[bytes]], object]) -> Path
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+        clean(path.parent, glob.escape(path.name))
+        with _temporary(path) as file:
             temporary = Path(file.name)
             write(file)
             file.flush()
@@ -50,6 +135,18 @@ def write_atomic(path: str | Path, write: Callable[[IO[bytes]], object]) -> Path
     return path
 
 
+def _temporary(path: Path) -> Any:
+    """A new file beside `path`, locked."""
+    while True:
+        file = tempfile.NamedTemporaryFile(  # noqa: SIM115
+            dir=path.parent, prefix=f".{path.name}.", suffix=_PART, delete=False
+        )
+        _lock(file.fileno())
+        if os.fstat(file.fileno()).st_nlink:
+            return file
+        file.close()  # another process took it for a killed one's, before it was locked
+
+
 def check_writable(path: str | Path) -> None:
     """Find out before long work, not after it, that `path` cannot be written. Its folder is made.
 
@@ -64,8 +161,8 @@ def check_writable(path: str | Path) -> None:
 
 
 def write_text(path: str | Path, text: str) -> Path:
-    """Write `text` as UTF-8, atomically."""
-    return write_atomic(path, lambda file: file.write(text.encode()))
+    """Write `text` as UTF-8, atomically. What of a file's name is none, such as Latin-1's, becomes `\\udce9`."""
+    return write_atomic(path, lambda file: file.write(text.encode(errors="backslashreplace")))
 
 
 def write_json(path: str | Path, value: Any) -> Path:

@@ -46,7 +46,10 @@ def outputs(family: Family, model: keras.Model, given: Mapping[str, np.ndarray])
     found = {}
     for name, servable in family.servables(model).items():
         called = servable.call(**{spec.name: given[f"{name}/{spec.name}"] for spec in servable.inputs})
-        found |= {f"{name}/{key}": np.asarray(value) for key, value in called.items()}
+        arrays = {key: np.asarray(value) for key, value in called.items()}
+        # Strings as bytes of a fixed length, which are written without pickle.
+        plain = {key: value.astype("S") if value.dtype == object else value for key, value in arrays.items()}
+        found |= {f"{name}/{key}": value for key, value in plain.items()}
     return found
 
 

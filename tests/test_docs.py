@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 BLOCK = re.compile(r"(?P<run><!-- run -->\n)?^```(?P<language>\w+)\n(?P<code>.*?)^```$", re.DOTALL | re.MULTILINE)
-FIGURE = re.compile(r"<!-- (?P<file>[\w/.-]+\.json): (?P<path>\S+) -->(?P<text>.*?)<!-- / -->", re.DOTALL)
+FIGURE = re.compile(r"<!-- (?P<file>[\w/.-]+\.json): (?P<path>[^<>]+?) -->(?P<text>.*?)<!-- / -->", re.DOTALL)
 NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?(?:e-?\d+)?")
 
 
@@ -128,13 +128,34 @@ def test_quoted_equals_itself() -> None:
     assert not quoted_equals("no number", 1.0)
 
 
+def stored(value: Any, path: str) -> Any:
+    """What lies under a path of keys; entries of lists are called by their name or claim, never by their position.
+
+    >>> stored({"rows": [{"name": "a / b", "ms": 1}, {"shape": "x", "name": "c", "ms": 2}]}, "rows/a / b/ms")
+    1
+    >>> stored([{"shape": "x", "name": "c", "ms": 2}, {"shape": "y", "name": "c", "ms": 3}], "y: c/ms")
+    3
+    """
+    for key in re.split(r"(?<! )/(?! )", path):
+        if isinstance(value, list):
+            names = [(row.get("claim"), row.get("name"), f"{row.get('shape')}: {row.get('name')}") for row in value]
+            (value,) = (row for row, known in zip(value, names, strict=True) if key in known)
+        else:
+            value = value[key]
+    return value
+
+
+def test_stored_values_have_names() -> None:
+    assert doctest.run_docstring_examples(stored, {"stored": stored}) is None
+    with pytest.raises(ValueError, match="unpack"):
+        stored({"rows": [{"name": "a"}]}, "rows/0")
+
+
 def test_quoted_numbers_are_the_measured_ones() -> None:
     wrong = []
     for page in PAGES:
         for figure in FIGURE.finditer(BLOCK.sub("", page.read_text())):
-            value = json.loads((ROOT / figure["file"]).read_text())
-            for key in figure["path"].split("/"):
-                value = value[int(key)] if isinstance(value, list) else value[key]
+            value = stored(json.loads((ROOT / figure["file"]).read_text()), figure["path"])
             number = isinstance(value, int | float) and not isinstance(value, bool)
             if not (quoted_equals(figure["text"], value) if number else str(value) in figure["text"]):
                 wrong.append(f"{page.name}: {figure['file']} {figure['path']} is {value}, quoted {figure['text']!r}")

@@ -6,8 +6,8 @@ version, doc.
 Answer: versions.
 """
 
-import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from onnx_fusions import instance_normalization  # type: ignore[import-not-found
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quant_pre_process, quantize_static
 from onnxruntime.transformers.float16 import convert_float_to_float16
 from onnxruntime.transformers.onnx_model import OnnxModel
+from tf2onnx import tf_loader
 
 # With statistics computed at run time (instance normalization), quantizing more than the weighted operators costs
 # both accuracy and speed; without them (folded batch normalization), everything quantized is fastest.
@@ -70,7 +71,18 @@ def floor_division(ctx: Any, node: Any, name: str, args: Any) -> None:
         ctx.make_node("Div", [exact.output[0], y], name=node.name, outputs=outputs, shapes=shapes, dtypes=dtypes)
 
 
+def complementary_error(ctx: Any, node: Any, name: str, args: Any) -> None:
+    """Erfc, which Keras' exact GELU is made of and ONNX lacks, as 1 - Erf."""
+    (x,), dtype = node.input, onnx.helper.tensor_dtype_to_np_dtype(ctx.get_dtype(node.input[0]))
+    shapes, dtypes, outputs = node.output_shapes, node.output_dtypes, list(node.output)
+    ctx.remove_node(node.name)
+    one = ctx.make_const(f"{node.name}_one", np.ones((), dtype)).output[0]
+    error = ctx.make_node("Erf", [x]).output[0]
+    ctx.make_node("Sub", [one, error], name=node.name, outputs=outputs, shapes=shapes, dtypes=dtypes)
+
+
 HANDLERS: dict[str, tuple[Any, list[Any]]] = {
+    "Erfc": (complementary_error, []),
     "FloorMod": (floor_modulo, []),
     "FloorDiv": (floor_division, []),
     "PyFunc": (deform_conv, []),
@@ -88,22 +100,53 @@ def traced(job: dict[str, Any]) -> onnx.ModelProto:
     def function(*arrays: tf.Tensor) -> dict[str, tf.Tensor]:
         return signature(**{i["name"]: array for i, array in zip(job["inputs"], arrays, strict=True)})
 
-    def converted(careful: bool) -> onnx.ModelProto:
-        # Where an optimization may fail, tf2onnx copies the whole graph before each of dozens, which takes half of a
-        # conversion and keeps many copies of the weights.
-        if careful:
-            os.environ.pop("TF2ONNX_CATCH_ERRORS", None)
-        else:
-            os.environ["TF2ONNX_CATCH_ERRORS"] = "FALSE"
-        return tf2onnx.convert.from_function(
-            function, input_signature=wanted, opset=job["opset"], custom_op_handlers=HANDLERS
-        )[0]
+    # As tf2onnx.convert.from_function does it, less what only costs time: it makes a function of the frozen graph.
+    concrete = function.get_concrete_function()
+    inputs, outputs = [t.name for t in concrete.inputs if t.dtype != tf.resource], [t.name for t in concrete.outputs]
+    names = tf2onnx.convert.tensor_names_from_structed(concrete, inputs, outputs)
 
+    def converted(optimize: Callable[[Any], Any]) -> onnx.ModelProto:
+        with tf.device("/CPU:0"), tf.Graph().as_default() as graph:
+            tf.import_graph_def(frozen, name="")
+            made = tf2onnx.tfonnx.process_tf_graph(
+                graph,
+                continue_on_error=True,
+                opset=job["opset"],
+                custom_op_handlers=HANDLERS,
+                input_names=inputs,
+                output_names=outputs,
+                tensors_to_rename=names,
+            )
+        return optimize(made).make_model(job["name"])
+
+    with tf.device("/CPU:0"):
+        frozen = tf_loader.fix_freezing_errors_part2(tf_loader.convert_variables_to_constants_large_model(concrete))
+        with tf.Graph().as_default():
+            frozen = tf_loader.tf_optimize(inputs, outputs, frozen)
     try:
-        return raised(converted(careful=False))
+        return raised(converted(optimized))
     except Exception as error:
         print(f"again, without what failed ({type(error).__name__}: {error})", file=sys.stderr)
-        return raised(converted(careful=True))
+        return raised(converted(tf2onnx.optimizer.optimize_graph))
+
+
+def optimized(graph: Any) -> Any:
+    """tf2onnx's optimizations in its order, over and over until none of them finds anything.
+
+    Its own loop copies the whole graph before each, which takes half of a conversion and keeps many copies of the
+    weights, writes it all as protobuf after each, which none of them reads, and ends with a round that finds nothing.
+    """
+    steps = list(tf2onnx.optimizer._get_optimizers().values())
+    number = last = 0
+    while number < last + len(steps):
+        step = steps[number % len(steps)]()
+        step.opt_iteration = number // len(steps)
+        graph, number = step._optimize(graph), number + 1
+        if step.graph_been_opt:
+            graph.delete_unused_nodes(graph.outputs)
+            last = number
+    graph.topological_sort(graph.get_nodes())
+    return graph
 
 
 def halved(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -14,6 +14,7 @@ from keras import layers, ops
 
 from kerasmodels.backbones import sources
 from kerasmodels.errors import UsageError, unknown_name
+from kerasmodels.layers.formats import channels_last
 
 Pooling = Literal["max", "avg"]
 
@@ -55,7 +56,8 @@ def VGG16(
         >>> {tap: tuple(f.shape) for tap, f in features.items()}
         {'relu1_2': (1, 64, 48, 64), 'relu2_2': (1, 32, 24, 128)}
     """
-    return _vgg("vgg16", taps, weights, pooling, dtype, preprocess)
+    with channels_last():
+        return _vgg("vgg16", taps, weights, pooling, dtype, preprocess)
 
 
 def VGG19(
@@ -67,7 +69,8 @@ def VGG19(
     preprocess: bool = True,
 ) -> keras.Model:
     """The 16 convolutions of VGG19 (20,024,384 parameters up to conv5_4), frozen. All else as `VGG16`."""
-    return _vgg("vgg19", taps, weights, pooling, dtype, preprocess)
+    with channels_last():
+        return _vgg("vgg19", taps, weights, pooling, dtype, preprocess)
 
 
 def _vgg(
@@ -103,7 +106,8 @@ def _vgg(
     if preprocess:
         scale = [1 / s for s in convention.std]
         offset = [-m / s for m, s in zip(convention.mean, convention.std, strict=True)]
-        x = layers.Rescaling(scale, offset, dtype="float32", name="preprocess")(x)
+        # Nested, because Keras takes a plain list for channels first where a keras.json says so.
+        x = layers.Rescaling([[scale]], [[offset]], dtype="float32", name="preprocess")(x)
         if convention.channels == "bgr":
             x = ops.flip(x, axis=-1)
 

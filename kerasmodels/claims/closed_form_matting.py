@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
+from kerasmodels.claims.evidence import find_data
 from kerasmodels.data import read_drawing, read_image, write_image
-from kerasmodels.errors import DataError
 from kerasmodels.family import Claim, Experiment
 from kerasmodels.losses import matting_laplacian_matrix
 from kerasmodels.models.closed_form_matting import ClosedFormMatting, Config, matte, synthetic_composite
@@ -16,13 +16,8 @@ from kerasmodels.tasks.cut_out import estimate_foreground, scribbled, to_bytes
 
 def levin(data: Path | None, figures: Path, quick: bool) -> Sequence[Claim]:
     """The authors' own result on a photo with scribbles, as their MATLAB code computed it."""
-    found = sorted(data.rglob("matlab_alpha.png")) if data is not None else []
-    if not found:
-        raise DataError(
-            "expected --data DIR with a folder, at any depth, of source.png, scribbles.png and matlab_alpha.png: the "
-            f"test data of the project closed-form-matting. Received: {data}."
-        )
-    folder = found[0].parent
+    what = "source.png, scribbles.png and matlab_alpha.png: the test data of the project closed-form-matting"
+    folder = find_data(data, "matlab_alpha.png", what).parent
     photo = read_image(folder / "source.png")
     known, values = scribbled(photo, read_drawing(folder / "scribbles.png"))
     theirs = read_image(folder / "matlab_alpha.png")[..., 0] / 255

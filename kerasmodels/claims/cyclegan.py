@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image, ImageDraw
 
+from kerasmodels.claims.evidence import trained
 from kerasmodels.data import write_image
 from kerasmodels.family import Claim, Experiment
 from kerasmodels.metrics import checkerboard
@@ -122,8 +123,7 @@ def _trained(a: np.ndarray, b: np.ndarray, steps: int, cycle_weight: float) -> C
         tf.data.Dataset.from_tensor_slices(pictures).shuffle(len(pictures), seed).repeat().batch(config.batch, True)
         for seed, pictures in enumerate((a, b))
     ]
-    model.fit(tf.data.Dataset.zip(*streams), steps_per_epoch=steps, shuffle=False, verbose=0)
-    return model
+    return trained(model, tf.data.Dataset.zip(*streams), steps)
 
 
 def checkerboards(data: Path | None, figures: Path, quick: bool) -> Sequence[Claim]:

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from kerasmodels.backbones import sources
+from kerasmodels.claims.evidence import find_data
 from kerasmodels.data import read_image, write_image
 from kerasmodels.data.segmentation import (
     CAMVID_NAMES,
@@ -24,7 +25,6 @@ from kerasmodels.data.segmentation import (
     read_truth,
     voc_palette,
 )
-from kerasmodels.errors import DataError
 from kerasmodels.family import Claim, Experiment
 from kerasmodels.metrics import SegmentationIoU
 from kerasmodels.metrics.segmentation import boundary_band
@@ -88,7 +88,8 @@ _WEIGHTS = (2.0, 4.0, 6.0)
 
 def camvid(data: Path | None, figures: Path, quick: bool) -> Sequence[Claim]:
     """LargeFOV against ASPP, same trunk, pictures, seed and steps, and a CRF chosen on the training pictures."""
-    folder = _camvid_folder(data)
+    what = "CamVid as SegNet's tutorial has it (train, trainannot, test, testannot)"
+    folder = find_data(data, "trainannot", what).parent
     train_pairs, test_pairs = (label_pairs(folder / part, folder / f"{part}annot") for part in ("train", "test"))
     if quick:
         train_pairs, test_pairs = train_pairs[:2], test_pairs[:2]
@@ -113,16 +114,6 @@ def camvid(data: Path | None, figures: Path, quick: bool) -> Sequence[Claim]:
     labels = {name: [guess.argmax(-1) for guess in found] for name, found in guesses.items()}
     _figure(figures / "deeplab_camvid.png", photos, truths, labels)
     return _claims(truths, labels, crf, seconds, quick)
-
-
-def _camvid_folder(data: Path | None) -> Path:
-    found = sorted(data.rglob("trainannot")) if data is not None else []
-    if not found:
-        raise DataError(
-            "expected --data DIR with CamVid as SegNet's tutorial has it (train, trainannot, test, testannot) at any "
-            f"depth. Received: {data}."
-        )
-    return found[0].parent
 
 
 def _trained(name: str, config: Config) -> tuple[Any, float]:

@@ -15,9 +15,11 @@ import numpy as np
 import tensorflow as tf
 from keras import layers
 
+from kerasmodels.claims.evidence import least_gain, over_seeds, trained
 from kerasmodels.data import write_image
 from kerasmodels.data.digits import Warp, read_digits
 from kerasmodels.data.scenes import GroundTruth, pasted, read_photos, split
+from kerasmodels.data.streams import numbered
 from kerasmodels.errors import DataError
 from kerasmodels.family import Claim, Experiment
 from kerasmodels.layers import DeformableConv2D, Resize2D
@@ -72,7 +74,7 @@ def arms(warp: Warp) -> Measure:
                 schedule="cosine",
                 seed=seed,
             )
-            base = _fitted(FAMILY.build(plain), plain)
+            base = trained(FAMILY.build(plain), FAMILY.batches(plain), base_steps)
             regular.append(_accuracy(base, plain, most))
             scores["A"].append(_accuracy(base, dataclasses.replace(plain, warp=warp), most))
             changes: tuple[tuple[str, int, TrainedPart], ...] = (
@@ -81,19 +83,19 @@ def arms(warp: Warp) -> Measure:
                 ("D", 3, "offsets and normalization"),
                 ("E", 0, "all"),
             )
-            for arm, deformable, trained in changes:
+            for arm, deformable, part in changes:
                 config = dataclasses.replace(
                     plain,
                     warp=warp,
                     deformable=deformable,
-                    trained=trained,
+                    trained=part,
                     steps=steps,
                     learning_rate=_RATE,
                     seed=seed + 100,
                 )
                 model = FAMILY.build(config)
                 take_over(model.network, base.network)
-                scores[arm].append(_accuracy(_fitted(model, config), config, most))
+                scores[arm].append(_accuracy(trained(model, FAMILY.batches(config), steps), config, most))
                 shown = model if arm == "D" and seed == 0 else shown
         assert shown is not None
         digits = np.asarray(next(iter(shown.held_out(shown.config, 6)))[0])
@@ -108,9 +110,7 @@ def arms(warp: Warp) -> Measure:
 
 
 def _claims(name: str, warp: Warp, regular: list[float], scores: Mapping[str, list[float]]) -> list[Claim]:
-    def percent(values: Sequence[float]) -> float:
-        return round(100 * float(np.mean(values)), 2)
-
+    """Accuracies in %; their gains in points."""
     paper = {"A": "56.97 (nearest), 61.15 (bilinear)", "B": "92.72: the published network with all offsets 0"}
     what = {
         "A": "A, the plain network as it is",
@@ -120,19 +120,25 @@ def _claims(name: str, warp: Warp, regular: list[float], scores: Mapping[str, li
         "E": "E, the whole plain network trained on",
     }
     text = f"{name}: accuracy on digits as they are, %"
-    found = [Claim(f"{warp}_plain", text, "98.74", percent(regular), at_least=97)]
-    for arm, values in scores.items():
-        published = paper.get(arm, "not given") if warp == "scaled" else "not given"
-        text = f"{name}: accuracy of {what[arm]}, % (seeds: {', '.join(f'{100 * v:.2f}' for v in values)})"
-        found.append(Claim(f"{warp}_{arm.lower()}", text, published, percent(values)))
-    for key, what_of, high, low, least in (
-        ("offsets_alone", "what offsets alone do, C - A", "C", "A", 10.0),
-        ("offsets_added", "what offsets add to batch normalization, D - B", "D", "B", 0.01),
-    ):
-        gain = min(100 * (a - b) for a, b in zip(scores[high], scores[low], strict=True))
-        text = f"{name}: {what_of}, points, the least of all seeds"
-        found.append(Claim(f"{warp}_{key}", text, "not given", round(gain, 2), at_least=least))
-    return found
+    return [
+        Claim(f"{warp}_plain", text, "98.74", round(float(np.mean(regular)), 2), at_least=97),
+        *(
+            over_seeds(
+                f"{warp}_{arm.lower()}",
+                f"{name}: accuracy of {what[arm]}, %",
+                paper.get(arm, "not given") if warp == "scaled" else "not given",
+                values,
+            )
+            for arm, values in scores.items()
+        ),
+        *(
+            least_gain(f"{warp}_{key}", f"{name}: {text}, points", "not given", scores[high], scores[low], least)
+            for key, text, high, low, least in (
+                ("offsets_alone", "what offsets alone do, C - A", "C", "A", 10.0),
+                ("offsets_added", "what offsets add to batch normalization, D - B", "D", "B", 0.01),
+            )
+        ),
+    ]
 
 
 def take_over(network: keras.Model, source: keras.Model) -> None:
@@ -145,13 +151,9 @@ def take_over(network: keras.Model, source: keras.Model) -> None:
             target[variable.name].assign(variable.value)
 
 
-def _fitted(model: DeformableNet, config: Config) -> DeformableNet:
-    model.fit(FAMILY.batches(config), steps_per_epoch=config.steps, shuffle=False, verbose=0)
-    return model
-
-
 def _accuracy(model: DeformableNet, config: Config, most: int | None) -> float:
-    return float(model.evaluate(model.held_out(config, most), verbose=0)[1])
+    """On the test digits, %."""
+    return 100 * float(model.evaluate(model.held_out(config, most), verbose=0)[1])
 
 
 # --- bins that stay, and bins that move -------------------------------------------------------------------------------
@@ -180,8 +182,7 @@ def pretrained(config: Config, steps: int, batch: int = 64) -> keras.Model:
         scene, (digit,) = pasted(photos, pictures, labels, batch, seed, 48, 1, within=(0.4, 0.6))
         return scene, digit.label
 
-    stream = tf.data.Dataset.range(2**40).map(example, num_parallel_calls=2, deterministic=True).prefetch(2)
-    model.fit(stream, steps_per_epoch=steps, shuffle=False, verbose=0)
+    trained(model, numbered(example), steps)
     return network
 
 
@@ -227,36 +228,38 @@ def regions(data: Path | None, figures: Path, quick: bool) -> Sequence[Claim]:
             model: Any = FAMILY.build(config)
             begin_with(model.network, begun)
             sizes[name] = model.network.count_params()
-            model.fit(FAMILY.batches(config), steps_per_epoch=steps, shuffle=False, verbose=0)
-            batches = model.held_out(config, tested)
+            batches = trained(model, FAMILY.batches(config), steps).held_out(config, tested)
             for iou, value in average_precision(model, batches).items():
                 scores[name][iou].append(100 * value)
             if seed == 0:
                 strips.append(_drawn(model, next(iter(batches))[0][:6]))
     write_image(figures / "deformable_net_regions.png", np.concatenate(strips, axis=0))
-    found = [
-        Claim(
-            f"ap{round(100 * iou)}_{name}",
-            f"mean AP at IoU {iou}, {name} PS-RoI pooling, {sizes[name]:,} weights, {steps} steps, {seeds} seeds, % "
-            f"(seeds: {', '.join(f'{v:.2f}' for v in values)})",
-            {0.5: "R-FCN, VOC: 81.4 plain, 82.6 deformable", 0.7: "R-FCN, VOC: 68.5 deformable"}[iou],
-            round(float(np.mean(values)), 2),
-        )
-        for name, by_iou in scores.items()
-        for iou, values in by_iou.items()
-    ]
-    for iou in IOUS:
-        gain = min(a - b for a, b in zip(scores["deformable"][iou], scores["plain"][iou], strict=True))
-        found.append(
-            Claim(
+    paper = {0.5: "R-FCN, VOC: 81.4 plain, 82.6 deformable", 0.7: "R-FCN, VOC: 68.5 deformable"}
+    gains = {0.5: "1.2 (R-FCN, VOC: 81.4 to 82.6)", 0.7: "not given"}
+    return [
+        *(
+            over_seeds(
+                f"ap{round(100 * iou)}_{name}",
+                f"mean AP at IoU {iou}, {name} PS-RoI pooling, {sizes[name]:,} weights, {steps} steps, {seeds} seeds, "
+                "%",
+                paper[iou],
+                values,
+            )
+            for name, by_iou in scores.items()
+            for iou, values in by_iou.items()
+        ),
+        *(
+            least_gain(
                 f"ap{round(100 * iou)}_gain",
-                f"deformable against plain PS-RoI pooling: points of mean AP at IoU {iou}, the least of all seeds",
-                {0.5: "1.2 (R-FCN, VOC: 81.4 to 82.6)", 0.7: "not given"}[iou],
-                round(gain, 2),
+                f"deformable against plain PS-RoI pooling: points of mean AP at IoU {iou}",
+                gains[iou],
+                scores["deformable"][iou],
+                scores["plain"][iou],
                 at_least=0.01,
             )
-        )
-    return found
+            for iou in IOUS
+        ),
+    ]
 
 
 def _folder(data: Path | None) -> Path:
@@ -374,7 +377,7 @@ def scenes(data: Path | None, figures: Path, quick: bool) -> Sequence[Claim]:
     others = [labeled_scenes(backgrounds, *train, 32, tf.constant([98, number], tf.int64)) for number in range(tested)]
     budget = network(ARMS[-1], WIDTH).count_params()
 
-    def trained(arm: Arm, seed: int, rate: float) -> keras.Model:
+    def fitted(arm: Arm, seed: int, rate: float) -> keras.Model:
         keras.utils.set_random_seed(seed)
         model = DeformableNet(
             Config(steps=steps, learning_rate=rate, schedule="cosine"), network=network(arm, equal_width(arm, budget))
@@ -386,44 +389,43 @@ def scenes(data: Path | None, figures: Path, quick: bool) -> Sequence[Claim]:
             scene, target = labeled_scenes(backgrounds, *train, 16, tf.stack([seed, 1000 * number]))
             return scene, target, tf.where(target > 0, 1.0, GROUND)
 
-        stream = tf.data.Dataset.range(2**40).map(batch, num_parallel_calls=2, deterministic=True)
-        model.fit(stream.prefetch(2), steps_per_epoch=steps, shuffle=False, verbose=0)
-        return model
+        return trained(model, numbered(batch), steps)
 
     scores: dict[str, list[float]] = {}
     about: dict[str, str] = {}
     shown: dict[str, np.ndarray] = {}
     for arm in arms:
-        first = {rate: trained(arm, 0, rate) for rate in RATES}
+        first = {rate: fitted(arm, 0, rate) for rate in RATES}
         rate = max(RATES, key=lambda each: mean_iou(first[each], others))
-        models = [first[rate], *(trained(arm, seed, rate) for seed in range(1, seeds))]
+        models = [first[rate], *(fitted(arm, seed, rate) for seed in range(1, seeds))]
         scores[arm.name] = [100 * mean_iou(model, batches) for model in models]
         about[arm.name] = f"{models[0].count_params():,} weights, learning rate {rate:g}"
         shown[arm.name] = tf.argmax(models[0](batches[0][0][:8], training=False), -1).numpy()
     _draw(figures / "deformable_net_scenes.png", batches[0], shown)
-    found = [
-        Claim(
-            f"iou_{name.replace(' ', '_')}",
-            f"mean IoU of {name}, {about[name]}, {steps} steps, {seeds} seeds, % "
-            f"(seeds: {', '.join(f'{v:.2f}' for v in values)})",
-            "DeepLab on VOC, layers 0/1/2/3/6: 69.7/73.9/74.8/75.2/74.8" if "deformable" in name else "not given",
-            round(float(np.mean(values)), 2),
-        )
-        for name, values in scores.items()
-    ]
-    for other in ("plain", "dilated"):
-        if other in scores and "3 deformable" in scores:
-            gain = min(a - b for a, b in zip(scores["3 deformable"], scores[other], strict=True))
-            found.append(
-                Claim(
-                    f"gain_over_{other}",
-                    f"3 deformable layers against {other}, equal weights: points of mean IoU, the least of all seeds",
-                    "5.5 (against none, DeepLab on VOC)",
-                    round(gain, 2),
-                    at_least=0.01,
-                )
+    paper = "DeepLab on VOC, layers 0/1/2/3/6: 69.7/73.9/74.8/75.2/74.8"
+    return [
+        *(
+            over_seeds(
+                f"iou_{name.replace(' ', '_')}",
+                f"mean IoU of {name}, {about[name]}, {steps} steps, {seeds} seeds, %",
+                paper if "deformable" in name else "not given",
+                values,
             )
-    return found
+            for name, values in scores.items()
+        ),
+        *(
+            least_gain(
+                f"gain_over_{other}",
+                f"3 deformable layers against {other}, equal weights: points of mean IoU",
+                "5.5 (against none, DeepLab on VOC)",
+                scores["3 deformable"],
+                scores[other],
+                at_least=0.01,
+            )
+            for other in ("plain", "dilated")
+            if other in scores and "3 deformable" in scores
+        ),
+    ]
 
 
 def _draw(path: Path, batch: tuple[tf.Tensor, tf.Tensor], shown: dict[str, np.ndarray]) -> None:

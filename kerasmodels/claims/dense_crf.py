@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
+from kerasmodels.claims.evidence import find_data
 from kerasmodels.data import read_image, write_image
 from kerasmodels.data.segmentation import read_annotation, voc_palette
-from kerasmodels.errors import DataError
 from kerasmodels.family import Claim, Experiment
 from kerasmodels.metrics import boundary_iou
 from kerasmodels.models.dense_crf import Config, probabilities_of, refine
@@ -15,17 +15,14 @@ from kerasmodels.models.dense_crf import Config, probabilities_of, refine
 
 def reference(data: Path | None, figures: Path, quick: bool) -> Sequence[Claim]:
     """pydensecrf's own example: its photo, its annotation and the output it shows."""
-    found = sorted(data.rglob("anno1.png")) if data is not None else []
-    if not found:
-        raise DataError(
-            "expected --data DIR with im1.png, anno1.png and out1.png, the example of the project pydensecrf, at any "
-            f"depth. Received: {data}."
-        )
+    folder = find_data(
+        data, "anno1.png", "im1.png, anno1.png and out1.png, the example of the project pydensecrf"
+    ).parent
     claims = []
     for mark, what, key in (("", "with unknown pixels", "unknown"), ("-b", "without", "known")):
-        photo = read_image(found[0].with_name("im1.png"))
-        labels, colors = read_annotation(found[0].with_name(f"anno1{mark}.png"))
-        theirs = read_image(found[0].with_name(f"out1{mark}.png"))
+        photo = read_image(folder / "im1.png")
+        labels, colors = read_annotation(folder / f"anno1{mark}.png")
+        theirs = read_image(folder / f"out1{mark}.png")
         given = probabilities_of(labels, len(colors))
         for method in ("lattice", "window"):
             ours = colors[refine(photo, given, Config(), method).argmax(-1)]
@@ -75,11 +72,11 @@ def edges(data: Path | None, figures: Path, quick: bool) -> Sequence[Claim]:
     claims, shown = [], [photo, voc_palette()[blocks]]
     before = boundary_iou(truth, blocks, count)
     for method, gain in (("lattice", 0.1), ("window", 0.02)):
-        found = refine(photo, given, Config(), method).argmax(-1)
-        after = boundary_iou(truth, found, count)
+        labels = refine(photo, given, Config(), method).argmax(-1)
+        after = boundary_iou(truth, labels, count)
         text = f"mean IoU within 3 pixels of an edge, after inference ({method}) less before ({before:.3f})"
         claims.append(Claim(f"edges_{method}", text, "> 0", round(after - before, 4), at_least=gain))
-        shown.append(voc_palette()[found])
+        shown.append(voc_palette()[labels])
     write_image(figures / "dense_crf_edges.png", np.concatenate(shown, axis=1))
     return claims
 

@@ -6,9 +6,9 @@ from typing import Any, Literal
 
 import keras
 import numpy as np
-import tensorflow as tf
 from keras import layers
 
+from kerasmodels.claims.evidence import average, seen
 from kerasmodels.data import write_image
 from kerasmodels.data.segmentation import voc_palette
 from kerasmodels.family import Claim, Experiment
@@ -19,7 +19,7 @@ from kerasmodels.paper_model import dtype_policy
 def receptive_fields(data: Path | None, figures: Path, quick: bool) -> Sequence[Claim]:
     """As far as gradients reach: each layer of the context module (table 1), and the front end."""
     module = context_module(1, init="glorot")
-    make_positive(module)
+    average(module)
     reaches = [
         _reach(keras.Model(module.input, layer.output), 101)
         for layer in module.layers
@@ -27,7 +27,7 @@ def receptive_fields(data: Path | None, figures: Path, quick: bool) -> Sequence[
     ]
     # Averages, because a maximum has a gradient at one place only.
     front = front_end(Config(channels=(1, 1, 1, 1, 1), head=1, classes=2), pooling="avg")
-    make_positive(front)
+    average(front)
     positions = [front.compute_output_shape((1, n, n, 3))[1] for n in (500, 628, 852, 900, 1396)]
     return [
         Claim(
@@ -55,23 +55,11 @@ def receptive_fields(data: Path | None, figures: Path, quick: bool) -> Sequence[
     ]
 
 
-def make_positive(network: keras.Model) -> None:
-    """Averages for kernels and no biases, so that every pixel that a unit sees has a gradient."""
-    for weight in network.weights:
-        if "float" in weight.dtype:
-            weight.assign(np.full(weight.shape, 0.0 if weight.name == "bias" else 1 / np.prod(weight.shape[:-1])))
-
-
 def _reach(network: keras.Model, side: int) -> int:
     """How many rows of the input have a gradient of the output's middle; -1 if they are not a solid square."""
-    picture = 200 * tf.ones((1, side, side, network.input.shape[-1]))
-    with tf.GradientTape() as tape:
-        tape.watch(picture)
-        maps = network(picture)
-        value = tf.reduce_sum(maps[0, maps.shape[1] // 2, maps.shape[2] // 2])
-    seen = np.abs(tape.gradient(value, picture)[0].numpy()).sum(axis=-1) > 0
-    (rows,) = np.nonzero(seen.any(axis=1))
-    return len(rows) if seen.sum() == len(rows) ** 2 and len(rows) == rows[-1] - rows[0] + 1 else -1
+    _, rows, columns, _ = network.compute_output_shape((1, side, side, network.input.shape[-1]))
+    first, end = seen(network, side, rows // 2, columns // 2) or (0, -1)
+    return end - first
 
 
 def identity(data: Path | None, figures: Path, quick: bool) -> Sequence[Claim]:
@@ -197,7 +185,6 @@ def needs_context(data: Path | None, figures: Path, quick: bool) -> Sequence[Cla
         found[name] = [round(fit(kept[name]), 4) for _ in range(epochs)]
     _draw(figures / "dilated_net_needs_context.png", test, kept)
     task = "discs whose class a marker 30 pixels away decides: positions labeled right"
-    leads = [a - b for a, b in zip(found["identity"], found["glorot"], strict=True)]
     return [
         Claim(
             "discs_alone",
@@ -223,7 +210,7 @@ def needs_context(data: Path | None, figures: Path, quick: bool) -> Sequence[Cla
             "discs_lead",
             f"{task}, the identity's lead over the random beginning, the least of all passes",
             "random initialization fails (section 3)",
-            round(min(leads), 4),
+            round(min(np.subtract(found["identity"], found["glorot"])), 4),
             at_least=1e-4,
         ),
     ]

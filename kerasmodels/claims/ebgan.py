@@ -14,12 +14,14 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from kerasmodels.claims.evidence import trained
 from kerasmodels.data import write_image
 from kerasmodels.data.digits import read_digits
 from kerasmodels.data.grids import latents, tiled
+from kerasmodels.data.stacks import balanced, drawn_batches
 from kerasmodels.family import Claim, Experiment
 from kerasmodels.losses.adversarial import STANDARD, AdversarialLosses, energy, pulling_away
-from kerasmodels.models.ebgan import EBGAN, VARIANTS, Config, balanced, batches
+from kerasmodels.models.ebgan import CLASSES, EBGAN, VARIANTS, Config
 from kerasmodels.tasks.energies import anomaly_map
 
 # --- the theorems -----------------------------------------------------------------------------------------------------
@@ -270,8 +272,7 @@ def _gan(config: Config) -> EBGAN:
 
 def _fit(model: EBGAN, pictures: np.ndarray, steps: int, labeled: tuple[np.ndarray, np.ndarray] | None = None) -> None:
     model.compile()
-    stream = batches(pictures, model.config.batch, model.config.seed, labeled=labeled)
-    model.fit(stream, steps_per_epoch=steps, shuffle=False, verbose=0)
+    trained(model, drawn_batches(pictures, model.config.batch, model.config.seed, labeled=labeled), steps)
 
 
 @dataclass(frozen=True)
@@ -397,7 +398,7 @@ def labeled(data: Path | None, figures: Path, quick: bool) -> Sequence[Claim]:
     for seed in range(seeds):
         for arm, (kind, final) in arms.items():
             config = dataclasses.replace(VARIANTS["labeled"], steps=steps, seed=seed, final_margin=final)
-            few = balanced(pictures, labels, config.labeled, seed)
+            few = balanced(pictures, labels, config.labeled, CLASSES, seed)
             keras.utils.set_random_seed(seed)
             model: Any = kind(config)
             # Labels alone: no other picture is seen, not even by the running means of batch normalization.

@@ -16,7 +16,7 @@ from kerasmodels.data import list_images, read_image, write_image
 from kerasmodels.errors import DataError
 from kerasmodels.family import Claim, Experiment
 from kerasmodels.losses import Perceptual
-from kerasmodels.models.fast_style import objective, stylize
+from kerasmodels.models.fast_style import perceptual_loss, stylize
 from kerasmodels.optimizers import minimize_function
 
 
@@ -43,7 +43,7 @@ def one_pass(data: Path | None, figures: Path, quick: bool) -> Sequence[Claim]:
         painting = next(iter(sorted(data.rglob(file))), None)
         if painting is None:
             raise DataError(f"the painting of preset {name}, {file}, is not in {data}.")
-        loss = objective(dataclasses.replace(model.config, style=painting))
+        loss = perceptual_loss(dataclasses.replace(model.config, style=painting))
         own, ours, best, reached, strip = [], [], [], [], []
         for photo in photos:
             painted = stylize(model, photo)

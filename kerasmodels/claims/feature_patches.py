@@ -5,11 +5,11 @@ from pathlib import Path
 
 import keras
 import numpy as np
-import tensorflow as tf
 from keras import layers
 from PIL import Image
 
 from kerasmodels.backbones import VGG16, VGG19, receptive_field
+from kerasmodels.claims.evidence import average, seen
 from kerasmodels.data import list_images, read_image, write_image
 from kerasmodels.errors import DataError
 from kerasmodels.family import Claim, Experiment
@@ -56,29 +56,17 @@ def _alexnet() -> keras.Model:
     return keras.Model(picture, x)
 
 
-def _average(network: keras.Model) -> None:
-    """Make every kernel a mean of what it sees."""
-    for weight in network.weights:
-        weight.assign(np.full(weight.shape, 0.0 if weight.name == "bias" else 1 / np.prod(weight.shape[:-1])))
-
-
 def _reach(network: keras.Model, names: Sequence[str]) -> list[int]:
     """How many rows of the picture have a gradient of an inner unit of each layer, where no weight is negative or 0."""
-    _average(network)
-    found = []
+    average(network)
+    reaches = []
     for name in names:
         field, model = receptive_field(network, name), keras.Model(network.input, network.get_layer(name).output)
         position = -(field.start[0] // field.jump[0]) + 1
-        side = field.box((position, position))[0][1] + 2 * field.jump[0]
-        picture = tf.ones((1, side, side, network.input.shape[-1])) * 255.0
-        with tf.GradientTape() as tape:
-            tape.watch(picture)
-            value = tf.reduce_sum(model(picture)[0, position, position])
-        seen = np.abs(tape.gradient(value, picture)[0].numpy()).sum(axis=-1) > 0
-        (rows,) = np.nonzero(seen.any(axis=1))
-        solid = seen[rows[0] : rows[-1] + 1, rows[0] : rows[-1] + 1].all() and seen.sum() == len(rows) ** 2
-        found.append(len(rows) if solid and (rows[0], rows[-1] + 1) == field.box((position, position))[0] else -1)
-    return found
+        box = field.box((position, position))[0]
+        reached = seen(model, box[1] + 2 * field.jump[0], position, position)
+        reaches.append(box[1] - box[0] if reached == tuple(box) else -1)
+    return reaches
 
 
 def alike(data: Path | None, figures: Path, quick: bool) -> Sequence[Claim]:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from kerasmodels.claims.evidence import find_data
 from kerasmodels.data import read_image, write_image
 from kerasmodels.data.color import to_yuv, with_colors_of
-from kerasmodels.data.images import SUFFIXES
 from kerasmodels.errors import DataError
 from kerasmodels.family import Claim, Experiment
 from kerasmodels.models.neural_style import FAMILY, Config, RunOptions, content_at, finished, read_pictures
@@ -136,13 +136,7 @@ def _photo(name: str, folder: Path) -> Path:
 
 
 def _painting(data: Path | None, name: str) -> Path:
-    found = [] if data is None else sorted(p for p in data.rglob(f"{name}.*") if p.suffix.lower() in SUFFIXES)
-    if not found:
-        raise DataError(
-            "expected --data DIR with pictures of the paintings starry_night and the_scream, found by file name at any "
-            f"depth. Received: {data}, which has no {name}."
-        )
-    return found[0]
+    return find_data(data, f"{name}.*", "pictures of the paintings starry_night and the_scream")
 
 
 EXPERIMENTS = {

@@ -14,18 +14,11 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from kerasmodels.claims.evidence import find_data
 from kerasmodels.data import write_image
-from kerasmodels.errors import DataError
 from kerasmodels.family import Claim, Experiment
 from kerasmodels.losses import PhotorealisticObjective
-from kerasmodels.models.photo_style import (
-    Config,
-    at_size,
-    objective,
-    read_pair,
-    readable,
-    stages,
-)
+from kerasmodels.models.photo_style import Config, at_size, objective, read_pair, readable, stages
 from kerasmodels.tasks.recolor import recolored
 from kerasmodels.training.picture import Stage, optimize_picture, to_uint8
 
@@ -113,20 +106,16 @@ def on_pair(number: int) -> Experiment:
 
 def files_of_pair(data: Path | None, number: int) -> tuple[np.ndarray, dict[str, Any]]:
     """The photo, and the fields of a config that name a pair's files."""
-    found = None if data is None else next(iter(sorted(data.rglob(f"input/in{number}.png"))), None)
-    if found is None:
-        raise DataError(
-            "expected --data DIR with the folders input, style, segmentation, tmp_results and final_results of the "
-            f"authors' examples. Received: {data}, without input/in{number}.png."
-        )
-    folder = found.parents[1]
+    what = "the folders input, style, segmentation, tmp_results and final_results of the authors' examples"
+    photo = find_data(data, f"input/in{number}.png", what)
+    folder = photo.parents[1]
     files = {
-        "photo": found,
+        "photo": photo,
         "reference": folder / f"style/tar{number}.png",
         "mask": folder / f"segmentation/in{number}.png",
         "reference_mask": folder / f"segmentation/tar{number}.png",
     }
-    return readable(found), files
+    return readable(photo), files
 
 
 def descend(stage: Stage, start: np.ndarray | None = None) -> tuple[np.ndarray, int]:

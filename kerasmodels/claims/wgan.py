@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
+from kerasmodels.claims.evidence import circle, perceptron, trained
 from kerasmodels.data import write_image
 from kerasmodels.family import Claim, Experiment
 from kerasmodels.losses.adversarial import STANDARD
@@ -166,11 +167,11 @@ def _critic_of(
     model = WGAN(
         Config(network="mlp", latent=2, batch=256, learning_rate=learning_rate, critic_steps=steps, **fields),
         generator=keras.Model(latent, generated(latent)),
-        critic=_perceptron(2, 1, 128),
+        critic=perceptron(2, 1, 128),
     )
     model.compile()
     # All updates of the critic in one step; there is no weight that the generator's own could move.
-    model.fit(_stacks(real, 256, lambda step: steps), steps_per_epoch=1, shuffle=False, verbose=0)
+    trained(model, _stacks(real, 256, lambda step: steps), 1)
     random = np.random.default_rng(1)
     fresh = real(4096, random), model.generator.predict(random.standard_normal((4096, 2)).astype("float32"), verbose=0)
     scores = [model.critic.predict(points.astype("float32"), verbose=0).mean() for points in fresh]
@@ -202,7 +203,7 @@ def _mean_length(critic: keras.Model, real: np.ndarray, fake: np.ndarray) -> flo
 
 # --- eight Gaussians --------------------------------------------------------------------------------------------------
 
-CENTERS = 2.0 * np.stack([np.cos(np.arange(8) * np.pi / 4), np.sin(np.arange(8) * np.pi / 4)], axis=1)
+CENTERS = circle(8)
 DEVIATION = 0.02
 
 
@@ -296,11 +297,9 @@ def _fitted(
     config = Config(
         network="mlp", latent=2, batch=256, learning_rate=1e-4, lipschitz="penalty", penalty_weight=penalty, steps=steps
     )
-    model = kind(config, generator=_perceptron(2, 2, 512), critic=_perceptron(2, 1, 512))
+    model = kind(config, generator=perceptron(2, 2, 512), critic=perceptron(2, 1, 512))
     model.compile()
-    stacks = _stacks(eight_gaussians, 256, updates)
-    model.fit(stacks, steps_per_epoch=steps, shuffle=False, verbose=0, callbacks=list(callbacks))
-    return model
+    return trained(model, _stacks(eight_gaussians, 256, updates), steps, callbacks=list(callbacks))
 
 
 class _Watch(keras.callbacks.Callback):
@@ -320,14 +319,6 @@ class _Watch(keras.callbacks.Callback):
         apart = float(np.mean(self.model.critic(real)) - np.mean(self.model.critic(fake)))
         self.estimates.append(apart / _mean_length(self.model.critic, real, fake))
         self.distances.append(wasserstein(real, fake))
-
-
-# --- shared -----------------------------------------------------------------------------------------------------------
-
-
-def _perceptron(inputs: int, outputs: int, width: int) -> keras.Model:
-    hidden = [keras.layers.Dense(width, "relu", kernel_initializer="he_normal") for _ in range(3)]
-    return keras.Sequential([keras.Input((inputs,)), *hidden, keras.layers.Dense(outputs)])
 
 
 EXPERIMENTS = {

@@ -1,13 +1,9 @@
 """Laying pictures out in a grid, and what a generator is given to fill one."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
-
-if TYPE_CHECKING:
-    import keras
 
 
 def grid(rows: Sequence[Sequence[np.ndarray | None]], cell: int = 96, apart: int = 0) -> np.ndarray:
@@ -67,19 +63,3 @@ def tiled(pictures: np.ndarray, rows: int, columns: int) -> np.ndarray:
     laid = np.rint(pictures).astype("uint8").reshape(rows, columns, height, width, -1).swapaxes(1, 2)
     laid = laid.reshape(rows * height, columns * width, -1)
     return np.broadcast_to(laid, (*laid.shape[:2], 3)).copy()
-
-
-def sheet(model: "keras.Model", rows: int, columns: int, seed: int, between: bool = False) -> np.ndarray:
-    """Pictures that a generator makes, on one sheet.
-
-    Args:
-        model: makes pictures, (N, H, W, 1 or 3), 0-255, of (N, model.config.latent) standard normal numbers.
-        rows, columns: of pictures.
-        seed: of its input.
-        between: each row goes from one input to another, on a straight line.
-
-    Returns:
-        (rows * H, columns * W, 3) uint8.
-    """
-    given = latents(rows, columns, model.config.latent, seed, between)
-    return tiled(model.predict(given, batch_size=64, verbose=0), rows, columns)

@@ -1,6 +1,9 @@
 """Reading, writing and streaming pictures. In memory a picture is always (H, W, 3) uint8, sRGB, upright."""
 
+import functools
+import io
 import os
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import ExifTags, Image, TiffTags, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageCms, JpegImagePlugin, TiffTags, UnidentifiedImageError
 
 from kerasmodels.errors import DataError, KerasModelsError, UsageError
 from kerasmodels.storage import write_atomic
@@ -25,13 +28,19 @@ FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF")
 # any file may take, what it may take besides for each of its own bytes, and the most.
 _DEEP, _CLEAR, _PLAIN = 28, 20, 11
 _FREE, _FACTOR, _MOST = 700_000_000, 1000, 2_000_000_000
+# Pixels that a byte of a JPEG can tell at most: blocks of one color, 64 pixels in a few bits.
+_PIXELS_A_BYTE = 200
+# The longest side that a format can hold, pixels; the others hold more than any memory does.
+_SIDES = {"JPEG": 65_500, "WEBP": 16_383, "GIF": 65_535}
 
 
 def read_image(path: str | Path, max_side: int | None = None) -> np.ndarray:
     """Read a picture of any common kind as upright RGB.
 
-    EXIF rotation is applied, and EXIF that makes no sense is passed over; gray becomes three equal channels; CMYK and
-    palettes are converted; transparency is laid over white; of an animation, the first frame is read. Of gray pictures
+    EXIF rotation is applied, and EXIF that makes no sense is passed over; colors of another profile than sRGB (Display
+    P3, Adobe RGB, a printer's CMYK) become sRGB's; a profile that cannot be read is passed over, and stderr told; gray
+    becomes three equal channels; CMYK without a profile and palettes are converted; transparency is laid over white; of
+    an animation, the first frame is read. Of gray pictures
     with more than 8 bits, the kind of number tells what is white: 65535 in unsigned 16 bits (4095 in 12), 1 in floating
     point, where up to a tenth below 0 and above 1 is cut. 32-bit integers (and signed 16-bit) do not tell: they are
     taken for levels of 0-255 if that is what they reach.
@@ -47,11 +56,11 @@ def read_image(path: str | Path, max_side: int | None = None) -> np.ndarray:
 
     Raises:
         DataError: it is missing, not a picture of `FORMATS`, cut short, or larger than Pillow's limit against
-            decompression bombs (179 million pixels; 100 million with transparency, 71 million of more than 8 bits), or
-            a file of so few bytes that no picture needs so many pixels; or its numbers are in no range of those above,
-            or not finite.
+            decompression bombs (179 million pixels; 100 million with transparency, 71 million of more than 8 bits;
+            JPEGs that are not progressive may be larger where `max_side` shrinks them), or a file of so few bytes that
+            no picture needs so many pixels; or its numbers are in no range of those above, or not finite.
     """
-    with _opened(path) as image:
+    with _opened(path, max_side) as image:
         return np.asarray(_upright_rgb(image, max_side))
 
 
@@ -174,15 +183,18 @@ def read_mask(path: str | Path, shape: tuple[int, ...], size: tuple[int, ...], w
 
 
 @contextmanager
-def _opened(path: str | Path) -> Iterator[Image.Image]:
-    """The picture in a file. What is wrong with it, even if found later while it is decoded, becomes a DataError."""
+def _opened(path: str | Path, max_side: int | None = None) -> Iterator[Image.Image]:
+    """The picture in a file. What is wrong with it, even if found later while it is decoded, becomes a DataError.
+
+    Of a JPEG beyond Pillow's limit one that `max_side` allows to be shrunk while it is decoded.
+    """
     try:
         with warnings.catch_warnings():
             # Pillow warns from half its limit on; a large photo is nothing to warn of.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             # Nor is EXIF that makes no sense, see `_orientation`.
             warnings.simplefilter("ignore", UserWarning)
-            image = Image.open(path, formats=FORMATS)
+            image = _open(path, max_side)
         with image:
             _check_memory(path, image)
             yield image
@@ -207,6 +219,25 @@ def _opened(path: str | Path) -> Iterator[Image.Image]:
         raise DataError(f"{path} needs more memory than there is. Shrink it first.") from error
     except Exception as error:  # Pillow's decoders raise nearly everything for flipped bits
         raise DataError(f"{path} is damaged or cut short ({error}). Get the file again.") from error
+
+
+def _open(path: str | Path, max_side: int | None) -> Image.Image:
+    try:
+        return Image.open(path, formats=FORMATS)
+    except Image.DecompressionBombError:
+        if max_side is None:
+            raise
+        with open(path, "rb") as file:
+            content = io.BytesIO(file.read()) if file.read(2) == b"\xff\xd8" and not file.seek(0) else None
+        if content is None:
+            raise
+        image = JpegImagePlugin.JpegImageFile(content)
+        enough = image.width * image.height <= _PIXELS_A_BYTE * len(content.getbuffer())
+        # Of a progressive one the decoder keeps everything, however small it is to become.
+        if image.info.get("progressive") or not enough:
+            raise
+        image.draft("RGB", (2 * max_side, 2 * max_side))
+        return image
 
 
 def _check_memory(path: str | Path, image: Image.Image) -> None:
@@ -268,13 +299,53 @@ def _upright_rgb(image: Image.Image, max_side: int | None = None) -> Image.Image
     if max_side is not None and max(image.size) > max_side:
         # JPEG decoders shrink by 2, 4 or 8 for free; twice the wanted size keeps full quality.
         image.draft("RGB", (2 * max_side, 2 * max_side))
-    picture = _with_alpha(_upright(image))
+    picture = _srgb(_with_alpha(_upright(image)), getattr(image, "filename", ""))
     if "A" in picture.getbands():
         picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
     rgb = _rgb(picture)
     if max_side is not None and max(rgb.size) > max_side:
         rgb.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
     return rgb
+
+
+def _srgb(picture: Image.Image, path: str | Path) -> Image.Image:
+    """The picture with its colors as sRGB has them, if a profile says that they are another space's."""
+    profile = picture.info.get("icc_profile")
+    if not profile or picture.mode[0] in "IF":
+        return picture
+    alpha = picture.getchannel("A") if picture.mode == "RGBA" else None
+    plain = picture if picture.mode in ("L", "RGB", "CMYK") else picture.convert("RGB")
+    try:
+        transform = _transform(bytes(profile), plain.mode)
+        if transform is None:
+            return picture
+        changed = transform.apply(plain)
+    except (ImageCms.PyCMSError, OSError, ValueError, TypeError) as error:
+        _note(
+            f"note: the color profile of {path or 'a picture'} is damaged or of another kind of picture ({error}); "
+            "its colors are taken for sRGB's."
+        )
+        return picture
+    if alpha is not None:
+        changed.putalpha(alpha)
+    return changed
+
+
+@functools.lru_cache(maxsize=8)
+def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
+    """From a profile's colors to sRGB; None if they are that already."""
+    source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+    if mode == "RGB" and "sRGB" in ImageCms.getProfileDescription(source):
+        return None
+    if source.profile.xcolor_space.strip() == "GRAY" and mode == "RGB":
+        raise ValueError("a profile of gray in a picture of colors")
+    return ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), mode, "RGB")
+
+
+@functools.lru_cache(maxsize=1000)
+def _note(text: str) -> None:
+    """Tell stderr, once a file: training reads each many times."""
+    print(text, file=sys.stderr)
 
 
 def _with_alpha(picture: Image.Image) -> Image.Image:
@@ -359,6 +430,23 @@ def _beginning(path: str | Path) -> str:
     return f"it begins with {start!r}" if start else "it is empty"
 
 
+def check_picture_name(path: str | Path, height: int = 1, width: int = 1) -> None:
+    """Find out before long work, not after it, that no picture of this size can be written under a name.
+
+    Raises:
+        UsageError: the suffix is none of `SUFFIXES`, or its format cannot hold so many pixels.
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix not in SUFFIXES:
+        raise UsageError(f"expected a picture name such as out.png or out.jpg. Received: {str(path)!r}.")
+    most = _SIDES.get(Image.registered_extensions()[suffix], max(height, width))
+    if max(height, width) > most:
+        raise UsageError(
+            f"expected a format that can hold {width:,} x {height:,} pixels, such as PNG. Received: {str(path)!r}, "
+            f"where {most:,} a side are the most. Name a .png, or make the picture smaller."
+        )
+
+
 def write_image(path: str | Path, image: np.ndarray) -> Path:
     """Write a picture, atomically; the suffix chooses the format (JPEG at quality 95).
 
@@ -367,26 +455,27 @@ def write_image(path: str | Path, image: np.ndarray) -> Path:
         image: uint8, (H, W, 3) RGB; also (H, W) gray, and (H, W, 4) with alpha where the format has that.
 
     Raises:
-        UsageError: the suffix is none of `SUFFIXES`.
+        UsageError: see `check_picture_name`.
         DataError: not uint8.
         StorageError: it cannot be written there.
     """
     path = Path(path)
-    suffix = path.suffix.lower()
-    if suffix not in SUFFIXES:
-        raise UsageError(f"expected a picture name such as out.png or out.jpg. Received: {str(path)!r}.")
+    check_picture_name(path, *image.shape[:2])
     if image.dtype != np.uint8:
         raise DataError(
             f"expected a picture of uint8, 0-255, to write to {path}. Received: {image.dtype} of {image.min():g} to "
             f"{image.max():g}. Scale it to 0-255, round it, and convert it."
         )
     picture = Image.fromarray(np.ascontiguousarray(image))
-    kind = Image.registered_extensions()[suffix]
+    kind = Image.registered_extensions()[path.suffix.lower()]
     return write_atomic(path, lambda file: picture.save(file, kind, **({"quality": 95} if kind == "JPEG" else {})))
 
 
 def list_images(folder: str | Path) -> list[Path]:
     """All pictures below a folder, sorted by name.
+
+    Links to folders are followed, but not back up to where they lie. Left out is what is hidden (Macs put a companion
+    `._x.jpg` beside each picture on disks of other systems, or into a folder `__MACOSX`).
 
     Raises:
         DataError: there is no such folder, or no file in it is named like a picture.
@@ -394,12 +483,22 @@ def list_images(folder: str | Path) -> list[Path]:
     folder = Path(folder)
     if not folder.is_dir():
         raise DataError(f"expected a folder of pictures. Received: {str(folder)!r}, which is not a folder.")
-    found = sorted(
-        Path(root, name)
-        for root, _, names in os.walk(folder, followlinks=True)
-        for name in names
-        if name.lower().endswith(SUFFIXES)
-    )
+    found = []
+    waiting = [(folder, frozenset(map(str, Path(os.path.realpath(folder)).parents)))]
+    while waiting:
+        here, above = waiting.pop()
+        above |= {os.path.realpath(here)}
+        try:
+            entries = [entry for entry in os.scandir(here) if not entry.name.startswith((".", "__MACOSX"))]
+        except OSError as error:
+            raise DataError(f"the folder {here} cannot be read ({error.strerror}).") from error
+        for entry in entries:
+            if os.path.isdir(entry.path):
+                if os.path.realpath(entry.path) not in above:
+                    waiting.append((here / entry.name, above))
+            elif entry.name.lower().endswith(SUFFIXES):
+                found.append(here / entry.name)
+    found.sort()
     if not found:
         raise DataError(f"no pictures in {folder}. Expected files ending in {', '.join(SUFFIXES)}.")
     return found
@@ -445,7 +544,7 @@ def photo_crops(
         # This reads the header only: a wrong file is better reported now than hours into a training.
         with _opened(file):
             pass
-    names = tf.constant([str(f) for f in files])
+    names = tf.constant([os.fsencode(f) for f in files])
     count = len(files)
 
     def crop(name: bytes, draws: np.ndarray) -> np.ndarray:

@@ -118,19 +118,28 @@ def read_annotation(path: str | Path, black: bool = False) -> tuple[np.ndarray, 
     with _opened(path) as image:
         if image.mode == "P":
             ignored = np.asarray(_upright(image)) == IGNORE
-    if (ignored & (picture != voc_palette()[IGNORE]).any(-1) & (picture != 0).any(-1)).any():
-        strange = tuple(picture[ignored][0].tolist())
-        raise DataError(
-            f"expected index 255 of the palette of {path} to be PASCAL VOC's color of unknown pixels, "
-            f"{tuple(voc_palette()[IGNORE].tolist())}. Received: RGB {strange}, which may be a label, too. Save it "
-            "without a palette, as RGB, with black where nothing is known."
-        )
+    some_ignored = bool(ignored.any())
+    if some_ignored:
+        colors = picture[ignored]
+        strange = colors[(colors != voc_palette()[IGNORE]).any(-1) & (colors != 0).any(-1)]
+        if len(strange):
+            raise DataError(
+                f"expected index 255 of the palette of {path} to be PASCAL VOC's color of unknown pixels, "
+                f"{tuple(voc_palette()[IGNORE].tolist())}. Received: RGB {tuple(strange[0].tolist())}, which may be a "
+                "label, too. Save it without a palette, as RGB, with black where nothing is known."
+            )
     codes = picture[..., 2].astype("int32")
     for channel in (1, 0):
         codes *= 256
         codes += picture[..., channel]
-    unknown = ignored if black else ignored | (codes == 0)
-    found = np.unique(codes[~unknown])
+    # By tables of all colors, and in pieces: sorting millions of pixels, or their places, takes seconds and memory.
+    pieces = [slice(at, at + (1 << 20)) for at in range(0, codes.size, 1 << 20)]
+    flat, known = codes.reshape(-1), ~ignored.reshape(-1)
+    seen = np.zeros(1 << 24, bool)
+    for piece in pieces:
+        seen[flat[piece][known[piece]] if some_ignored else flat[piece]] = True
+    seen[0] &= black
+    found = np.flatnonzero(seen).astype("int32")
     if not len(found):
         raise DataError(f"expected labels in {path}. Received: nothing but unknown pixels (black, or index 255).")
     if len(found) > _MOST_COLORS:
@@ -138,11 +147,12 @@ def read_annotation(path: str | Path, black: bool = False) -> tuple[np.ndarray, 
             f"expected one color a label, at most {_MOST_COLORS}, in {path}. Received: {len(found)} colors, as in a "
             "picture with blended edges or saved as JPEG. Paint without smoothing and save as PNG."
         )
+    numbers = np.full(1 << 24, -1, "int8")
+    numbers[found] = np.arange(len(found))
     labels = np.empty(codes.shape, "int32")
-    # In pieces: the places that are found take twice the memory of the labels.
-    for at in range(0, codes.size, 1 << 20):
-        labels.reshape(-1)[at : at + (1 << 20)] = np.searchsorted(found, codes.reshape(-1)[at : at + (1 << 20)])
-    labels[unknown] = -1
+    for piece in pieces:
+        labels.reshape(-1)[piece] = numbers[flat[piece]]
+    labels[ignored] = -1
     return labels, np.stack([found & 255, found >> 8 & 255, found >> 16], axis=1).astype("uint8")
 
 

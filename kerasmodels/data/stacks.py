@@ -9,7 +9,8 @@ import numpy as np
 from PIL import Image
 
 from kerasmodels import reading
-from kerasmodels.data.images import check_photo, list_images, read_image
+from kerasmodels.data.images import SUFFIXES, check_photo, list_images, read_image
+from kerasmodels.data.streams import numbered
 from kerasmodels.errors import DataError
 
 if TYPE_CHECKING:
@@ -31,7 +32,12 @@ def picture_stack(source: str | Path, height: int, width: int, channels: int) ->
         DataError: there is no picture, or one cannot be read; or the file is no IDX file of pictures.
     """
     source = Path(source)
-    found = list(read_idx(source)) if source.is_file() else [read_image(path) for path in list_images(source)]
+    if source.is_file() and source.suffix.lower() in SUFFIXES:
+        raise DataError(
+            f"expected a folder of pictures, or an IDX file. Received: {str(source)!r}, one picture. Name its folder."
+        )
+    # One by one: photos as cameras make them would fill the memory.
+    found = read_idx(source) if source.is_file() else map(read_image, list_images(source))
     return np.stack([fitted(picture, height, width, channels) for picture in found])
 
 
@@ -107,3 +113,51 @@ def random_batches(
     key = tf.stack([tf.constant(seed, tf.int64), step])
     drawn = tf.random.stateless_uniform(counts, key, maxval=pictures.shape[0], dtype=tf.int32)
     return tf.gather(pictures, drawn)
+
+
+def drawn_batches(
+    pictures: np.ndarray,
+    batch: int,
+    seed: int = 0,
+    start: int = 0,
+    labeled: tuple[np.ndarray, np.ndarray] | None = None,
+) -> "tf.data.Dataset":
+    """Endless batches of pictures drawn with replacement, the same for the same seed.
+
+    Args:
+        pictures: (N, size, size, channels), 0-255.
+        batch: pictures in a batch.
+        seed: another seed, another stream.
+        start: number of the first batch.
+        labeled: pictures and their classes, of which each batch has as many.
+    """
+    import tensorflow as tf
+
+    tensors = [tf.constant(array) for array in (pictures, *(labeled or ()))]
+
+    def draw(step: "tf.Tensor") -> "tf.Tensor | tuple[tf.Tensor, ...]":
+        # The same draw of labeled pictures and of their classes.
+        drawn = [random_batches(array, tf.constant([batch]), seed + (i > 0), step) for i, array in enumerate(tensors)]
+        return tuple(drawn) if labeled else drawn[0]
+
+    return numbered(draw, start)
+
+
+def balanced(
+    pictures: np.ndarray, labels: np.ndarray, count: int, classes: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """`count` of the pictures and their classes, as many of each class.
+
+    Raises:
+        DataError: a class has too few.
+    """
+    order = np.random.default_rng(seed).permutation(len(labels))
+    of_class = [order[labels[order] == number][: count // classes] for number in range(classes)]
+    for number, found in enumerate(of_class):
+        if len(found) < count // classes:
+            raise DataError(
+                f"expected at least {count // classes} pictures of each class for {count} labeled ones. "
+                f"Received: {len(found)} of class {number}."
+            )
+    chosen = np.concatenate(of_class)
+    return pictures[chosen], labels[chosen].astype("int32")

@@ -123,8 +123,8 @@ def _mean_of_all(x: Any) -> Any:
 def _box_mean(x: Any, radius: int) -> Any:
     """The mean over (2 radius + 1)^2 pixels around each, of those that lie in the picture."""
     width = 2 * radius + 1
-    x = ops.average_pool(x, (width, 1), 1, padding="same")
-    return ops.average_pool(x, (1, width), 1, padding="same")
+    x = ops.average_pool(x, (width, 1), 1, padding="same", data_format="channels_last")
+    return ops.average_pool(x, (1, width), 1, padding="same", data_format="channels_last")
 
 
 def _channels(x: Any) -> list[Any]:

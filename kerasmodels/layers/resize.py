@@ -41,7 +41,7 @@ class Resize2D(keras.layers.Layer):
     def call(self, inputs: Any) -> Any:
         if keras.backend.backend() != "tensorflow":
             size = (inputs.shape[1] * self.scale, inputs.shape[2] * self.scale)
-            return ops.image.resize(inputs, size, self.interpolation)
+            return ops.image.resize(inputs, size, self.interpolation, data_format="channels_last")
         return _resize_tf(inputs, self.scale, self.interpolation)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:

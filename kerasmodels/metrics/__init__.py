@@ -1,5 +1,6 @@
 """What models are measured by."""
 
+from kerasmodels.metrics.bits import bits_per_sequence
 from kerasmodels.metrics.checkerboard import checkerboard
 from kerasmodels.metrics.detection import MeanAveragePrecision
 from kerasmodels.metrics.mixture import mixture_log_likelihood
@@ -15,6 +16,7 @@ __all__ = [
     "MeanAveragePrecision",
     "SegmentationIoU",
     "TermMean",
+    "bits_per_sequence",
     "boundary_band",
     "boundary_iou",
     "checkerboard",

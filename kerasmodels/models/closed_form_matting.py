@@ -10,7 +10,7 @@ solve it) or exact (known pixels eliminated, as pymatting does), to a relative r
 |---|---|
 | conjugate gradients with our own multigrid, not a direct solver | no matrix, any size, exports |
 | foreground and background by Germer's multilevel method | seconds in place of minutes; smoother |
-| known pixels are held exactly by default; the paper's is `softness=100` | a trimap means what it says |
+| `run` holds known pixels exactly unless told otherwise; the paper's is `softness=100` | a trimap means what it says |
 | every window counts; the authors skip those whose nine pixels are all known | it changes nothing that is unknown |
 | artifacts compute in float32, for a fixed number of iterations | runtimes have no float64 everywhere |
 | in float32 neighbors are held together by 2e-6 | between flat blocks the paper's 1e-7 drowns in rounding |

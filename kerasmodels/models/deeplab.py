@@ -30,29 +30,29 @@ from annotated_types import Interval, Le
 from keras import layers
 
 from kerasmodels.backbones import mobile
+from kerasmodels.backbones.conv_bn import ConvBN, first_kernel
 from kerasmodels.config import NonNegativeInt, Positive, PositiveInt, check
 from kerasmodels.data.segmentation import CAMVID_NAMES, VOC_NAMES
 from kerasmodels.errors import UsageError
-from kerasmodels.family import Family, Servable, stream
+from kerasmodels.family import Family, stream
 from kerasmodels.layers import AtrousConvolution2D, AtrousSpatialPyramidPooling
 from kerasmodels.layers.resize import resize_corners
 from kerasmodels.models.dense_crf import refine
 from kerasmodels.ports.deeplab_torch import load_port
 from kerasmodels.ports.trunks import assign, imagenet
-from kerasmodels.segmenter import Segmenter, SegmenterConfig, labeled_crops
-from kerasmodels.servables import image_to_labels
+from kerasmodels.segmenter import BLOCKS, Segmenter, SegmenterConfig, labeled_crops
 from kerasmodels.tasks.label import label_task
 
 __all__ = ["Config", "DeepLab", "score_network"]
 
-BLOCKS = {"vgg16": (2, 2, 3, 3, 3), "resnet": (3, 4, 23, 3), **mobile.BLOCKS}
-"""Convolutions between poolings, residual blocks of each stage, or inverted residual blocks of each stage."""
-
 
 class Config(SegmenterConfig):
-    """What to train. The defaults are the paper's best network on PASCAL VOC: ResNet-101, ASPP, three scales."""
+    """What to train. The defaults are the paper's best network on PASCAL VOC: ResNet-101, ASPP, three scales.
 
-    corners = True
+    Data, labels, augmentation, SGD and the CRF are fields of every segmenter, see `SegmenterConfig`.
+    """
+
+    corners = True  # Position i of the score map is pixel i stride, the last pixel included.
 
     start_from: str | None = None
     """Begin with these weights: a run folder, a preset, or a .pth file of the PyTorch port (ResNet)."""
@@ -73,8 +73,6 @@ class Config(SegmenterConfig):
     step_every: PositiveInt = 2000
     """See `schedule`."""
 
-    blocks: tuple[PositiveInt, ...] = ()
-    """Convolutions or residual blocks of each stage; left out, the trunk's own (ResNet-101: 3 4 23 3)."""
     width: Annotated[Positive, Le(4)] = 1.0
     """Factor of the trunk's channels."""
     output_stride: Literal[8, 16] = 8
@@ -88,14 +86,10 @@ class Config(SegmenterConfig):
     head_kernel: PositiveInt = 3
     """Weights on each side of a branch's first convolution (the paper's other fields of view: 7 or 4)."""
     pyramid: tuple[Annotated[float, Interval(gt=0, le=2)], ...] = (0.5, 0.75)
-    """Scales that are seen beside the picture's own, with the same weights; the largest score of each label counts."""
+    """Multi-scale inputs (MSC): scales of the picture that are seen beside its own, with the same weights; the largest
+    score of each label counts."""
     frozen: NonNegativeInt = 0
     """Stages at the trunk's beginning that keep their weights (VGG16 has 5 blocks, ResNet a stem and 4 stages)."""
-
-    @property
-    def stages(self) -> tuple[int, ...]:
-        """`blocks`, or those of the published trunk."""
-        return self.blocks or BLOCKS[self.trunk]
 
     @property
     def stride(self) -> int:
@@ -103,19 +97,18 @@ class Config(SegmenterConfig):
 
     @property
     def overlap(self) -> int:
+        # Tiles of large pictures overlap by 128 pixels: the network sees zeros beyond a tile's border.
         return 128 // self.output_stride
 
     def validate(self) -> None:
         """Raise UsageError where fields contradict each other."""
         super().validate()
-        count = len(BLOCKS[self.trunk])
-        check(len(self.stages) == count, f"{count} numbers of blocks", self.blocks)
         most = sum(self.stages) if self.trunk == "resnet" else 0
         expected = f"0 to {most} deformable layers" if most else "no deformable layers: only ResNet can have them"
         check(self.deformable_layers <= most, expected, self.deformable_layers)
         check(len(self.rates) > 0, "at least one of rates", self.rates)
         check(len(set(self.rates)) == len(self.rates), "rates that differ", self.rates)
-        stages = count + (self.trunk != "vgg16")
+        stages = len(self.stages) + (self.trunk != "vgg16")
         check(self.frozen <= stages, f"0 to {stages} frozen stages", self.frozen)
         stride = self.output_stride
         expected = f"crop = a multiple of {stride} and one more, such as {20 * stride + 1}"
@@ -183,10 +176,11 @@ def score_network(config: Config) -> keras.Model:
 
     Everything is padded alike on all sides of a picture of s k + 1 pixels: position i of the maps is pixel s i.
     """
+    trunk = {"vgg16": _vgg16, "resnet": _resnet}.get(config.trunk, _mobile)
     mean, scale = mobile.INPUT.get(config.trunk, (MEAN, 1.0))
     picture = keras.Input((None, None, 3), name="rgb", dtype="float32")
     x = layers.Rescaling(1 / scale, [-m / scale for m in mean], dtype="float32", name="mean")(picture)
-    x = {"vgg16": _vgg16, "resnet": _resnet}.get(config.trunk, _mobile)(x, config)
+    x = trunk(x, config)
     hidden = (config.head, config.head) if config.head else ()
     x = AtrousSpatialPyramidPooling(
         config.classes, config.rates, config.head_kernel, hidden, config.dropout, name="aspp"
@@ -209,7 +203,7 @@ def _vgg16(x: Any, config: Config) -> Any:
                 atrous_rate=rate,
                 padding="same",
                 activation="relu",
-                kernel_initializer=mobile.first_kernel() if block == i == 1 else "he_normal",
+                kernel_initializer=first_kernel() if block == i == 1 else "he_normal",
                 trainable=block > config.frozen,
                 name=f"conv{block}_{i}",
             )(x)
@@ -221,37 +215,41 @@ def _vgg16(x: Any, config: Config) -> Any:
 
 
 def _resnet(x: Any, config: Config) -> Any:
-    """A stem and four stages of bottlenecks; a stage that would pass the output stride has a rate instead."""
-    units, total = mobile.Units(1e-5, config.batch_norm, config.frozen), sum(config.stages)
-    units.stage(1)
-    x = units.convolution(x, _channels(config, 64), 7, "conv1", stride=2, initializer=mobile.first_kernel())
+    """A stem and four stages of bottlenecks; a stage that would pass the output stride has an atrous rate instead."""
+    # conv(x, channels, kernel, name): convolution, batch normalization, ReLU.
+    conv, first_deformable = (
+        ConvBN(1e-5, config.batch_norm, config.frozen),
+        sum(config.stages) - config.deformable_layers,
+    )
+    conv.stage(1)
+    x = conv(x, _channels(config, 64), 7, "conv1", stride=2, initializer=first_kernel())
     x = layers.MaxPooling2D(3, 2, padding="same", name="pool1")(x)
     stride, rate, done = 4, 1, 0
     for stage, count in enumerate(config.stages, 2):
-        units.stage(stage)
+        conv.stage(stage)
         step = 1
         if stage > 2:
             step = 2 if stride < config.output_stride else 1
             stride, rate = stride * step, rate if step == 2 else 2 * rate
         inner = _channels(config, 2 ** (stage + 4))
         for block in range(1, count + 1):
-            done += 1
-            name, before = f"conv{stage}_{block}", x
-            x = units.convolution(x, inner, 1, f"{name}_reduce", stride=step if block == 1 else 1)
-            deformable = done > total - config.deformable_layers
-            x = units.convolution(x, inner, 3, f"{name}_3x3", rate=rate, deformable=deformable)
-            x = units.convolution(x, 4 * inner, 1, f"{name}_increase", activation=None)
+            name, shortcut = f"conv{stage}_{block}", x
+            x = conv(x, inner, 1, f"{name}_reduce", stride=step if block == 1 else 1)
+            x = conv(x, inner, 3, f"{name}_3x3", rate=rate, deformable=done >= first_deformable)
+            x = conv(x, 4 * inner, 1, f"{name}_increase", activation=None)
             if block == 1:
-                before = units.convolution(before, 4 * inner, 1, f"{name}_shortcut", stride=step, activation=None)
-            x = layers.Add(name=f"{name}_add")([x, before])
+                shortcut = conv(shortcut, 4 * inner, 1, f"{name}_shortcut", stride=step, activation=None)
+            x = layers.Add(name=f"{name}_add")([x, shortcut])
             x = layers.ReLU(name=f"{name}_relu")(x)
+            done += 1
     return x
 
 
 def _mobile(x: Any, config: Config) -> Any:
-    units = mobile.Units(mobile.EPSILON, config.batch_norm, config.frozen)
+    """MobileNetV2 or EfficientNet-Lite0, with atrous rates in the same way."""
+    conv = ConvBN(mobile.EPSILON, config.batch_norm, config.frozen)
     channels = [_channels(config, count) for count in mobile.CHANNELS[config.trunk]]
-    return mobile.mobile(x, config.trunk, units, config.stages, channels, config.output_stride)
+    return mobile.mobile(x, config.trunk, conv, config.stages, channels, config.output_stride)
 
 
 # --- model ------------------------------------------------------------------------------------------------------------
@@ -260,6 +258,8 @@ def _mobile(x: Any, config: Config) -> Any:
 @keras.saving.register_keras_serializable("kerasmodels")
 class DeepLab(Segmenter):
     """Scores of each label at every 8th (or 16th) pixel; with a pyramid, the largest of several scales.
+
+    `fit` is Keras' own; `Segmenter` brings SGD with the poly schedule, and what is served for pictures of any size.
 
     Args:
         config: a `DeepLab.Config`, its values as a dict, or None for the paper's.
@@ -285,7 +285,8 @@ class DeepLab(Segmenter):
     family_name = "deeplab"
     networks = {"net": score_network}  # noqa: RUF012
 
-    def positions(self, inputs: Any, training: bool | None = None) -> Any:
+    def score_map(self, inputs: Any, training: bool | None = None) -> Any:
+        """What `call` gives; in training with a pyramid, one of each scale, and their maximum."""
         x = tf.cast(inputs, tf.float32)
         own = self._scores(x, training)
         if not self.config.pyramid:
@@ -319,11 +320,12 @@ class DeepLab(Segmenter):
             total += super().compute_loss(x, labels, logits, sample_weight, training)
         return total
 
-    def rate_factors(self) -> dict[str, float]:
+    def learning_rate_factors(self) -> dict[str, float]:
+        # 10 for the last convolution of each branch, of one or of three.
         last = 3 if self.config.head else 1
         return {f"aspp/rate{rate}_{last}/": 10.0 for rate in self.config.rates}
 
-    def load_trunk(self) -> None:
+    def load_pretrained_trunk(self) -> None:
         config = self.config
         if config.width != 1 or (config.trunk != "resnet" and config.stages != BLOCKS[config.trunk]):
             raise UsageError(
@@ -331,7 +333,7 @@ class DeepLab(Segmenter):
                 f"{config.width:g}, blocks {config.stages}. Use --pretrained random."
             )
         arrays = imagenet(config.trunk, config.pretrained, config.stages, MEAN)
-        assign(self.net, arrays, config.pretrained, ("aspp",))
+        assign(self.net, arrays, config.pretrained, except_for=("aspp",))
 
     def start_from(self, source: str) -> None:
         """Take over weights: a run folder's or a preset's, or those of a .pth file of the PyTorch port.
@@ -346,9 +348,9 @@ class DeepLab(Segmenter):
             load_port(self.net, self.config, Path(source))
             return
         other = self.other(source).net
-        heads = [[(w.path, w.shape) for w in net.get_layer("aspp").weights] for net in (self.net, other)]
+        mine, theirs = ([(w.path, w.shape) for w in net.get_layer("aspp").weights] for net in (self.net, other))
         arrays = {layer.name: layer.get_weights() for layer in other.layers if layer.weights}
-        assign(self.net, arrays, source, () if heads[0] == heads[1] else ("aspp",))
+        assign(self.net, arrays, source, except_for=() if mine == theirs else ("aspp",))
 
 
 def _nearest(labels: Any, size: Any) -> Any:
@@ -364,17 +366,12 @@ def _nearest(labels: Any, size: Any) -> Any:
 # --- family -----------------------------------------------------------------------------------------------------------
 
 
-def _servables(model: DeepLab) -> dict[str, Servable]:
-    config = model.config
-    return image_to_labels(model, model.probabilities, config.classes, config.names, config.crf)
-
-
 FAMILY = Family(
     name="deeplab",
     config=Config,
     variants=VARIANTS,
     model=DeepLab,
-    servables=_servables,
+    servables=DeepLab.servables,
     task=label_task("deeplab", refine),
     source=stream(labeled_crops),
 )

@@ -12,16 +12,17 @@ import keras
 import numpy as np
 import tensorflow as tf
 from keras import layers, ops
-from PIL import Image, ImageDraw
 
 from kerasmodels.data.digits import read_digits
 from kerasmodels.data.scenes import GroundTruth, ground_truth, pasted, read_photos, split
+from kerasmodels.data.streams import numbered
 from kerasmodels.family import Servable, TensorSpec
 from kerasmodels.layers import DeformablePSRoIPooling, PSRoIPooling
 from kerasmodels.ops import box_iou, clip_boxes, decode_boxes, encode_boxes, non_max_suppression
 from kerasmodels.ops.bilinear import shape_of
 from kerasmodels.ops.boxes import rows_of
 from kerasmodels.paper_model import PaperModel
+from kerasmodels.servables.examples import example_strokes
 from kerasmodels.tasks.digits import certain, draw_boxes
 from kerasmodels.training import devices
 
@@ -260,8 +261,7 @@ class RegionDetector(PaperModel):
             seed = tf.stack([tf.cast(config.seed, tf.int64), 1000 * number])
             return _scenes(config, photos, pictures, labels, config.batch, seed)
 
-        numbers = tf.data.Dataset.range(start, np.iinfo(np.int64).max // 1000)
-        return numbers.map(batch, num_parallel_calls=2, deterministic=True).prefetch(2)
+        return numbered(batch, start)
 
     @staticmethod
     def held_out(config: Any, batches: int) -> tf.data.Dataset:
@@ -289,7 +289,7 @@ class RegionDetector(PaperModel):
                     TensorSpec("labels", slots, "int32", "the digits, 0 to 9; -1 in slots left over"),
                     TensorSpec("scores", slots, "float32", "0-1, best first; 0 in slots left over", atol=1e-3),
                 ),
-                example=_example_photos,
+                example=example_strokes,
                 dims={"batch": 1, "height": side, "width": side},
                 check_dims=({"batch": 2, "height": side + 5, "width": side - 3},),
                 doc="finds handwritten digits on photos, by proposals and regions whose bins move",
@@ -343,21 +343,3 @@ def _scenes(
 ) -> tuple[tf.Tensor, GroundTruth]:
     scene, digits = pasted(photos, pictures, labels, count, seed, config.scene, config.objects, vary=True)
     return scene, ground_truth(digits)
-
-
-def _example_photos(dims: Mapping[str, int], seed: int) -> dict[str, np.ndarray]:
-    """Strokes of several colors before a gradient, with a little grain."""
-    random = np.random.default_rng(seed)
-    n, height, width = (dims[name] for name in ("batch", "height", "width"))
-    y, x = np.mgrid[0:height, 0:width] / max(height, width)
-    pictures = []
-    for _ in range(n):
-        ground = random.uniform(0, 255, 3) * (0.5 + 0.5 * (y + x)[..., None] / 2)
-        drawing = Image.fromarray(np.clip(ground + random.normal(0, 4, ground.shape), 0, 255).astype("uint8"))
-        for _ in range(3):
-            middle, reach = random.uniform(0.2, 0.8, 2) * (width, height), random.uniform(6, 20)
-            points = [tuple(middle + random.uniform(-reach, reach, 2)) for _ in range(4)]
-            color = tuple(int(c) for c in random.uniform(0, 255, 3))
-            ImageDraw.Draw(drawing).line(points, fill=color, width=3, joint="curve")
-        pictures.append(np.asarray(drawing))
-    return {"image": np.stack(pictures)}

@@ -22,7 +22,6 @@ normalization. So the experiment has five arms that tell the two apart; see `cla
 | non-maximum suppression in a fixed number of rounds (`ops.non_max_suppression`) | operators that leave everywhere |
 """
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -31,14 +30,15 @@ import numpy as np
 import tensorflow as tf
 from annotated_types import Interval
 from keras import layers
-from PIL import Image, ImageDraw
 
 from kerasmodels.config import NonNegative, NonNegativeInt, Positive, PositiveInt, TrainingConfig, check
 from kerasmodels.data.digits import SIDE, Warp, read_digits, warped
+from kerasmodels.data.streams import numbered
 from kerasmodels.family import Family, Servable, Task, TensorSpec, stream
 from kerasmodels.layers import DeformableConv2D
 from kerasmodels.models.deformable_detector import CLASSES, RegionDetector, maps_network
 from kerasmodels.paper_model import PaperModel
+from kerasmodels.servables.examples import example_digits
 from kerasmodels.tasks.digits import DigitOptions, center_of, draw_samples, run_on_digits
 
 __all__ = ["Config", "DeformableDetector", "DeformableNet"]
@@ -258,8 +258,7 @@ class DeformableNet(PaperModel):
             rows = tf.random.stateless_uniform((config.batch,), seed, 0, len(labels), tf.int32)
             return warped(tf.gather(pictures, rows), config.warp, seed + 1), tf.gather(labels, rows)
 
-        numbers = tf.data.Dataset.range(start, np.iinfo(np.int64).max)
-        return numbers.map(batch, num_parallel_calls=2, deterministic=True).prefetch(2)
+        return numbered(batch, start)
 
     @staticmethod
     def held_out(config: Any, most: int | None = None) -> tf.data.Dataset:
@@ -283,7 +282,7 @@ class DeformableNet(PaperModel):
                 model=self.network,
                 inputs=(digits,),
                 outputs=(TensorSpec("probabilities", ("batch", CLASSES), "float32", "of the classes 0 to 9"),),
-                example=_example_digits,
+                example=example_digits,
                 dims={"batch": 1, "height": SIDE, "width": SIDE},
                 check_dims=({"batch": 2, "height": 33, "width": 30},),
                 doc="tells which handwritten digit a picture shows, by deformable convolutions",
@@ -295,19 +294,6 @@ class DeformableNet(PaperModel):
         pictures, _ = next(iter(self.held_out(self.config, most=3)))
         shown = [draw_samples(self.network, picture, center_of(picture)) for picture in np.asarray(pictures)]
         return {"samples": np.concatenate(shown, axis=1)}
-
-
-def _example_digits(dims: Mapping[str, int], seed: int) -> dict[str, np.ndarray]:
-    """Strokes of random direction."""
-    random = np.random.default_rng(seed)
-    n, height, width = (dims[name] for name in ("batch", "height", "width"))
-    found = np.zeros((n, height, width, 1), "uint8")
-    for picture in found:
-        drawing = Image.new("L", (width, height))
-        points = [tuple(random.uniform(0.15, 0.85, 2) * (width, height)) for _ in range(4)]
-        ImageDraw.Draw(drawing).line(points, fill=255, width=max(2, height // 10), joint="curve")
-        picture[..., 0] = np.asarray(drawing)
-    return {"digits": found}
 
 
 # --- detector ---------------------------------------------------------------------------------------------------------

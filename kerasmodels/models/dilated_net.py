@@ -27,31 +27,32 @@ import tensorflow as tf
 from keras import layers, ops
 
 from kerasmodels.backbones import mobile
+from kerasmodels.backbones.conv_bn import ConvBN, first_kernel
 from kerasmodels.config import NonNegative, Positive, PositiveInt, check
 from kerasmodels.data.segmentation import CAMVID_NAMES
 from kerasmodels.errors import UsageError, WeightsError
-from kerasmodels.family import Family, Servable, stream
+from kerasmodels.family import Family, stream
 from kerasmodels.layers import AtrousConvolution2D
 from kerasmodels.layers.dropout import NamedDropout
 from kerasmodels.models.dense_crf import refine
 from kerasmodels.ports.caffe import load_caffemodel
 from kerasmodels.ports.trunks import assign, imagenet
-from kerasmodels.segmenter import BelowOne, Segmenter, SegmenterConfig, labeled_crops
-from kerasmodels.servables import image_to_labels
+from kerasmodels.segmenter import BLOCKS, BelowOne, Segmenter, SegmenterConfig, labeled_crops
 from kerasmodels.tasks.label import label_task
 
 __all__ = ["Config", "ContextIdentity", "DilatedNet", "context_module", "front_end"]
 
-BLOCKS = {"vgg16": (2, 2, 3, 3, 3), **mobile.BLOCKS}
-"""Convolutions between poolings, or inverted residual blocks of each stage."""
 CHANNELS = {"vgg16": (64, 128, 256, 512, 512), **mobile.CHANNELS}
 """Channels of VGG16's blocks, or of the stem and the stages."""
 
 
 class Config(SegmenterConfig):
-    """What to train. The defaults are the paper's for the front end on PASCAL VOC."""
+    """What to train. The defaults are the paper's for the front end on PASCAL VOC.
 
-    corners = False
+    Data, labels, augmentation, SGD and the CRF are fields of every segmenter, see `SegmenterConfig`.
+    """
+
+    corners = False  # Positions of the score map lie in the middle of 8 x 8 pixels.
 
     start_from: str | None = None
     """Begin with these weights: a run folder, such as of the front end, a preset, or a .caffemodel file (VGG16)."""
@@ -76,9 +77,6 @@ class Config(SegmenterConfig):
     decay: NonNegative = 5e-4
     """Of weights, not biases (released code)."""
 
-    blocks: tuple[PositiveInt, ...] = ()
-    """Convolutions between VGG16's poolings (after the third block there are none, and the fifth has rate 2), or blocks
-    of each of the other trunks' stages; left out, the trunk's own (VGG16: 2 2 3 3 3)."""
     channels: tuple[PositiveInt, ...] = ()
     """Of VGG16's blocks, or of the stem and the stages; left out, the trunk's own (VGG16: 64 128 256 512 512)."""
     head: PositiveInt = 4096
@@ -99,11 +97,6 @@ class Config(SegmenterConfig):
     """Standard deviation of what is 0 in the identity (released code: 0.01 over the multiple of C; paper: small)."""
     trains: Literal["front", "context", "all"] = "front"
     """Which part learns: the front end by itself, the context module on a front end that stays, or both."""
-
-    @property
-    def stages(self) -> tuple[int, ...]:
-        """`blocks`, or those of the published trunk."""
-        return self.blocks or BLOCKS[self.trunk]
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -132,9 +125,8 @@ class Config(SegmenterConfig):
     def validate(self) -> None:
         """Raise UsageError where fields contradict each other."""
         super().validate()
-        for name, values, known in (("blocks", self.stages, BLOCKS), ("channels", self.widths, CHANNELS)):
-            count = len(known[self.trunk])
-            check(len(values) == count, f"{count} numbers of {name}", values)
+        count = len(CHANNELS[self.trunk])
+        check(len(self.widths) == count, f"{count} numbers of channels", self.widths)
         check(self.head_kernel % 2 == 1, "an odd head_kernel", self.head_kernel)
         check(len(self.rates) > 0, "at least one of rates", self.rates)
         seven = len(MULTIPLES["large"])
@@ -255,7 +247,7 @@ def _vgg16(picture: Any, config: Config, pooling: str) -> Any:
                 3,
                 atrous_rate=2 if block == 5 else 1,
                 activation="relu",
-                kernel_initializer=mobile.first_kernel() if block == i == 1 else "he_normal",
+                kernel_initializer=first_kernel() if block == i == 1 else "he_normal",
                 name=f"conv{block}_{i}",
             )(x)
         if block <= 3:
@@ -273,8 +265,8 @@ def _mobile(picture: Any, config: Config) -> Any:
     # 8 k + 1 pixels, of which such a trunk sees as far to one side as to the other.
     x = layers.Cropping2D(((0, 7), (0, 7)), dtype="float32", name="odd")(picture)
     x = layers.Rescaling(1 / scale, [-m / scale for m in mean], dtype="float32", name="mean")(x)
-    units = mobile.Units(mobile.EPSILON, config.batch_norm)
-    x = mobile.mobile(x, config.trunk, units, config.stages, config.widths)
+    conv = ConvBN(mobile.EPSILON, config.batch_norm)
+    x = mobile.mobile(x, config.trunk, conv, config.stages, config.widths)
     return layers.Cropping2D(((1, 0), (1, 0)), name="middle")(x)
 
 
@@ -415,19 +407,19 @@ class DilatedNet(Segmenter):
             # Never to True: that would wake frozen batch normalization.
             self.front.trainable = False
 
-    def positions(self, inputs: Any, training: bool | None = None) -> Any:
+    def score_map(self, inputs: Any, training: bool | None = None) -> Any:
         # A front end that stays as it is sees no dropout.
         return tf.cast(self.front(inputs, training=training and self.front.trainable), tf.float32)
 
-    def contextual(self, maps: Any) -> Any:
+    def with_context(self, maps: Any) -> Any:
         return maps if self.context is None else tf.cast(self.context(maps), tf.float32)
 
-    def rate_factors(self) -> dict[str, float]:
+    def learning_rate_factors(self) -> dict[str, float]:
         # Of paths: the context module's layers are ctx_conv..., ctx_fc1 and ctx_final.
         behind = ("fc6/", "fc7/", "final/", "ctx_conv", "ctx_fc")
         return dict.fromkeys(behind, self.config.head_rate) if self.config.head_rate != 1 else {}
 
-    def load_trunk(self) -> None:
+    def load_pretrained_trunk(self) -> None:
         config = self.config
         if (config.stages, config.widths) != (BLOCKS[config.trunk], CHANNELS[config.trunk]):
             raise UsageError(
@@ -435,7 +427,7 @@ class DilatedNet(Segmenter):
                 f"{config.stages}, {config.widths}. Use --pretrained random."
             )
         arrays = imagenet(config.trunk, config.pretrained, config.stages, MEAN)
-        assign(self.front, arrays, config.pretrained, ("fc6", "fc7", "final"))
+        assign(self.front, arrays, config.pretrained, except_for=("fc6", "fc7", "final"))
 
     def start_from(self, source: str) -> None:
         """Take over weights: a run folder's, of both networks or of the front end, or those of a .caffemodel file.
@@ -465,17 +457,12 @@ class DilatedNet(Segmenter):
 # --- family -----------------------------------------------------------------------------------------------------------
 
 
-def _servables(model: DilatedNet) -> dict[str, Servable]:
-    config = model.config
-    return image_to_labels(model, model.probabilities, config.classes, config.names, config.crf)
-
-
 FAMILY = Family(
     name="dilated_net",
     config=Config,
     variants=VARIANTS,
     model=DilatedNet,
-    servables=_servables,
+    servables=DilatedNet.servables,
     task=label_task("dilated_net", refine),
     source=stream(labeled_crops),
 )

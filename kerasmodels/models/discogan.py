@@ -18,7 +18,6 @@ the mixtures of figure 3.
 
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import keras
@@ -26,26 +25,19 @@ import tensorflow as tf
 from annotated_types import Ge
 from keras import layers, ops
 
-from kerasmodels.config import Fraction, NonNegative, NonNegativeInt, Positive, PositiveInt, TrainingConfig, check
-from kerasmodels.data import unpaired
-from kerasmodels.family import Family, Servable, stream
+from kerasmodels.config import Fraction, NonNegative, NonNegativeInt, Positive, PositiveInt, check
+from kerasmodels.family import Family, stream
 from kerasmodels.losses.adversarial import STANDARD, feature_matching
-from kerasmodels.paper_model import PaperModel
-from kerasmodels.servables import DIRECTIONS, translation
 from kerasmodels.tasks.translate import translate_task, translations
+from kerasmodels.translator import Translator, TranslatorConfig, unpaired_crops
 
 __all__ = ["Config", "DiscoGAN"]
 
 _STRIDE = 16
 
 
-class Config(TrainingConfig):
-    """What to train. The defaults are the paper's."""
-
-    a: Path | None = None
-    """A folder of pictures of domain A."""
-    b: Path | None = None
-    """A folder of pictures of domain B; nothing needs to match."""
+class Config(TranslatorConfig):
+    """What to train, from two folders `a` and `b`. The defaults are the paper's."""
 
     size: int = 64
     """Side of the training crops, pixels."""
@@ -147,7 +139,7 @@ def _discriminator(config: Config, name: str) -> keras.Model:
 
 
 @keras.saving.register_keras_serializable("kerasmodels")
-class DiscoGAN(PaperModel):
+class DiscoGAN(Translator):
     """Two generators and two discriminators. Called, it translates from domain A to domain B.
 
     Args:
@@ -174,36 +166,39 @@ class DiscoGAN(PaperModel):
     family_name = "discogan"
     one_device = "its losses compare the means of whole batches, and steps take turns"
     networks = {  # noqa: RUF012
-        **{name: partial(_generator, name=name) for name in DIRECTIONS},
-        **{name: partial(_discriminator, name=name) for name in ("discriminator_a", "discriminator_b")},
+        "a_to_b": partial(_generator, name="a_to_b"),
+        "b_to_a": partial(_generator, name="b_to_a"),
+        "discriminator_a": partial(_discriminator, name="discriminator_a"),
+        "discriminator_b": partial(_discriminator, name="discriminator_b"),
     }
+    multiple = _STRIDE
 
     def loss_terms(self) -> Sequence[str]:
         terms = ("loss", "adversarial", "reconstruction", "discriminator_a", "discriminator_b")
         return (*terms, "features") if self.config.mode == "code" else terms
 
-    def optimizer_groups(self) -> dict[str, list[keras.Variable]]:
-        networks = {
-            "generators": [self.a_to_b, *([self.b_to_a] if self.config.objective != "gan" else [])],
-            "discriminators": [
-                *([self.discriminator_a] if self.config.objective == "discogan" else []),
-                self.discriminator_b,
-            ],
-        }
+    @property
+    def trained_by(self) -> dict[str, tuple[str, ...]]:  # type: ignore[override]
+        """What the objective has; what it leaves out is not trained."""
         return {
-            group: [variable for network in of_group for variable in network.trainable_variables]
-            for group, of_group in networks.items()
+            "generators": ("a_to_b",) if self.config.objective == "gan" else ("a_to_b", "b_to_a"),
+            "discriminators": ("discriminator_b",)
+            if self.config.objective != "discogan"
+            else ("discriminator_a", "discriminator_b"),
         }
 
     def default_optimizer(self, group: str) -> keras.optimizers.Optimizer:
         return keras.optimizers.Adam(self.config.learning_rate, beta_1=0.5, beta_2=0.999, epsilon=1e-8)
 
-    def call(self, inputs: Any, training: bool | None = None) -> Any:
-        return 255.0 * self.a_to_b(_unit(inputs), training=training)
+    def to_network(self, pictures: Any) -> Any:
+        return ops.cast(pictures, "float32") / 255.0
+
+    def from_network(self, pictures: Any) -> Any:
+        return 255.0 * pictures
 
     def train_step(self, data: Any) -> dict[str, Any]:
         """paper: the generators' update, then the discriminators'; code: one of the two."""
-        a, b, *_ = (_unit(pictures) for pictures in data)
+        a, b, *_ = (self.to_network(pictures) for pictures in data)
         if self.config.mode == "paper":
             self._update_discriminators(a, b, *self._update_generators(a, b))
         else:
@@ -270,32 +265,7 @@ class DiscoGAN(PaperModel):
         self.optimizers[group].apply(decayed, variables)
 
 
-def _unit(pictures: Any) -> Any:
-    return ops.cast(pictures, "float32") / 255.0
-
-
 # --- family -----------------------------------------------------------------------------------------------------------
-
-
-def _batches(config: Config, start: int) -> tf.data.Dataset:
-    return unpaired(config.a, config.b, config.size, config.batch, config.seed, start)
-
-
-def _servables(model: DiscoGAN) -> dict[str, Servable]:
-    config = model.config
-
-    def servable(direction: str) -> Servable:
-        network = getattr(model, direction)
-        return translation(
-            network,
-            lambda image: 255.0 * network(_unit(image), training=False),
-            direction=direction,
-            multiple=_STRIDE,
-            side=config.size if config.extra_layers else None,
-            size=config.size,
-        )
-
-    return {direction: servable(direction) for direction in DIRECTIONS}
 
 
 FAMILY = Family(
@@ -303,8 +273,8 @@ FAMILY = Family(
     config=Config,
     variants=VARIANTS,
     model=DiscoGAN,
-    servables=_servables,
+    servables=DiscoGAN.servables,
     task=translate_task("discogan"),
-    source=stream(_batches),
+    source=stream(unpaired_crops),
     preview=translations,
 )

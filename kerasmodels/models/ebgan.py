@@ -18,7 +18,6 @@ for all |
 | pictures are drawn with replacement | a stream that can begin anywhere |
 """
 
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -29,20 +28,21 @@ import tensorflow as tf
 from annotated_types import Ge, MultipleOf
 from keras import layers, ops
 
-from kerasmodels.config import NonNegative, Positive, PositiveInt, TrainingConfig, check
+from kerasmodels.config import NonNegative, Positive, PositiveInt, TrainingConfig, check, needed
 from kerasmodels.data import list_images
-from kerasmodels.data.stacks import picture_stack, random_batches, read_idx
+from kerasmodels.data.stacks import balanced, drawn_batches, picture_stack, read_idx
 from kerasmodels.data.unpaired import warn_of_small
-from kerasmodels.errors import DataError, UsageError
+from kerasmodels.errors import DataError
 from kerasmodels.family import Family, Servable, TensorSpec, stream
 from kerasmodels.losses.adversarial import AdversarialLosses, energy, pulling_away
+from kerasmodels.ops.pictures import to_rgb, to_unit
 from kerasmodels.paper_model import PaperModel
 from kerasmodels.servables import example_images, generate
 from kerasmodels.tasks.energies import energies_task
 from kerasmodels.tasks.generate import sheet
-from kerasmodels.training.callbacks import StepCallback
+from kerasmodels.training.margin_watch import MarginWatch
 
-__all__ = ["EBGAN", "Config", "MarginWatch"]
+__all__ = ["EBGAN", "Config"]
 
 CLASSES = 10
 
@@ -276,6 +276,10 @@ class EBGAN(PaperModel):
         "decoder": _decoder,
         "classifier": _classifier,
     }
+    trained_by = {  # noqa: RUF012
+        "generator": ("generator",),
+        "discriminator": ("encoder", "decoder", "classifier"),
+    }
 
     def loss_terms(self) -> Sequence[str]:
         return (
@@ -284,22 +288,15 @@ class EBGAN(PaperModel):
             *(["classes"] if self.config.labeled else []),
         )
 
-    def optimizer_groups(self) -> dict[str, list[keras.Variable]]:
-        networks = [self.encoder, self.decoder, *([self.classifier] if self.classifier is not None else [])]
-        return {
-            "generator": self.generator.trainable_variables,
-            "discriminator": [variable for network in networks for variable in network.trainable_variables],
-        }
-
     def default_optimizer(self, group: str) -> keras.optimizers.Optimizer:
         return keras.optimizers.Adam(self.config.learning_rate, beta_1=0.5, beta_2=0.999)
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
-        return _to_rgb(self.generator(inputs, training=training))
+        return to_rgb(self.generator(inputs, training=training))
 
     def energies(self, pictures: Any) -> Any:
         """(N, size, size, channels), 0-255 -> (N,): high for what is unlike the pictures it was trained on."""
-        pictures = _unit(pictures)
+        pictures = to_unit(pictures)
         return self.energy_of(pictures, self.decoder(self.encoder(pictures, training=False), training=False))
 
     def energy_of(self, pictures: Any, reconstruction: Any) -> Any:
@@ -334,7 +331,7 @@ class EBGAN(PaperModel):
     def train_step(self, data: Any) -> dict[str, Any]:
         """The discriminator's update, then the generator's."""
         pictures, *known = data if isinstance(data, tuple) else (data,)
-        real, margin = _unit(pictures), self.margin()
+        real, margin = to_unit(pictures), self.margin()
         losses, count = self.adversarial(margin), ops.shape(real)[0]
         fake = self.generator(self._latent(count), training=True)
         with tf.GradientTape() as tape:
@@ -367,7 +364,7 @@ class EBGAN(PaperModel):
         return codes, self.energy_of(pictures, self.decoder(codes, training=True))
 
     def _class_loss(self, pictures: Any, labels: Any) -> Any:
-        scores = self.classifier(self.encoder(self._noisy(_unit(pictures)), training=True), training=True)
+        scores = self.classifier(self.encoder(self._noisy(to_unit(pictures)), training=True), training=True)
         loss = ops.mean(keras.losses.sparse_categorical_crossentropy(labels, scores, from_logits=True))
         self.report(classes=loss)
         return loss
@@ -385,196 +382,75 @@ class EBGAN(PaperModel):
         return keras.random.normal((count, self.config.latent), seed=self.seed_generator)
 
 
-class MarginWatch(StepCallback):
-    """Says, once each, what makes a margin useless. `EBGAN.fit` has one; a margin that moves is not watched.
-
-    For `patience` steps in a row the margin was below the energy that even real pictures keep, so that nothing can be
-    told apart by it; or no generated picture was below the margin, so that the discriminator does not see them.
-
-    Args:
-        start: steps done before this `fit`.
-        patience: steps.
-    """
-
-    def __init__(self, start: int = 0, patience: int = 500):
-        super().__init__(start)
-        self.patience = patience
-        self.said: list[str] = []
-        self._sums: dict[str, tuple[float, float]] = {}
-        self._high = self._idle = 0
-
-    def on_step(self, before: int, step: int, logs: Mapping[str, float]) -> None:
-        margin, kind = self.model.config.margin, self.model.config.energy
-        if self.model.config.final_margin is not None:
-            return
-        real, fake, below = (self._latest(term) for term in ("real", "fake", "below_margin"))
-        self._high = self._high + step - before if real >= margin else 0
-        self._idle = self._idle + step - before if below == 0 else 0
-        if self._high >= self.patience:
-            self._say(
-                "the margin is too low",
-                f"for {self._high} steps real pictures kept a mean energy ({kind}) of {real:.4g} or so, above the "
-                f"margin {margin:g}: the discriminator cannot hold them below it and generated ones above it. Raise "
-                f"--margin to {2 * real:.3g} or so.",
-            )
-        elif self._idle >= self.patience:
-            self._say(
-                "the hinge is never active",
-                f"for {self._idle} steps no generated picture had an energy ({kind}) below the margin {margin:g} "
-                f"(mean {fake:.4g}): the discriminator does not see them. Raise --margin, or lower --learning-rate.",
-            )
-
-    def _latest(self, term: str) -> float:
-        """Of the steps since the last call alone: the model's means go on until someone resets them."""
-        mean = next(metric for metric in self.model.metrics if metric.name == term)
-        total, count = float(mean.total), float(mean.count)
-        before, counted = self._sums.get(term, (0.0, 0.0))
-        self._sums[term] = total, count
-        return (total - before) / (count - counted) if count > counted else total / max(count, 1.0)
-
-    def _say(self, what: str, why: str) -> None:
-        if what not in self.said:
-            self.said.append(what)
-            print(f"warning: {what}: {why}", file=sys.stderr)
-
-
-def _unit(pictures: Any) -> Any:
-    return ops.cast(pictures, "float32") / 127.5 - 1.0
-
-
-def _to_rgb(pictures: Any) -> Any:
-    return ops.clip(127.5 + 127.5 * pictures, 0.0, 255.0)
-
-
-# --- data -------------------------------------------------------------------------------------------------------------
+# --- family -----------------------------------------------------------------------------------------------------------
 
 
 def _batches(config: Config, start: int) -> tf.data.Dataset:
-    if config.pictures is None:
-        raise UsageError("training needs pictures: --pictures DIR, or an IDX file.")
-    if config.labeled and config.labels is None:
-        raise UsageError(f"expected --labels FILE with the classes of the {config.labeled} labeled pictures.")
-    if config.pictures.is_dir():
-        warn_of_small(list_images(config.pictures), config.size)
-    pictures = picture_stack(config.pictures, config.size, config.size, config.channels)
+    source = needed(config.pictures, "pictures: --pictures DIR, or an IDX file")
+    if source.is_dir():
+        warn_of_small(list_images(source), config.size)
+    pictures = picture_stack(source, config.size, config.size, config.channels)
     if len(pictures) < 2:
-        raise DataError(
-            f"expected at least 2 pictures. Received: one, in {config.pictures}. A domain is learned from many."
-        )
-    if config.labels is None or not config.labeled:
-        return batches(pictures, config.batch, config.seed, start)
-    labels = read_idx(config.labels)
+        raise DataError(f"expected at least 2 pictures. Received: one, in {source}. A domain is learned from many.")
+    if not config.labeled:
+        return drawn_batches(pictures, config.batch, config.seed, start)
+    labels = read_idx(needed(config.labels, f"--labels FILE with the classes of the {config.labeled} labeled pictures"))
     if labels.shape != pictures.shape[:1] or labels.max(initial=0) >= CLASSES:
         raise DataError(
             f"expected a class from 0 to {CLASSES - 1} for each of the {len(pictures)} pictures in {config.labels}. "
             f"Received: labels {labels.shape} up to {labels.max(initial=0)}."
         )
-    labeled = balanced(pictures, labels, config.labeled, config.seed)
-    return batches(pictures, config.batch, config.seed, start, labeled)
-
-
-def balanced(pictures: np.ndarray, labels: np.ndarray, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """`count` of the pictures and their classes, as many of each class.
-
-    Raises:
-        DataError: a class has too few.
-    """
-    order = np.random.default_rng(seed).permutation(len(labels))
-    of_class = [order[labels[order] == number][: count // CLASSES] for number in range(CLASSES)]
-    for number, found in enumerate(of_class):
-        if len(found) < count // CLASSES:
-            raise DataError(
-                f"expected at least {count // CLASSES} pictures of each class for {count} labeled ones. "
-                f"Received: {len(found)} of class {number}."
-            )
-    chosen = np.concatenate(of_class)
-    return pictures[chosen], labels[chosen].astype("int32")
-
-
-def batches(
-    pictures: np.ndarray,
-    batch: int,
-    seed: int = 0,
-    start: int = 0,
-    labeled: tuple[np.ndarray, np.ndarray] | None = None,
-) -> tf.data.Dataset:
-    """Endless batches of pictures drawn with replacement, as `EBGAN.fit` takes them.
-
-    Args:
-        pictures: (N, size, size, channels), 0-255.
-        batch: pictures in a batch.
-        seed: another seed, another stream.
-        start: number of the first batch.
-        labeled: pictures and their classes, of which each batch has as many.
-    """
-    tensors = [tf.constant(array) for array in (pictures, *(labeled or ()))]
-
-    def draw(step: tf.Tensor) -> Any:
-        # The same draw of labeled pictures and of their classes.
-        drawn = [random_batches(array, tf.constant([batch]), seed + (i > 0), step) for i, array in enumerate(tensors)]
-        return tuple(drawn) if labeled else drawn[0]
-
-    steps = tf.data.Dataset.range(start, np.iinfo("int64").max)
-    return steps.map(draw, num_parallel_calls=1).prefetch(2)
-
-
-# --- family -----------------------------------------------------------------------------------------------------------
+    labeled = balanced(pictures, labels, config.labeled, CLASSES, config.seed)
+    return drawn_batches(pictures, config.batch, config.seed, start, labeled)
 
 
 def _servables(model: EBGAN) -> dict[str, Servable]:
     config = model.config
-    sides = {"height": config.size, "width": config.size}
     shape = ("batch", config.size, config.size, config.channels)
     image = TensorSpec("image", shape, "uint8", "pictures, 0-255", "image")
     if config.channels == 1:
         image = TensorSpec("image", shape, "uint8", "gray pictures, 0-255", extremes=(0, 128, 255))
 
-    def measure(image: tf.Tensor) -> dict[str, tf.Tensor]:
-        pictures = _unit(image)
-        reconstruction = model.decoder(model.encoder(pictures, training=False), training=False)
+    def codes(image: tf.Tensor) -> Any:
+        return model.encoder(to_unit(image), training=False)
+
+    def energy(image: tf.Tensor) -> dict[str, tf.Tensor]:
+        pictures, reconstruction = to_unit(image), model.decoder(codes(image), training=False)
         return {
             "energy": model.energy_of(pictures, reconstruction),
             "anomaly_map": tf.reduce_sum(tf.square(reconstruction - pictures), axis=3),
-            "reconstruction": tf.cast(tf.round(_to_rgb(reconstruction)), tf.uint8),
+            "reconstruction": tf.cast(tf.round(to_rgb(reconstruction)), tf.uint8),
         }
 
     def classify(image: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {"classes": tf.nn.softmax(model.classifier(model.encoder(_unit(image), training=False), training=False))}
+        return {"classes": tf.nn.softmax(model.classifier(codes(image), training=False))}
 
     def example(dims: Mapping[str, int], seed: int) -> dict[str, np.ndarray]:
-        return {"image": example_images({**sides, **dims}, seed)["image"][..., : config.channels]}
+        pictures = example_images({"height": config.size, "width": config.size, **dims}, seed)["image"]
+        return {"image": pictures[..., : config.channels]}
 
-    def of_pictures(call: Any, outputs: tuple[TensorSpec, ...], network: keras.Model, name: str, doc: str) -> Servable:
-        return Servable(
-            call=call,
-            # Only the variables that the servable reads leave with it.
-            model=keras.Model(model.encoder.inputs[0], network(model.encoder.outputs[0]), name=name),
-            inputs=(image,),
-            outputs=outputs,
-            example=example,
-            dims={"batch": 1},
-            check_dims=({"batch": 3},),
-            doc=doc,
-        )
+    def of_pictures(call: Any, behind: keras.Model, doc: str, *outputs: TensorSpec) -> Servable:
+        # Only the variables that the servable reads leave with it.
+        part = keras.Model(model.encoder.inputs[0], behind(model.encoder.outputs[0]), name=call.__name__)
+        return Servable(call, part, (image,), outputs, example, {"batch": 1}, ({"batch": 3},), doc=doc)
 
     found = {
-        "generate": generate(model.generator, _to_rgb, "generates pictures like those it was trained on"),
+        "generate": generate(model.generator, to_rgb, "generates pictures like those it was trained on"),
         "energy": of_pictures(
-            measure,
-            (
-                TensorSpec("energy", ("batch",), "float32", f"high for anomalies ({config.energy})", atol=1e-3),
-                TensorSpec("anomaly_map", shape[:3], "float32", "squared differences, pixels -1 to 1", atol=1e-3),
-                TensorSpec("reconstruction", shape, "uint8", "the auto-encoder's, 0-255", atol=1),
-            ),
+            energy,
             model.decoder,
-            "discriminator",
             "tells how unlike the pictures it was trained on a picture is, and where",
+            TensorSpec("energy", ("batch",), "float32", f"high for anomalies ({config.energy})", atol=1e-3),
+            TensorSpec("anomaly_map", shape[:3], "float32", "squared differences, pixels -1 to 1", atol=1e-3),
+            TensorSpec("reconstruction", shape, "uint8", "the auto-encoder's, 0-255", atol=1),
         ),
     }
     if model.classifier is not None:
-        probabilities = TensorSpec("classes", ("batch", CLASSES), "float32", "probabilities of the classes")
         found["classify"] = of_pictures(
-            classify, (probabilities,), model.classifier, "classifier", "tells classes apart, learned from few examples"
+            classify,
+            model.classifier,
+            "tells classes apart, learned from few examples",
+            TensorSpec("classes", ("batch", CLASSES), "float32", "probabilities of the classes"),
         )
     return found
 

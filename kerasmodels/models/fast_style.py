@@ -30,18 +30,25 @@ from annotated_types import Ge
 from keras import layers, ops
 
 from kerasmodels.backbones import VGG16
-from kerasmodels.config import NonNegative, NonNegativeInt, Positive, PositiveInt, TrainingConfig, check
+from kerasmodels.backbones.sources import layer_names
+from kerasmodels.config import NonNegative, NonNegativeInt, Positive, PositiveInt, TrainingConfig, check, needed
 from kerasmodels.data import list_images, photo_crops, read_image
-from kerasmodels.errors import UsageError
+from kerasmodels.errors import DataError
 from kerasmodels.family import Family, RunReport, Servable, Task, stream
-from kerasmodels.layers import InstanceNormalization, PolyphaseConv2D, ReflectionPadding2D, ResidualBlock, Resize2D
+from kerasmodels.layers import (
+    DoublingConv2DTranspose,
+    InstanceNormalization,
+    PolyphaseConv2D,
+    ReflectionPadding2D,
+    ResidualBlock,
+    Resize2D,
+)
 from kerasmodels.losses import Perceptual
 from kerasmodels.paper_model import PaperModel
 from kerasmodels.servables import image_to_image, served
 from kerasmodels.tasks.pictures import PicturesOptions, change_pictures, check_memory
-from kerasmodels.training import devices
 
-__all__ = ["Config", "FastStyle", "objective", "stylize"]
+__all__ = ["Config", "FastStyle", "perceptual_loss", "stylize"]
 
 
 class Config(TrainingConfig):
@@ -50,7 +57,7 @@ class Config(TrainingConfig):
     style: Path | None = None
     """The painting: a picture file."""
     photos: Path | None = None
-    """A folder of photos to practice on (the paper: 80,000 of MS-COCO; a few hundred do)."""
+    """A folder of photos to train on (the paper: 80,000 of MS-COCO; a few hundred do)."""
 
     channels: tuple[PositiveInt, PositiveInt, PositiveInt] = (32, 64, 128)
     """Channels at full, half and quarter size."""
@@ -89,7 +96,7 @@ class Config(TrainingConfig):
     warmup_steps: NonNegativeInt = 0
     """Steps over which the learning rate rises from 0. Adam's first steps can drive tanh into saturation for good."""
     final_learning_rate: Positive | None = None
-    """The learning rate then decays to this along a cosine; left out, it stays constant, as in the paper."""
+    """After the warmup the learning rate falls to this along a cosine; left out, it stays constant, as in the paper."""
 
     def validate(self) -> None:
         """Raise UsageError where fields contradict each other."""
@@ -142,23 +149,20 @@ def _transformation_network(config: Config) -> keras.Model:
             x = layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=f"{name}_norm")(x)
         return layers.ReLU(name=f"{name}_relu")(x)
 
+    def padded(x: Any, pixels: int, name: str) -> Any:
+        return (ReflectionPadding2D if reflect else layers.ZeroPadding2D)(pixels, name=f"{name}_pad")(x)
+
     def convolution(x: Any, filters: int, kernel: int, name: str, strides: int = 1) -> Any:
-        around = ReflectionPadding2D if reflect else layers.ZeroPadding2D
-        if kernel > 1:
-            x = around(kernel // 2, name=f"{name}_pad")(x)
-        if filters == 3:
-            return PolyphaseConv2D(filters, kernel, name=name)(x)
+        x = padded(x, kernel // 2, name) if kernel > 1 else x
         return layers.Conv2D(filters, kernel, strides, name=name)(x)
 
-    def doubled(x: Any, filters: int, name: str) -> Any:
-        if config.upsampling == "resize":
-            return convolution(Resize2D(2, name=f"{name}_resize")(x), filters, 3, name)
-        # Torch's transposed convolution with padding 1 and output padding 1: samples 1 to 2n of the full result.
-        x = layers.Conv2DTranspose(filters, 3, 2, padding="valid", name=name)(x)
-        return layers.Cropping2D(((1, 0), (1, 0)), name=f"{name}_crop")(x)
+    def upsampled(x: Any, filters: int, name: str) -> Any:
+        if config.upsampling == "transposed":
+            return DoublingConv2DTranspose(filters, name=name)(x)
+        return convolution(Resize2D(2, name=f"{name}_resize")(x), filters, 3, name)
 
-    picture = keras.Input((None, None, 3), name="rgb")
-    x = layers.Rescaling(1 / 127.5, -1.0, name="to_unit")(picture)
+    x = picture = keras.Input((None, None, 3), name="rgb")
+    x = layers.Rescaling(1 / 127.5, -1.0, name="to_unit")(x)
     if not reflect:
         # Every residual block takes away 4 pixels at quarter size on each axis.
         x = ReflectionPadding2D(8 * config.blocks, name="start_pad")(x)
@@ -167,12 +171,13 @@ def _transformation_network(config: Config) -> keras.Model:
     x = normalized(convolution(x, quarter, 3, "down2", strides=2), "down2")
     for i in range(1, config.blocks + 1):
         x = ResidualBlock(quarter, config.normalization, "reflect" if reflect else "valid", name=f"block{i}")(x)
-    x = normalized(doubled(x, half, "up1"), "up1")
-    x = normalized(doubled(x, full, "up2"), "up2")
-    x = ops.tanh(ops.cast(convolution(x, 3, config.end_kernel, "conv2"), "float32"))
-    return keras.Model(
-        picture, layers.Rescaling(150.0, 127.5, dtype="float32", name="to_rgb")(x), name="transformation"
-    )
+    x = normalized(upsampled(x, half, "up1"), "up1")
+    x = normalized(upsampled(x, full, "up2"), "up2")
+    x = padded(x, config.end_kernel // 2, "conv2") if config.end_kernel > 1 else x
+    # Conv2D, computed in half the time where there are only three filters.
+    x = ops.tanh(ops.cast(PolyphaseConv2D(3, config.end_kernel, name="conv2")(x), "float32"))
+    x = layers.Rescaling(150.0, 127.5, dtype="float32", name="to_rgb")(x)
+    return keras.Model(picture, x, name="transformation")
 
 
 # --- model ------------------------------------------------------------------------------------------------------------
@@ -208,14 +213,16 @@ class FastStyle(PaperModel):
         return ("loss", "content", "style", "total_variation")
 
     def default_optimizer(self, group: str) -> keras.optimizers.Optimizer:
-        config = self.config
-        rate = keras.optimizers.schedules.CosineDecay(
-            0.0 if config.warmup_steps else config.learning_rate,
-            config.steps - config.warmup_steps,
-            alpha=config.last_rate / config.learning_rate,
-            warmup_target=config.learning_rate if config.warmup_steps else None,
-            warmup_steps=config.warmup_steps,
-        )
+        config, rate = self.config, self.config.learning_rate
+        if config.warmup_steps or config.last_rate < rate:
+            # From 0 (or, without a warmup, from the learning rate) up to the learning rate, then down to the last.
+            rate = keras.optimizers.schedules.CosineDecay(
+                0.0 if config.warmup_steps else rate,
+                config.steps - config.warmup_steps,
+                alpha=config.last_rate / rate,
+                warmup_target=rate if config.warmup_steps else None,
+                warmup_steps=config.warmup_steps,
+            )
         return keras.optimizers.Adam(rate)
 
     def compile(self, optimizer: Any = None, loss: Perceptual | None = None, **kwargs: Any) -> None:
@@ -223,20 +230,20 @@ class FastStyle(PaperModel):
 
         Args:
             optimizer, **kwargs: see `PaperModel.compile`.
-            loss: None for `objective(config)`, in the dtype that the networks compute in.
+            loss: None for `perceptual_loss(config)`, in the dtype that the network computes in.
 
         Raises:
-            UsageError, DataError, WeightsError: see `objective`.
+            UsageError, DataError, WeightsError: see `perceptual_loss`.
         """
         super().compile(optimizer, **kwargs)
-        self.loss = objective(self.config, self.compute_dtype) if loss is None else loss
+        self.loss = perceptual_loss(self.config, self.compute_dtype) if loss is None else loss
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         return self.network(inputs, training=training)
 
     def train_step(self, data: Any) -> dict[str, Any]:
-        """One update on a batch of photos."""
-        photos, targets, _ = keras.utils.unpack_x_y_sample_weight(devices.not_empty(data))
+        """One update, on a batch of photos or of pairs (photos, photos whose content is wanted)."""
+        photos, targets, _ = self.unpacked(data)
         with tf.GradientTape() as tape:
             terms = self.loss.terms(photos if targets is None else targets, self(photos, training=True))
             loss = ops.mean(sum(terms.values()))
@@ -245,32 +252,36 @@ class FastStyle(PaperModel):
         return self.reported()
 
 
-def objective(config: Config, dtype: str = "float32") -> Perceptual:
+def perceptual_loss(config: Config, dtype: str = "float32") -> Perceptual:
     """The loss of the config's painting, on RGB 0-255 pictures; VGG16 computes in `dtype`.
 
     Raises:
         UsageError: no painting is named, or an unknown layer.
-        DataError: the painting cannot be read.
+        DataError: the painting cannot be read, or is a thin strip.
         WeightsError: VGG16 weights are missing.
     """
-    if config.style is None:
-        raise UsageError("training needs a painting: --style PATH.")
+    painting = read_image(needed(config.style, "a painting: --style PATH"), max_side=config.style_size)
     taps = dict.fromkeys((config.content_layer, *config.style_layers))
+    height, width = painting.shape[:2]
+    names = layer_names("vgg16")
+    seen = names[: max((names.index(tap) for tap in taps if tap in names), default=0) + 1]
+    least = 2 ** sum(name.startswith("pool") for name in seen)
+    if min(height, width) < least:
+        raise DataError(
+            f"expected a painting of at least {least} pixels each way, which the network's poolings need. Received: "
+            f"{config.style}, which is {width} x {height} at --style-size {config.style_size}. Crop it, or raise that."
+        )
     vgg = VGG16(taps, weights=config.vgg, dtype=dtype)
     # Features grow in proportion to the pictures' scale, contents with its square and Gram distances with its fourth
     # power. The weights of the loss are meant for 0-255.
     scale = 1 / float(np.mean(np.ravel(vgg.get_layer("preprocess").scale)))
     return Perceptual(
         vgg,
-        read_image(config.style, max_side=config.style_size),
+        painting,
         content={config.content_layer: config.content_weight * scale**2},
         style=dict.fromkeys(config.style_layers, config.style_weight * scale**4),
         total_variation_weight=config.tv_weight,
     )
-
-
-_LIVE_MAPS = 7
-"""Full-size feature maps alive at once in a forward pass, at most (6.2 measured with `mobile`, 3.4 with `paper`)."""
 
 
 def stylize(model: FastStyle, picture: np.ndarray) -> np.ndarray:
@@ -279,7 +290,8 @@ def stylize(model: FastStyle, picture: np.ndarray) -> np.ndarray:
     Raises:
         DataError: it is too large for the memory that is free.
     """
-    check_memory(picture, 4 * model.config.channels[0] * _LIVE_MAPS)
+    # Of the full-size feature maps 7 are alive at once, at most (6.2 measured with `mobile`, 3.4 with `paper`).
+    check_memory(picture, 7 * 4 * model.config.channels[0])
     return served(model, "stylize")(image=picture[None])["stylized"][0]
 
 
@@ -287,9 +299,8 @@ def stylize(model: FastStyle, picture: np.ndarray) -> np.ndarray:
 
 
 def _batches(config: Config, start: int) -> tf.data.Dataset:
-    if config.photos is None:
-        raise UsageError("training needs a folder of photos: --photos DIR.")
-    return photo_crops(config.photos, config.size, config.batch, config.seed, start)
+    photos = needed(config.photos, "a folder of photos: --photos DIR")
+    return photo_crops(photos, config.size, config.batch, config.seed, start)
 
 
 def _servables(model: FastStyle) -> dict[str, Servable]:

@@ -16,14 +16,13 @@ position a picture, each cut to exactly the pixels that the unit sees there; and
 | a row of nine; the paper's nine are 3 x 3 | any number of patches, several units below each other |
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import keras
 import numpy as np
 import tensorflow as tf
 from keras import layers, ops
-from PIL import Image
 
 from kerasmodels import config as base
 from kerasmodels.backbones import VGG16, VGG19, receptive_field
@@ -31,6 +30,7 @@ from kerasmodels.config import check
 from kerasmodels.family import Family, Servable, Task, TensorSpec
 from kerasmodels.losses import total_variation
 from kerasmodels.paper_model import PaperModel
+from kerasmodels.servables.examples import example_noise
 from kerasmodels.tasks.patches import PatchesOptions, write_patches
 
 __all__ = ["Config", "FeaturePatches"]
@@ -253,29 +253,13 @@ def _servables(model: FeaturePatches) -> dict[str, Servable]:
                 TensorSpec("position", ("batch", units, 2), "int32", "where: row and column of the feature map"),
                 TensorSpec("box", ("batch", units, 4), "int32", box),
             ),
-            example=_example_pictures,
+            example=example_noise,
             dims={"batch": 1, "height": 224, "width": 224},
             check_dims=({"batch": 1, "height": 97, "width": 130}, {"batch": 2, "height": 64, "width": 128}),
             doc=f"for every unit of {model.config.model}'s {model.config.layer}: its largest value, where, and what it "
             "sees there",
         )
     }
-
-
-def _example_pictures(dims: Mapping[str, int], seed: int) -> dict[str, np.ndarray]:
-    """Noise of all sizes, as natural pictures have it. No two places are equal, so a maximum has one place."""
-    random = np.random.default_rng(seed)
-    n, h, w = dims["batch"], dims["height"], dims["width"]
-    pictures = []
-    for _ in range(n):
-        picture = np.full((h, w, 3), 128.0)
-        for side in (2, 4, 8, 16, 64):
-            coarse = random.uniform(-1, 1, (min(side, h), min(side, w), 3))
-            for c in range(3):
-                channel = Image.fromarray(coarse[..., c].astype("float32"))
-                picture[..., c] += 40 * np.asarray(channel.resize((w, h), Image.Resampling.BICUBIC))
-        pictures.append(np.clip(picture + random.normal(0, 6, picture.shape), 0, 255).astype("uint8"))
-    return {"image": np.stack(pictures)}
 
 
 class Options(PatchesOptions, Config):

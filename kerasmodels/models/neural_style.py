@@ -13,39 +13,37 @@ Reproduced: the objective and its optimization by L-BFGS from white noise. The p
 | `train` uses Adam (rate 10, as the neural-style code); `run` uses L-BFGS, as the paper | `fit` is first-order |
 | a total variation term of small weight; 0 is the paper's | less grain from noise |
 | large pictures are made coarse to fine (`levels`) | strokes keep their size relative to the picture, in less time |
-| served: gradient descent with momentum on the normalized gradient | see `_moved` |
+| served: gradient descent with momentum on the normalized gradient | see `servables.optimization` |
 """
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import keras
 import numpy as np
-import tensorflow as tf
 import tyro
 from annotated_types import Interval
 
 from kerasmodels import backbones, runs
 from kerasmodels import config as base
 from kerasmodels.backbones.sources import layer_names
-from kerasmodels.config import NonNegative, NonNegativeInt, Positive, PositiveInt, TrainingConfig, check
+from kerasmodels.config import NonNegative, NonNegativeInt, Positive, PositiveInt, TrainingConfig, check, needed
 from kerasmodels.data import image_size, read_image, read_mask, resized
 from kerasmodels.data.color import luminance, match_colors, match_luminance, with_colors_of
 from kerasmodels.errors import DataError, UsageError, unknown_name
-from kerasmodels.family import Family, RunReport, Servable, Task, TensorSpec, without_examples
+from kerasmodels.family import Family, RunReport, Servable, Task, without_examples
 from kerasmodels.layers import Picture
 from kerasmodels.losses.portable import PortableStyle
 from kerasmodels.losses.style_transfer import Formulation, StyleTransfer
-from kerasmodels.servables import example_images
+from kerasmodels.servables.optimization import optimization
 from kerasmodels.tasks.optimize import OptimizeOptions, optimize
 from kerasmodels.tasks.pictures import check_targets
 from kerasmodels.training.picture import PictureModel, Stage, to_uint8
 
-__all__ = ["Config", "Look", "NeuralStyle", "RunOptions", "content_at", "finished", "network", "read_pictures"]
+__all__ = ["Config", "Look", "NeuralStyle", "RunOptions", "content_at", "finished", "loss_network", "read_pictures"]
 
 
 class Look(base.Config):
@@ -71,7 +69,7 @@ class Look(base.Config):
     given the content's colors first."""
 
     network: Literal["vgg19", "vgg16"] = "vgg19"
-    """The network that looks (paper: VGG19)."""
+    """The loss network (paper: VGG19)."""
     vgg: str = "auto"
     """Its weights: auto (vgg19: the normalized ones, as in the paper), a source of `kerasmodels weights`, a file, or
     random."""
@@ -173,7 +171,7 @@ VARIANTS = {
 }
 
 
-# --- what is compared -------------------------------------------------------------------------------------------------
+# --- the pictures and the loss network --------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -193,10 +191,8 @@ def read_pictures(config: Config) -> Pictures:
         UsageError: no content or no painting is named.
         DataError: a picture or mask cannot be used.
     """
-    if config.content is None:
-        raise UsageError("expected a photo to paint: --content PATH. Received: none.")
-    if not config.style:
-        raise UsageError("expected a painting: --style PATH. Received: none.")
+    photo = needed(config.content, "a photo to paint: --content PATH")
+    needed(config.style or None, "a painting: --style PATH")
     content = content_at(config, *config.shape)
     styles, style_masks = [], []
     for i, path in enumerate(config.style):
@@ -211,7 +207,7 @@ def read_pictures(config: Config) -> Pictures:
         if config.style_masks:
             style_masks.append(read_mask(config.style_masks[i], painting.shape[:2], (height, width), path))
         styles.append(np.clip(resized(painting, height, width), 0, 255))
-    masks = tuple(read_mask(path, config.shape, config.shape, config.content) for path in config.masks)
+    masks = tuple(read_mask(path, config.shape, config.shape, photo) for path in config.masks)
     if config.colors == "luminance":
         styles = [match_luminance(style, content) for style in styles]
         content = luminance(content)
@@ -222,12 +218,12 @@ def read_pictures(config: Config) -> Pictures:
 
 def content_at(config: Config, height: int, width: int) -> np.ndarray:
     """The photo at a size, (height, width, 3) float32, 0-255."""
-    assert config.content is not None
-    return np.clip(resized(read_image(config.content, 2 * max(height, width)), height, width), 0, 255)
+    photo = read_image(needed(config.content, "a photo to paint: --content PATH"), 2 * max(height, width))
+    return np.clip(resized(photo, height, width), 0, 255)
 
 
-def network(look: Look, dtype: str = "float32") -> keras.Model:
-    """The network that looks, with the layers of the objective as taps.
+def loss_network(look: Look, dtype: str = "float32") -> keras.Model:
+    """VGG19 or VGG16, with the layers of the objective as taps.
 
     Raises:
         UsageError: an unknown layer.
@@ -238,12 +234,7 @@ def network(look: Look, dtype: str = "float32") -> keras.Model:
     if look.vgg == "auto" and look.network == "vgg19":
         source = "normalized"
     build = backbones.VGG19 if look.network == "vgg19" else backbones.VGG16
-    return build(
-        taps,
-        weights=None if source == "random" else source,
-        pooling=look.pooling,
-        dtype=dtype,
-    )
+    return build(taps, weights=None if source == "random" else source, pooling=look.pooling, dtype=dtype)
 
 
 def _weights(look: Look) -> tuple[dict[str, float], dict[str, float]]:
@@ -311,7 +302,7 @@ class NeuralStyle(PictureModel):
     def default_objective(self) -> StyleTransfer:
         config, pictures = self.config, self.pictures
         return StyleTransfer(
-            network(config, self.compute_dtype),
+            loss_network(config, self.compute_dtype),
             pictures.content,
             pictures.styles,
             *_weights(config),
@@ -330,124 +321,17 @@ def finished(config: Config, pixels: np.ndarray) -> np.ndarray:
     return to_uint8(pixels)
 
 
-# --- servables --------------------------------------------------------------------------------------------------------
-
-_MOMENTUM = 0.9
-
-
-def _moved(
-    picture: tf.Tensor, velocity: tf.Tensor, slope: tf.Tensor, rate: tf.Tensor | float
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """One step of gradient descent with momentum on the gradient divided by its root mean square.
-
-    So `rate` is in levels of 0-255, whatever the loss weighs. Adam, which divides every entry of the first gradient by
-    itself, would turn rounding differences between runtimes into whole levels: its first step is the sign.
-    """
-    # Divided by the largest entry first: squares of small numbers would vanish.
-    slope = slope / (tf.reduce_max(tf.abs(slope)) + 1e-30)
-    slope = slope / tf.sqrt(tf.reduce_mean(slope * slope) + 1e-30)
-    velocity = _MOMENTUM * velocity + slope
-    return picture - rate * velocity, velocity
+# --- family -----------------------------------------------------------------------------------------------------------
 
 
 def _servables(model: NeuralStyle) -> dict[str, Servable]:
-    """What leaves the building holds the network that looks. The pixels of a run are its result, and stay."""
-    config = model.config
-    vgg = network(config)
-    # One for each servable: `prepare` keeps what belongs to the graph it is called in.
-    written, once = (PortableStyle(vgg, *_weights(config), config.tv_weight, config.formulation) for _ in range(2))
-    rate = config.learning_rate / 10
+    """They hold the loss network. The pixels of a run are its result, and stay."""
+    config, vgg = model.config, loss_network(model.config)
 
-    def stylize(content: tf.Tensor, style: tf.Tensor, steps: tf.Tensor) -> dict[str, tf.Tensor]:
-        photo, painting = tf.cast(content, tf.float32), tf.cast(style, tf.float32)
-        # What every step needs alike is computed outside the loop.
-        written.prepare()
-        targets = written.targets(photo, painting)
+    def objective() -> PortableStyle:
+        return PortableStyle(vgg, *_weights(config), config.tv_weight, config.formulation)
 
-        def body(step: tf.Tensor, picture: tf.Tensor, velocity: tf.Tensor, loss: tf.Tensor) -> tuple[tf.Tensor, ...]:
-            loss, slope = written.gradient(picture, targets)
-            left = tf.cast(steps - step, tf.float32) / tf.cast(steps, tf.float32)
-            picture, velocity = _moved(picture, velocity, slope, rate * left)
-            picture.set_shape(content.shape)
-            velocity.set_shape(content.shape)
-            return step + 1, picture, velocity, loss
-
-        start = (tf.constant(0), photo, tf.zeros_like(photo), tf.zeros(()))
-        _, picture, _, loss = tf.while_loop(lambda step, *_: step < steps, body, start, parallel_iterations=1)
-        return {"stylized": tf.cast(tf.round(tf.clip_by_value(picture, 0.0, 255.0)), tf.uint8), "loss": loss}
-
-    def step(
-        picture: tf.Tensor, velocity: tf.Tensor, content: tf.Tensor, style: tf.Tensor, rate: tf.Tensor
-    ) -> dict[str, tf.Tensor]:
-        targets = once.targets(tf.cast(content, tf.float32), tf.cast(style, tf.float32))
-        loss, slope = once.gradient(picture, targets)
-        picture, velocity = _moved(picture, velocity, slope, rate)
-        return {"next_picture": picture, "next_velocity": velocity, "loss": loss}
-
-    size, style_size = (1, "height", "width", 3), (1, "style_height", "style_width", 3)
-    content = TensorSpec("content", size, "uint8", "the photo, RGB 0-255, at least 32 pixels each way", "image")
-    style = TensorSpec("style", style_size, "uint8", "the painting, RGB 0-255, at least 32 pixels each way", "image")
-    dims = {"height": 192, "width": 256, "style_height": 160, "style_width": 208}
-    other = ({"height": 97, "width": 130, "style_height": 128, "style_width": 75},)
-    return {
-        "stylize": Servable(
-            call=stylize,
-            model=vgg,
-            inputs=(content, style, TensorSpec("steps", (), "int32", "gradient steps; 100 to 300 make a picture")),
-            outputs=(
-                TensorSpec("stylized", size, "uint8", "the photo in the painting's style, RGB 0-255", "image"),
-                TensorSpec("loss", (), "float32", "the objective before the last step", atol=1e-3),
-            ),
-            example=lambda dims, seed: {**_example(dims, seed), "steps": np.asarray(3, "int32")},
-            dims=dims,
-            check_dims=other,
-            doc="paints a photo in the style of a painting, by optimization",
-            without={
-                ("litert", "int8"): "TensorFlow 2.21's quantizer crashes on a loop that convolves. Take precision "
-                "dynamic, or the servable step."
-            },
-        ),
-        "step": Servable(
-            call=step,
-            model=vgg,
-            inputs=(
-                TensorSpec("picture", size, "float32", "the picture so far, RGB 0-255; at first the content"),
-                TensorSpec("velocity", size, "float32", "what the step before gave; at first zeros"),
-                content,
-                style,
-                TensorSpec("rate", (), "float32", "length of the step, levels of 0-255; 1, falling to 0"),
-            ),
-            outputs=(
-                TensorSpec("next_picture", size, "float32", "the picture after the step", atol=1e-2),
-                TensorSpec("next_velocity", size, "float32", "for the next step", atol=1e-2),
-                TensorSpec("loss", (), "float32", "the objective of the picture given", atol=1e-3),
-            ),
-            example=_example_step,
-            dims=dims,
-            check_dims=other,
-            doc="one step of painting a photo in the style of a painting",
-        ),
-    }
-
-
-def _example(dims: Any, seed: int) -> dict[str, np.ndarray]:
-    sizes = ((dims["height"], dims["width"]), (dims["style_height"], dims["style_width"]))
-    photo, painting = (
-        example_images({"batch": 1, "height": height, "width": width}, 2 * seed + i)["image"]
-        for i, (height, width) in enumerate(sizes)
-    )
-    return {"content": photo, "style": painting}
-
-
-def _example_step(dims: Any, seed: int) -> dict[str, np.ndarray]:
-    pictures, random = _example(dims, seed), np.random.default_rng(seed)
-    picture = pictures["content"] + random.normal(0, 5, pictures["content"].shape)
-    velocity = random.normal(0, 1, picture.shape)
-    state = {"picture": picture.astype("float32"), "velocity": velocity.astype("float32")}
-    return {**state, **pictures, "rate": np.asarray(1.0, "float32")}
-
-
-# --- family -----------------------------------------------------------------------------------------------------------
+    return optimization(vgg, objective, rate=config.learning_rate / 10)
 
 
 class RunOptions(OptimizeOptions, Look):
@@ -486,10 +370,10 @@ _LARGEST_START = 256
 
 def _run(options: RunOptions) -> RunReport:
     image_size(options.content)  # Wrong files are told at once.
-    look = {field.name: getattr(options, field.name) for field in dataclasses.fields(Look)}
+    look = Look.part_of(options)
     configs = [
         Config(
-            **{**look, "size": size},
+            **{**look.to_dict(), "size": size},
             content=options.content,
             steps=max(1, options.steps // 2**i),
             learning_rate=options.learning_rate,

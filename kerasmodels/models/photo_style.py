@@ -23,7 +23,7 @@ label pictures have no second choice |
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -31,42 +31,55 @@ from typing import Annotated, Any, Literal
 
 import keras
 import numpy as np
-import tensorflow as tf
 import tyro
 from annotated_types import Ge, Interval
 from keras import ops
 
+from kerasmodels import config as base
 from kerasmodels import runs
 from kerasmodels.backbones import VGG19
-from kerasmodels.config import NonNegative, NonNegativeInt, Positive, PositiveInt, TrainingConfig, check
+from kerasmodels.config import NonNegative, NonNegativeInt, Positive, PositiveInt, TrainingConfig, check, needed
 from kerasmodels.data import read_image, regions, resized, write_image
 from kerasmodels.data.color import match_colors_by_region
 from kerasmodels.errors import DataError, UsageError
-from kerasmodels.family import Family, RunReport, Servable, Task, TensorSpec, without_examples
-from kerasmodels.layers import LocalAffineSmoothing, Picture
+from kerasmodels.family import Family, RunReport, Task, without_examples
+from kerasmodels.layers import Picture
 from kerasmodels.losses.photorealistic import PhotorealisticObjective
-from kerasmodels.servables import example_images, image_to_image
+from kerasmodels.servables.recoloring import recoloring
 from kerasmodels.tasks.optimize import OptimizeOptions, optimize
-from kerasmodels.tasks.pictures import check_targets
-from kerasmodels.tasks.recolor import recolored, to_levels
+from kerasmodels.tasks.pictures import check_result, check_targets
+from kerasmodels.tasks.recolor import recolored
 from kerasmodels.training.picture import PictureModel, Stage, to_uint8
 
 __all__ = ["Config", "Pair", "PhotoStyle", "RunOptions", "objective", "read_pair", "stages"]
 
 
-class Config(TrainingConfig):
+class Transfer(base.Config):
+    """Which style a photo gets, and how much of it: the fields that `train` and `run` share."""
+
+    reference: Path | None = None
+    """The photo whose style is wanted."""
+    mask: Path | None = None
+    """The photo's regions, a picture in blue, green, black, white, red, yellow, gray, lightblue and purple."""
+    reference_mask: Path | None = None
+    """The reference's regions: regions of one color take their style from each other."""
+    auto_masks: Annotated[int, Interval(ge=0, le=9)] = 0
+    """Without masks: find this many regions by clustering what VGG19 sees in the two photos; 0 for none."""
+    style_weight: NonNegative = 2.0
+    """Weight of each style layer: more of it, more of the reference."""
+    affine_weight: NonNegative = 1e4
+    """Weight of the photorealism term (lambda), measured on pictures of 0-1: more of it, more of a photo."""
+    vgg: str = "normalized"
+    """VGG19 weights: normalized, which the weights of the terms are meant for; another source or a file; or random."""
+    seed: NonNegativeInt = 0
+    """Of the clustering, and of the noise that a picture may begin with."""
+
+
+class Config(Transfer, TrainingConfig):
     """What to make. The defaults are the paper's, or the released code's where the two differ."""
 
     photo: Path | None = None
     """The photo that gets the style."""
-    reference: Path | None = None
-    """The photo that has it."""
-    mask: Path | None = None
-    """The photo's regions, a picture in nine colors (see `data.read_labels`)."""
-    reference_mask: Path | None = None
-    """The reference's regions; regions of one color belong together."""
-    auto_masks: Annotated[int, Interval(ge=0, le=9)] = 0
-    """Without masks: find this many regions by clustering what VGG19 sees in the two photos; 0 for none."""
 
     height: Annotated[int, Ge(16)] = 525
     """Of the result, pixels; with `width` in the photo's proportions."""
@@ -84,14 +97,8 @@ class Config(TrainingConfig):
     """Weight of the content term."""
     style_layers: tuple[str, ...] = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
     """VGG19 layers whose Gram matrices must match the reference's, region by region."""
-    style_weight: NonNegative = 2.0
-    """Weight of each style layer."""
-    affine_weight: NonNegative = 1e4
-    """Weight of the photorealism term (lambda), which is measured on pictures of 0-1."""
     tv_weight: NonNegative = 1e-3
     """Weight of total variation."""
-    vgg: str = "normalized"
-    """VGG19 weights: normalized, which the weights of the terms are meant for; another source or a file; or random."""
 
     steps: PositiveInt = 2000
     """Iterations of both stages together."""
@@ -148,9 +155,8 @@ def read_pair(config: Config) -> Pair:
         UsageError: no photo or no reference is named, or height and width are not in the photo's proportions.
         DataError: a picture or mask cannot be used.
     """
-    if config.photo is None or config.reference is None:
-        raise UsageError("expected a photo and a reference: --photo PICTURE --reference PICTURE.")
-    photo, reference = readable(config.photo), readable(config.reference)
+    what = "a photo and a reference: --photo PICTURE --reference PICTURE"
+    photo, reference = (readable(needed(path, what)) for path in (config.photo, config.reference))
     height, width = photo.shape[:2]
     fits = abs(config.width * height - config.height * width) <= max(height, width) * 1.5
     if not fits:
@@ -336,91 +342,14 @@ def stages(config: Config, pair: Pair) -> list[Stage]:
     return [stage(count, affine) for count, affine in counts if count]
 
 
-# --- servables --------------------------------------------------------------------------------------------------------
-
-
-_FULL = "its color maps are least squares of small differences, too fine for 8 or 16 bits; export it in fp32."
-
-
-def _servables(model: PhotoStyle) -> dict[str, Servable]:
-    smoothing = LocalAffineSmoothing()
-    pictures = [keras.Input((None, None, 3), name=name) for name in ("photo", "stylized")]
-    smoother = keras.Model(pictures, smoothing(pictures), name="smoothing")
-
-    def recolor(image: tf.Tensor) -> tf.Tensor:
-        small, found = (tf.convert_to_tensor(layer.pixels) / 255 for layer in (model.photo, model.picture))
-        static = image.shape[1:3]
-        size = list(static) if None not in static else tf.shape(image)[1:3]
-        maps = smoothing.maps(small, found)
-        large = {name: x if name == "overall" else tf.image.resize(x, size) for name, x in maps.items()}
-        return 255 * smoothing.apply(large, tf.cast(image, tf.float32) / 255)
-
-    def smooth(photo: tf.Tensor, stylized: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {"smoothed": to_levels(smoother([tf.cast(x, tf.float32) / 255 for x in (photo, stylized)]))}
-
-    recoloring = image_to_image(
-        model,
-        recolor,
-        output="recolored",
-        doc="gives a photo, at its full size, the colors that were found for it at a smaller one",
-        what=("the photo of the run", "the photo in its new colors"),
-    )
-
-    def picture_of(name: str, doc: str, atol: float = 1e-4) -> TensorSpec:
-        return TensorSpec(name, ("batch", "height", "width", 3), "uint8", doc, "image", atol=atol)
-
-    return {
-        "recolor": dataclasses.replace(
-            recoloring,
-            without={(form, bits): _FULL for form in ("litert", "onnx") for bits in ("fp16", "dynamic", "int8")},
-        ),
-        "smooth": Servable(
-            call=smooth,
-            model=smoother,
-            inputs=(
-                picture_of("photo", "photos, RGB 0-255, of any size"),
-                picture_of("stylized", "the same photos, stylized by whatever means, RGB 0-255"),
-            ),
-            outputs=(picture_of("smoothed", "the photos in the stylized pictures' colors, RGB 0-255", 1),),
-            example=_example_pair,
-            dims=recoloring.dims,
-            check_dims=recoloring.check_dims,
-            doc="turns a stylized photo back into a photo: local color maps, applied to the original",
-        ),
-    }
-
-
-def _example_pair(dims: Mapping[str, int], seed: int) -> dict[str, np.ndarray]:
-    """Photos, and the same with other colors and brush strokes."""
-    photo = example_images(dims, seed)["image"]
-    random = np.random.default_rng([seed, 1])
-    colors = np.eye(3) * random.uniform(0.4, 1.0, 3) + random.uniform(-0.1, 0.2, (3, 3))
-    strokes = 12 * np.sin(np.arange(dims["width"]) / 2)[None, None, :, None]
-    return {"photo": photo, "stylized": to_uint8(photo @ colors + strokes + random.normal(0, 6, photo.shape))}
-
-
-def _preview(model: PhotoStyle) -> dict[str, np.ndarray]:
-    """The picture as it is, and made photorealistic."""
-    picture, photo = to_uint8(model.pixels()), to_uint8(model.photo.pixels.numpy()[0])
-    return {"picture": picture, "smoothed": recolored(photo, photo, picture)}
-
-
 # --- family -----------------------------------------------------------------------------------------------------------
 
 
-class RunOptions(OptimizeOptions):
+class RunOptions(OptimizeOptions, Transfer):
     """Give a photo the colors and the light of another (--reference), or finish a stylized one (--stylized)."""
 
     photo: Annotated[Path, tyro.conf.Positional]
     """The photo."""
-    reference: Path | None = None
-    """The photo whose style is wanted."""
-    mask: Path | None = None
-    """The photo's regions, in blue, green, black, white, red, yellow, gray, lightblue and purple."""
-    reference_mask: Path | None = None
-    """The reference's regions: regions of one color take their style from each other."""
-    auto_masks: Annotated[int, Interval(ge=0, le=9)] = 0
-    """Without masks: find this many regions in both photos; 0 for none."""
     stylized: Path | None = None
     """Instead of a reference: the photo as some other method stylized it. Only the smoothing is done."""
     run: Path | None = None
@@ -431,16 +360,8 @@ class RunOptions(OptimizeOptions):
     """Write the result at the photo's own size: the colors found at --size are applied to the whole photo."""
     iterations: PositiveInt = 300
     """Of each of the two stages."""
-    style_weight: NonNegative = VARIANTS["paper"].style_weight
-    """More of it, more of the reference."""
-    affine_weight: NonNegative = VARIANTS["paper"].affine_weight
-    """More of it, more of a photo."""
     smooth: tyro.conf.FlagCreatePairsOff[bool] = True
     """Leave out for the picture as optimized, without the smoothing: --no-smooth."""
-    vgg: str = VARIANTS["paper"].vgg
-    """VGG19 weights."""
-    seed: NonNegativeInt = 0
-    """Of the clustering."""
 
     def validate(self) -> None:
         """Raise UsageError where fields contradict each other."""
@@ -451,6 +372,8 @@ class RunOptions(OptimizeOptions):
 
 
 def _run(options: RunOptions) -> RunReport:
+    if options.reference is None or options.full_size:
+        check_result(options.out, options.photo)
     if options.reference is not None:
         return _transfer(options)
     photo = readable(options.photo)
@@ -478,9 +401,9 @@ def _transfer(options: RunOptions) -> RunReport:
     # Long strips are not shrunk below what VGG19 can see.
     scale = max(scale, 16 / min(photo.shape[:2]))
     height, width = (round(side * scale) for side in photo.shape[:2])
-    shared = ("photo", "reference", "mask", "reference_mask", "auto_masks", "style_weight", "affine_weight", "vgg")
     config = Config(
-        **{name: getattr(options, name) for name in (*shared, "seed")},
+        **Transfer.part_of(options).to_dict(),
+        photo=options.photo,
         height=height,
         width=width,
         reference_size=options.size,
@@ -498,12 +421,18 @@ def _transfer(options: RunOptions) -> RunReport:
     return RunReport(report.outputs, {**report.facts, "regions": len(pair.masks)})
 
 
+def _preview(model: PhotoStyle) -> dict[str, np.ndarray]:
+    """The picture as it is, and made photorealistic."""
+    picture, photo = to_uint8(model.pixels()), to_uint8(model.photo.pixels.numpy()[0])
+    return {"picture": picture, "smoothed": recolored(photo, photo, picture)}
+
+
 FAMILY = Family(
     name="photo_style",
     config=Config,
     variants=VARIANTS,
     model=PhotoStyle,
-    servables=_servables,
+    servables=lambda model: recoloring(model, model.photo, model.picture),
     task=Task(RunOptions, _run),
     source=without_examples,
     preview=_preview,

@@ -9,7 +9,8 @@ digits' networks of the second (1,554,177 and 1,030,145), weight clipping and gr
 | departure from the paper | why |
 |---|---|
 | weights are clipped after each update, as in algorithm 1; the code clips before | the bound holds always |
-| `schedule="code"` (100 updates of the critic in the first 25 steps and every 500th) is no default | algorithm 1 |
+| 5 updates of the critic in every step; the code has 100 in the first 25 and every 500th (`schedule="code"`) | \
+algorithm 1 |
 | a step is one update of the generator and all of the critic's before it | the paper's figures count so |
 | pictures are drawn with replacement | a stream that can begin anywhere |
 | the digits' generator ends in tanh; the code's in a sigmoid | one scale for all networks, -1 to 1 |
@@ -24,11 +25,12 @@ import numpy as np
 import tensorflow as tf
 from keras import layers, ops
 
-from kerasmodels.config import NonNegative, Positive, PositiveInt, TrainingConfig, check
+from kerasmodels.config import NonNegative, Positive, PositiveInt, TrainingConfig, check, needed
 from kerasmodels.data.stacks import picture_stack, random_batches
-from kerasmodels.errors import UsageError
+from kerasmodels.data.streams import numbered
 from kerasmodels.family import Family, Servable, stream
 from kerasmodels.losses.adversarial import WASSERSTEIN, clip_weights, gradient_penalty
+from kerasmodels.ops.pictures import to_rgb, to_unit
 from kerasmodels.paper_model import PaperModel
 from kerasmodels.servables import generate
 from kerasmodels.tasks.generate import generate_task, sheet
@@ -109,22 +111,7 @@ def _generator(config: Config) -> keras.Model:
     """(N, latent) -> (N, size, size, channels), -1 to 1."""
     shape = (config.size, config.size, config.channels)
     x = latent = keras.Input((config.latent,), name="latent")
-    if config.network == "mlp":
-        for i in range(3):
-            x = layers.Dense(8 * config.width, "relu", name=f"generator_hidden{i + 1}")(x)
-        x = layers.Dense(int(np.prod(shape)), name="generator_last")(x)
-        x = layers.Reshape(shape, name="generator_picture")(x)
-    elif config.network == "digits":
-        x = layers.Dense(16 * 4 * config.width, "relu", name="generator_first")(x)
-        x = layers.Reshape((4, 4, 4 * config.width), name="generator_first_map")(x)
-        for i, filters in enumerate((2 * config.width, config.width)):
-            x = layers.Conv2DTranspose(filters, 5, 2, "same", name=f"generator_up{i + 1}")(x)
-            x = layers.ReLU(name=f"generator_up{i + 1}_relu")(x)
-            if i == 0:
-                # 8 pixels become 7, so that two doublings make 28.
-                x = layers.Cropping2D(((0, 1), (0, 1)), name="generator_crop")(x)
-        x = layers.Conv2DTranspose(config.channels, 5, 2, "same", name="generator_last")(x)
-    else:
+    if config.network == "dcgan":
         convolution: dict[str, Any] = {"use_bias": False, "kernel_initializer": _normal()}
         stages = int(np.log2(config.size // 4))
         x = layers.Reshape((1, 1, config.latent), name="generator_point")(x)
@@ -135,23 +122,28 @@ def _generator(config: Config) -> keras.Model:
             x = layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=f"{name}_norm")(x)
             x = layers.ReLU(name=f"{name}_relu")(x)
         x = layers.Conv2DTranspose(config.channels, 4, 2, "same", name="generator_last", **convolution)(x)
+    elif config.network == "mlp":
+        for i in range(3):
+            x = layers.Dense(8 * config.width, "relu", name=f"generator_hidden{i + 1}")(x)
+        x = layers.Dense(int(np.prod(shape)), name="generator_last")(x)
+        x = layers.Reshape(shape, name="generator_picture")(x)
+    else:
+        x = layers.Dense(16 * 4 * config.width, "relu", name="generator_first")(x)
+        x = layers.Reshape((4, 4, 4 * config.width), name="generator_first_map")(x)
+        for i, filters in enumerate((2 * config.width, config.width)):
+            x = layers.Conv2DTranspose(filters, 5, 2, "same", name=f"generator_up{i + 1}")(x)
+            x = layers.ReLU(name=f"generator_up{i + 1}_relu")(x)
+            if i == 0:
+                # 8 pixels become 7, so that two doublings make 28.
+                x = layers.Cropping2D(((0, 1), (0, 1)), name="generator_crop")(x)
+        x = layers.Conv2DTranspose(config.channels, 5, 2, "same", name="generator_last")(x)
     return keras.Model(latent, ops.tanh(ops.cast(x, "float32")), name="generator")
 
 
 def _critic(config: Config) -> keras.Model:
     """(N, size, size, channels), -1 to 1 -> (N, 1), unbounded."""
     x = picture = keras.Input((config.size, config.size, config.channels), name="picture")
-    if config.network == "mlp":
-        x = layers.Flatten(name="critic_flat")(x)
-        for i in range(3):
-            x = layers.Dense(8 * config.width, "relu", name=f"critic_hidden{i + 1}")(x)
-        x = layers.Dense(1, name="critic_last")(x)
-    elif config.network == "digits":
-        for i in range(3):
-            x = layers.Conv2D(config.width * 2**i, 5, 2, "same", name=f"critic_down{i + 1}")(x)
-            x = layers.LeakyReLU(0.2, name=f"critic_down{i + 1}_relu")(x)
-        x = layers.Dense(1, name="critic_last")(layers.Flatten(name="critic_flat")(x))
-    else:
+    if config.network == "dcgan":
         convolution: dict[str, Any] = {"use_bias": False, "kernel_initializer": _normal()}
         for i in range(int(np.log2(config.size // 4))):
             name = f"critic_down{i}"
@@ -160,6 +152,16 @@ def _critic(config: Config) -> keras.Model:
             x = layers.LeakyReLU(0.2, name=f"{name}_relu")(x)
         x = layers.Conv2D(1, 4, name="critic_last", **convolution)(x)
         x = layers.Flatten(name="critic_score")(x)
+    elif config.network == "mlp":
+        x = layers.Flatten(name="critic_flat")(x)
+        for i in range(3):
+            x = layers.Dense(8 * config.width, "relu", name=f"critic_hidden{i + 1}")(x)
+        x = layers.Dense(1, name="critic_last")(x)
+    else:
+        for i in range(3):
+            x = layers.Conv2D(config.width * 2**i, 5, 2, "same", name=f"critic_down{i + 1}")(x)
+            x = layers.LeakyReLU(0.2, name=f"critic_down{i + 1}_relu")(x)
+        x = layers.Dense(1, name="critic_last")(layers.Flatten(name="critic_flat")(x))
     return keras.Model(picture, ops.cast(x, "float32"), name="critic")
 
 
@@ -193,14 +195,12 @@ class WGAN(PaperModel):
     family_name = "wgan"
     one_device = "the updates of the critic follow one another within a step"
     networks = {"generator": _generator, "critic": _critic}  # noqa: RUF012
+    trained_by = {"generator": ("generator",), "critic": ("critic",)}  # noqa: RUF012
     adversarial = WASSERSTEIN
-    """The losses of critic and generator."""
+    """Of the critic, mean f(fake) - mean f(real), and of the generator, - mean f(fake)."""
 
     def loss_terms(self) -> Sequence[str]:
         return ("loss", "distance", "generator", *(["penalty"] if self.config.lipschitz == "penalty" else []))
-
-    def optimizer_groups(self) -> dict[str, list[keras.Variable]]:
-        return {"generator": self.generator.trainable_variables, "critic": self.critic.trainable_variables}
 
     def default_optimizer(self, group: str) -> keras.optimizers.Optimizer:
         if self.config.lipschitz == "clip":
@@ -208,58 +208,56 @@ class WGAN(PaperModel):
         return keras.optimizers.Adam(self.config.learning_rate, beta_1=0.5, beta_2=0.9)
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
-        return _to_rgb(self.generator(inputs, training=training))
+        return to_rgb(self.generator(inputs, training=training))
 
     def train_step(self, data: Any) -> dict[str, Any]:
-        """All updates of the critic, then one of the generator."""
-        pictures, *_ = keras.utils.unpack_x_y_sample_weight(data)
+        """All updates of the critic, each on its own real pictures, then one of the generator."""
+        pictures, *_ = self.unpacked(data)
+        updates, batch, *_ = tf.unstack(tf.shape(pictures))
 
         def update(i: Any) -> tuple[Any]:
-            self._update_critic(ops.cast(pictures[i], "float32") / 127.5 - 1.0)
+            self._update_critic(to_unit(pictures[i]))
             return (i + 1,)
 
-        tf.while_loop(lambda i: i < tf.shape(pictures)[0], update, (tf.constant(0),), parallel_iterations=1)
-        self._update_generator(tf.shape(pictures)[1])
+        # for i in range(updates), as a loop of the graph: their number is not known when it is made.
+        tf.while_loop(lambda i: i < updates, update, (tf.constant(0),), parallel_iterations=1)
+        self._update_generator(batch)
         return self.reported()
 
     def _update_critic(self, real: Any) -> None:
-        count = tf.shape(real)[0]
-        fake = self.generator(self._latent(count), training=True)
+        batch = tf.shape(real)[0]
+        fake = self.generator(self._latent(batch), training=True)
         with tf.GradientTape() as tape:
             loss = self.adversarial.discriminator(self.critic(real, training=True), self.critic(fake, training=True))
-            self.report(distance=-loss)
+            distance = -loss
             if self.config.lipschitz == "penalty":
-                mix = keras.random.uniform((count,), seed=self.seed_generator)
-                penalty = gradient_penalty(lambda x: self.critic(x, training=True), real, fake, mix)
-                self.report(penalty=penalty)
+                epsilon = keras.random.uniform((batch,), seed=self.seed_generator)
+                penalty = gradient_penalty(lambda x: self.critic(x, training=True), real, fake, epsilon)
                 loss += self.config.penalty_weight * penalty
+                self.report(penalty=penalty)
         self.minimize("critic", loss, tape)
-        self.report(loss=loss)
         if self.config.lipschitz == "clip":
             clip_weights(self.critic.trainable_variables, self.config.clip)
+        self.report(loss=loss, distance=distance)
 
-    def _update_generator(self, count: Any) -> None:
+    def _update_generator(self, batch: Any) -> None:
         with tf.GradientTape() as tape:
-            fake = self.generator(self._latent(count), training=True)
+            fake = self.generator(self._latent(batch), training=True)
             loss = self.adversarial.generator(self.critic(fake, training=True))
         self.minimize("generator", loss, tape)
         self.report(generator=loss)
 
-    def _latent(self, count: Any) -> Any:
-        return keras.random.normal((count, self.config.latent), seed=self.seed_generator)
-
-
-def _to_rgb(pictures: Any) -> Any:
-    return ops.clip(127.5 + 127.5 * pictures, 0.0, 255.0)
+    def _latent(self, batch: Any) -> Any:
+        return keras.random.normal((batch, self.config.latent), seed=self.seed_generator)
 
 
 # --- family -----------------------------------------------------------------------------------------------------------
 
 
 def _batches(config: Config, start: int) -> tf.data.Dataset:
-    if config.pictures is None:
-        raise UsageError("training needs pictures: --pictures DIR, or an IDX file.")
-    pictures = tf.constant(picture_stack(config.pictures, config.size, config.size, config.channels))
+    """Stacks (critic updates, batch, size, size, channels) for each step of `WGAN.fit`."""
+    source = needed(config.pictures, "pictures: --pictures DIR, or an IDX file")
+    pictures = tf.constant(picture_stack(source, config.size, config.size, config.channels))
 
     def stack(step: tf.Tensor) -> tf.Tensor:
         updates: Any = config.critic_steps
@@ -267,12 +265,11 @@ def _batches(config: Config, start: int) -> tf.data.Dataset:
             updates = tf.where((step < 25) | (step % 500 == 0), 100, config.critic_steps)
         return random_batches(pictures, tf.stack([updates, config.batch]), config.seed, step)
 
-    numbers = tf.data.Dataset.range(start, np.iinfo("int64").max)
-    return numbers.map(stack, num_parallel_calls=1).prefetch(2)
+    return numbered(stack, start)
 
 
 def _servables(model: WGAN) -> dict[str, Servable]:
-    return {"generate": generate(model.generator, _to_rgb, "generates pictures like those it was trained on")}
+    return {"generate": generate(model.generator, to_rgb, "generates pictures like those it was trained on")}
 
 
 FAMILY = Family(

@@ -19,28 +19,43 @@ MARK = "kerasmodels.DeformConv "
 FAR = -1e6
 """Stands for an offset that is no number: outside any picture."""
 
-_form: contextvars.ContextVar[Form] = contextvars.ContextVar("form", default="fast")
+
+@dataclass
+class Tracing:
+    """What is traced meanwhile, and whether any of it depends on `form`."""
+
+    form: Form
+    asked: bool = False
+
+
+_tracing: contextvars.ContextVar[Tracing] = contextvars.ContextVar("tracing", default=Tracing("fast"))  # noqa: B039
 
 
 @contextlib.contextmanager
-def traced_as(form: Form) -> Iterator[None]:
+def traced_as(form: Form) -> Iterator[Tracing]:
     """How deformable convolutions and RoI poolings are written into graphs traced meanwhile.
 
     Args:
         form: "fast": the fastest of this TensorFlow; "portable": gathers and elementwise operators alone, which every
             converter and compiler knows; "marked": as portable, but each deformable convolution is one PyFunc operator
             that cannot be executed and whose token, `MARK` and JSON, says what ONNX operator it stands for.
+
+    Yields:
+        The record of it: another form gives the same graph as long as it is not `asked`.
     """
-    before = _form.set(form)
+    tracing = Tracing(form)
+    before = _tracing.set(tracing)
     try:
-        yield
+        yield tracing
     finally:
-        _form.reset(before)
+        _tracing.reset(before)
 
 
 def form() -> Form:
     """What `traced_as` was given, if it is on."""
-    return _form.get()
+    tracing = _tracing.get()
+    tracing.asked = True
+    return tracing.form
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,7 @@ def imresize(x: Any, scale: float | None = None, size: tuple[int, int] | None = 
         length = shape[axis]
         if size is not None and not isinstance(length, int):
             raise ValueError("a size is for pictures of known height and width: give a scale.")
-        factor = exact(scale or 0) if size is None else Fraction(int(size[axis - 1]), length)
+        factor = exact(scale or 0.0) if size is None else Fraction(int(size[axis - 1]), length)
         if factor <= 0:
             raise ValueError(f"expected a positive scale or size. Received: scale={scale}, size={size}")
         if factor != 1:

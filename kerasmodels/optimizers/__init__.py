@@ -1,10 +1,31 @@
-"""What Keras lacks in optimization: full-batch minimization by line-search methods, and SGD as Caffe does it.
+"""What Keras lacks in optimization: full-batch minimization, Caffe's SGD, Graves' RMSProp, lazy Adam, the book's
+rules, and strategies.
 
 result = km.optimizers.minimize(model, (x, y), method="lbfgs")     # the weights of a compiled model
 result = km.optimizers.minimize_function(loss, [picture])          # any variables, any scalar function
+model.fit(x, y, callbacks=[km.optimizers.HandOver((x, y))])        # Adam first, then L-BFGS
 """
 
+from kerasmodels.optimizers.graves_rmsprop import GravesRMSprop
 from kerasmodels.optimizers.layerwise_sgd import LayerwiseSGD
-from kerasmodels.optimizers.minimize import MinimizeResult, minimize, minimize_function
+from kerasmodels.optimizers.lazy_adam import LazyAdam
+from kerasmodels.optimizers.minimize import METHOD_NAMES, MinimizeResult, minimize, minimize_function
+from kerasmodels.optimizers.nesterov_rmsprop import BOOK, NesterovRMSprop
+from kerasmodels.optimizers.strategies import Continuation, Curriculum, HandOver, PolyakAveraging, pretrain_layers
 
-__all__ = ["LayerwiseSGD", "MinimizeResult", "minimize", "minimize_function"]
+__all__ = [
+    "BOOK",
+    "METHOD_NAMES",
+    "Continuation",
+    "Curriculum",
+    "GravesRMSprop",
+    "HandOver",
+    "LayerwiseSGD",
+    "LazyAdam",
+    "MinimizeResult",
+    "NesterovRMSprop",
+    "PolyakAveraging",
+    "minimize",
+    "minimize_function",
+    "pretrain_layers",
+]

@@ -59,16 +59,16 @@ def imagenet(trunk: str, source: str, blocks: Sequence[int], mean: tuple[float, 
 
 
 def assign(
-    network: keras.Model, arrays: Mapping[str, list[np.ndarray]], origin: str | Path, spared: Collection[str] = ()
+    network: keras.Model, arrays: Mapping[str, list[np.ndarray]], origin: str | Path, except_for: Collection[str] = ()
 ) -> None:
-    """Set the weights of every layer but the spared, all or nothing.
+    """Set the weights of every layer, all or nothing; but of those named in `except_for`.
 
     Raises:
         WeightsError: a layer is missing, or has another shape.
     """
     found: list[tuple[list[Any], list[np.ndarray]]] = []
     for layer in network.layers:
-        if not layer.weights or layer.name in spared:
+        if not layer.weights or layer.name in except_for:
             continue
         if layer.name not in arrays:
             raise WeightsError(f"expected a layer {layer.name} in {origin}. Received: {', '.join([*arrays][:4])} ...")

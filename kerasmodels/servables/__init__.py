@@ -9,18 +9,22 @@ import tensorflow as tf
 
 from kerasmodels import registry
 from kerasmodels.errors import unknown_name
+from kerasmodels.servables.examples import example_images
 from kerasmodels.servables.generate import generate
-from kerasmodels.servables.images import DIRECTIONS, example_images, image_to_image, translation, upscaling
+from kerasmodels.servables.images import image_to_image, upscaling
+from kerasmodels.servables.keras_model import PREPROCESSING, of_keras_model
 from kerasmodels.servables.labels import image_to_labels
+from kerasmodels.servables.text import encoder_decoder
 
 __all__ = [
-    "DIRECTIONS",
+    "PREPROCESSING",
+    "encoder_decoder",
     "example_images",
     "generate",
     "image_to_image",
     "image_to_labels",
+    "of_keras_model",
     "served",
-    "translation",
     "upscaling",
 ]
 

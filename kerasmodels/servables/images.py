@@ -9,9 +9,7 @@ import tensorflow as tf
 
 from kerasmodels.family import Servable, TensorSpec
 from kerasmodels.layers.padding import on_multiples
-
-DIRECTIONS = ("a_to_b", "b_to_a")
-"""Names of the generators between two domains, and of their servables."""
+from kerasmodels.servables.examples import example_images
 
 
 def image_to_image(
@@ -93,44 +91,3 @@ def upscaling(network: keras.Model, forward: Callable[[Any], Any], scale: int, s
         min_psnr={"fp16": 45.0, "dynamic": 35.0, "int8": 30.0},
         doc=f"enlarges pictures {scale} times",
     )
-
-
-def translation(
-    network: keras.Model, forward: Callable[[Any], Any], *, direction: str, multiple: int, side: int | None, size: int
-) -> Servable:
-    """A generator from one domain of pictures to another.
-
-    Args:
-        network, forward, multiple, side, size: see `image_to_image`.
-        direction: one of `DIRECTIONS`.
-    """
-    source, target = direction.upper().split("_TO_")
-    return image_to_image(
-        network,
-        forward,
-        output="translated",
-        doc=f"translates pictures of domain {source} into domain {target}",
-        multiple=multiple,
-        side=side,
-        size=size,
-        what=(f"RGB pictures of domain {source}", f"the same pictures in domain {target}"),
-    )
-
-
-def example_images(dims: Mapping[str, Any], seed: int) -> dict[str, np.ndarray]:
-    """Pictures with the look of photos, as "image": smooth regions, edges and a little grain."""
-    random = np.random.default_rng(seed)
-    n, h, w = dims["batch"], dims["height"], dims["width"]
-    y, x = np.mgrid[0:h, 0:w] / max(h, w)
-    pictures = []
-    for _ in range(n):
-        top, bottom = random.uniform(0, 255, (2, 3))
-        picture = top + (bottom - top) * y[..., None]
-        for _ in range(12):
-            cx, cy, radius = random.uniform(0, 1), random.uniform(0, 1), random.uniform(0.03, 0.3)
-            inside = (x - cx) ** 2 + (y - cy) ** 2 < radius**2
-            shade = 1 + random.uniform(-0.5, 0.5) * (x - cx)[..., None] / radius
-            picture = np.where(inside[..., None], random.uniform(0, 255, 3) * shade, picture)
-        picture = picture + random.normal(0, 4, picture.shape)
-        pictures.append(np.clip(picture, 0, 255).astype("uint8"))
-    return {"image": np.stack(pictures)}

@@ -4,12 +4,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from kerasmodels.data.segmentation import voc_palette
 from kerasmodels.family import Servable, TensorSpec
 from kerasmodels.layers import DenseCRF
+from kerasmodels.servables.examples import example_shapes
 
 _SMALLEST = 1e-5
 """Probabilities below are raised to it before their logarithm is taken, as pydensecrf does."""
@@ -63,7 +63,7 @@ def image_to_labels(
             ),
             TensorSpec("probabilities", (*shape, classes), "float32", "of each label, 0-1", atol=1e-3),
         ),
-        "example": _example,
+        "example": example_shapes,
         "dims": {"batch": 1, "height": 240, "width": 320},
         "check_dims": ({"batch": 1, "height": 97, "width": 130}, {"batch": 2, "height": 64, "width": 128}),
     }
@@ -84,19 +84,3 @@ def _painted(image: Any, labels: Any, opacity: float = 0.55) -> Any:
     colors = tf.gather(tf.constant(voc_palette(), tf.float32), labels)
     mixed = (1 - opacity) * tf.cast(image, tf.float32) + opacity * colors
     return tf.cast(tf.round(mixed), tf.uint8)
-
-
-def _example(dims: Mapping[str, int], seed: int) -> dict[str, np.ndarray]:
-    """Shapes of several colors before a gradient, with a little grain."""
-    random = np.random.default_rng(seed)
-    n, h, w = dims["batch"], dims["height"], dims["width"]
-    y, x = np.mgrid[0:h, 0:w] / max(h, w)
-    pictures = []
-    for _ in range(n):
-        picture = random.uniform(0, 255, 3) * (0.5 + 0.5 * y[..., None])
-        for _ in range(8):
-            cx, cy, radius = random.uniform(0, 1), random.uniform(0, 1), random.uniform(0.05, 0.3)
-            inside = (x - cx) ** 2 + (y - cy) ** 2 < radius**2
-            picture = np.where(inside[..., None], random.uniform(0, 255, 3), picture)
-        pictures.append(np.clip(picture + random.normal(0, 5, (h, w, 3)), 0, 255).astype("uint8"))
-    return {"image": np.stack(pictures)}

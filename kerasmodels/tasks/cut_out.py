@@ -15,7 +15,7 @@ from kerasmodels.data import read_drawing, read_image, write_image
 from kerasmodels.data.images import check_photo, check_same_size
 from kerasmodels.errors import DataError, UsageError
 from kerasmodels.family import RunReport
-from kerasmodels.tasks.pictures import check_targets
+from kerasmodels.tasks.pictures import check_result, check_targets
 
 FOREGROUND, BACKGROUND = 0.9 * 255, 0.1 * 255
 """In a trimap: what is as bright as this, or as dark as that. All between is unknown."""
@@ -54,8 +54,8 @@ def scribbled(photo: np.ndarray, scribbles: np.ndarray) -> tuple[np.ndarray, np.
         known, alpha: (H, W) bool and float64.
 
     Raises:
-        DataError: the two differ nearly everywhere: it is another photo, or its file was compressed with loss; or see
-            `check_photo`.
+        DataError: the two differ nearly everywhere: it is another photo, or its file was compressed with loss; or no
+            stroke of a color is seen that parts of the photo have; or see `check_photo`.
     """
     photo, scribbles = check_photo(photo), check_photo(scribbles, name="scribbles")
     check_same_size("the scribbles", scribbles, photo)
@@ -65,7 +65,16 @@ def scribbled(photo: np.ndarray, scribbles: np.ndarray) -> tuple[np.ndarray, np.
             "expected the photo itself with strokes on it. Received scribbles that differ from the photo nearly "
             "everywhere: another photo, or one saved as JPEG. Save it as PNG, or give a trimap."
         )
+    if not drawn.any():
+        raise DataError("expected the photo with strokes on it. Received scribbles without any foreground: the photo.")
     known, alpha = trimap_of(scribbles)
+    for color, of, value in (("white", "foreground", 1), ("black", "background", 0)):
+        same = known & (alpha == value)
+        if not (same & drawn).any() and (same & ~drawn).any():
+            raise DataError(
+                f"expected {color} strokes on the {of}. Received: none that shows, and {color} parts of the photo, "
+                f"where such a stroke changes nothing. Draw some where the photo is not {color}, or give a trimap."
+            )
     return known & drawn, alpha * drawn
 
 
@@ -229,6 +238,9 @@ def write_cut_out(
     """
     sources = [p for p in (options.photo, options.trimap, options.scribbles, options.background) if p]
     check_targets([p for p in (options.out, options.alpha, options.foreground) if p], sources)
+    for target in (options.out, options.alpha, options.foreground):
+        if target is not None:
+            check_result(target, options.photo)
     photo = read_image(options.photo)
     if min(photo.shape[:2]) < 3:
         raise DataError(

@@ -13,8 +13,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from kerasmodels import storage
 from kerasmodels.config import Fraction, check
-from kerasmodels.data import read_image, write_image
-from kerasmodels.data.images import check_photo, resized
+from kerasmodels.data import image_size, read_image, write_image
+from kerasmodels.data.images import check_photo, check_picture_name, resized
 from kerasmodels.errors import DataError, UsageError
 from kerasmodels.family import RunReport
 from kerasmodels.layers import DeformableConv2D
@@ -55,6 +55,7 @@ class DigitOptions(TrainedOptions):
         """Raise UsageError if there is no photo, or for places to write that do not do."""
         check(len(self.inputs) > 0, "at least one photo", self.inputs)
         check_targets([path for path in (self.out, self.boxes) if path is not None], self.inputs)
+        check_picture_name(self.out)
 
 
 def classify(model: Any, photo: np.ndarray, size: int = 28) -> tuple[np.ndarray, np.ndarray]:
@@ -161,12 +162,13 @@ def run_on_digits(options: DigitOptions) -> RunReport:
 
 
 def _classify(options: DigitOptions, model: Any) -> RunReport:
+    check_picture_name(options.out, PANEL * len(options.inputs))
     rows, facts = [], {}
     for path in options.inputs:
         photo = read_image(path)
         digit, probabilities = classify(model, photo, options.size or 28)
         best = int(np.argmax(probabilities))
-        facts[path.name] = f"{best} ({100 * probabilities[best]:.1f} %)"
+        facts[_label(path, options.inputs)] = f"{best} ({100 * probabilities[best]:.1f} %)"
         large = np.asarray(Image.fromarray(photo).resize((PANEL, PANEL), Image.Resampling.LANCZOS))
         panels = [large, np.asarray(Image.fromarray(digit[..., 0]).resize((PANEL, PANEL), 0).convert("RGB"))]
         if options.show_offsets:
@@ -179,16 +181,28 @@ def _classify(options: DigitOptions, model: Any) -> RunReport:
     return RunReport((write_image(options.out, np.concatenate(rows, axis=0)),), facts)
 
 
+def _label(path: Path, inputs: tuple[Path, ...]) -> str:
+    """A photo's name; with its folder where others have the same."""
+    return path.name if sum(path.name == other.name for other in inputs) == 1 else str(path)
+
+
+def _enlarged(height: int, width: int) -> float:
+    """How large a photo is drawn."""
+    return min(2.0, 2 * PANEL / max(height, width))
+
+
 def _detect(options: DigitOptions, model: Any) -> RunReport:
+    sizes = [image_size(path) for path in options.inputs]
+    check_picture_name(options.out, sum(round(height * _enlarged(height, width)) for height, width in sizes))
     rows, facts, listed = [], {}, []
     for path in options.inputs:
         photo = read_image(path)
         size = options.size or _LARGEST
         boxes, labels, scores = detect(model, photo, size, options.least)
-        facts[path.name] = (
+        facts[_label(path, options.inputs)] = (
             ", ".join(f"{label} ({100 * s:.0f} %)" for label, s in zip(labels, scores, strict=True)) or "-"
         )
-        scale = min(2.0, 2 * PANEL / max(photo.shape[:2]))
+        scale = _enlarged(*photo.shape[:2])
         panels = [draw_boxes(photo, boxes, labels, scores, scale)]
         if options.show_offsets:
             panels.append(draw_bins(photo, bins_of(model, photo, boxes, size), labels, scale))

@@ -31,7 +31,9 @@ class EnergiesOptions(GenerateOptions):
     """The sheet of pictures to write; for given pictures the anomaly map, or a folder of maps if there are several."""
 
     def validate(self) -> None:
-        """Raise UsageError if an input is a video."""
+        """Raise UsageError if an input is a video, or for a name that no picture can have."""
+        if not self.inputs:
+            super().validate()
         for path in self.inputs:
             check(not is_video(path), "pictures, or folders of pictures", str(path))
 

@@ -9,9 +9,11 @@ import tyro
 from kerasmodels.config import NonNegativeInt, PositiveInt
 from kerasmodels.data import write_image
 from kerasmodels.data.grids import latents, tiled
+from kerasmodels.data.images import check_picture_name
 from kerasmodels.family import RunReport, Task
 from kerasmodels.servables import served
 from kerasmodels.tasks import TrainedOptions
+from kerasmodels.tasks.pictures import check_targets
 
 
 class GenerateOptions(TrainedOptions):
@@ -27,6 +29,11 @@ class GenerateOptions(TrainedOptions):
     """Another seed, other pictures."""
     between: bool = False
     """Each row goes from one picture to another."""
+
+    def validate(self) -> None:
+        """Raise UsageError if no picture can have such a name, or lie there."""
+        check_picture_name(self.out)
+        check_targets([self.out], [])
 
 
 def sheet(model: Any, rows: int, columns: int, seed: int = 0, between: bool = False) -> np.ndarray:
@@ -46,6 +53,7 @@ def sheet(model: Any, rows: int, columns: int, seed: int = 0, between: bool = Fa
 def write_sheet(options: GenerateOptions, family: str) -> RunReport:
     """Generate and write what the options ask for."""
     model = options.trained(family).load()
+    check_picture_name(options.out, options.rows * model.config.size, options.columns * model.config.size)
     path = write_image(options.out, sheet(model, options.rows, options.columns, options.seed, options.between))
     return RunReport((path,), {"pictures": options.rows * options.columns, "size": model.config.size})
 

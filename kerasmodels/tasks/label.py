@@ -18,7 +18,7 @@ from kerasmodels.family import RunReport, Task
 from kerasmodels.segmenter import Segmenter
 from kerasmodels.servables import served
 from kerasmodels.tasks import TrainedOptions
-from kerasmodels.tasks.pictures import check_targets
+from kerasmodels.tasks.pictures import check_result, check_targets
 
 Refine = Callable[[np.ndarray, np.ndarray, Mapping[str, Any]], np.ndarray]
 """(photo, probabilities (H, W, classes), the values of a `dense_crf.Config`) -> probabilities: `dense_crf.refine`."""
@@ -100,15 +100,18 @@ def _in_tiles(model: Segmenter, photo: np.ndarray, cells: int) -> np.ndarray:
     maps = np.empty((1, rows, columns, config.classes), "float32")
     for tile in tiles(rows, columns, cells - 2 * overlap, overlap):
         down, across = (slice(stride * seen.start, stride * (seen.stop - 1) + config.field) for seen in tile.seen)
-        found = model.positions(tf.constant(padded[down, across][None], tf.float32), training=False)
+        found = model.score_map(tf.constant(padded[down, across][None], tf.float32), training=False)
         maps[0][tile.own] = found[0].numpy()[tile.inner]
-    logits = model.enlarged(model.contextual(tf.constant(maps)), size)
+    logits = model.enlarged(model.with_context(tf.constant(maps)), size)
     return tf.nn.softmax(logits)[0, : photo.shape[0], : photo.shape[1]].numpy()
 
 
 def label_photo(options: LabelOptions, family: str, refine: Refine) -> RunReport:
     """Label a photo with a trained network, and write what the options ask for."""
     trained = options.trained(family)
+    for target in (options.out, options.overlay):
+        if target is not None:
+            check_result(target, options.photo)
     photo = read_image(options.photo)
     model = trained.load()
     begin, names = time.perf_counter(), model.config.label_names()

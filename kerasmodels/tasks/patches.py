@@ -13,7 +13,7 @@ import tyro
 
 from kerasmodels.config import Config, NonNegativeInt, PositiveInt, check
 from kerasmodels.data import grid, list_images, read_image, write_image
-from kerasmodels.data.images import SUFFIXES
+from kerasmodels.data.images import check_picture_name
 from kerasmodels.errors import DataError, UsageError
 from kerasmodels.family import RunReport
 from kerasmodels.servables import served
@@ -163,7 +163,8 @@ def write_patches(options: PatchesOptions, load: Callable[[], Any]) -> RunReport
     """
     files = [] if options.photos is None else list_images(options.photos)
     if options.out.suffix and not options.out.is_dir():
-        check(options.out.suffix.lower() in SUFFIXES, "a picture name such as grid.png", str(options.out))
+        side = options.cell + 2
+        check_picture_name(options.out, side * len(options.unit), side * (options.k + options.maximize))
     model = load()
     model.check_units(options.unit)
     config = model.config

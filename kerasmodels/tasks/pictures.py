@@ -11,7 +11,8 @@ import tyro
 from PIL import Image
 
 from kerasmodels.config import PositiveInt, check
-from kerasmodels.data import list_images, read_image, write_image
+from kerasmodels.data import image_size, list_images, read_image, write_image
+from kerasmodels.data.images import check_picture_name
 from kerasmodels.data.video import is_video, restyle_video
 from kerasmodels.errors import DataError, UsageError
 from kerasmodels.family import RunReport
@@ -47,10 +48,14 @@ def change_pictures(
         **facts: for the report.
 
     Raises:
-        UsageError: two results would be written to one place, or an input would be overwritten.
+        UsageError: two results would be written to one place, an input would be overwritten, or a result does not fit
+            into its format.
         DataError: inputs that could not be read or changed; all others are done.
     """
     jobs = picture_jobs(options.inputs, options.out)
+    for source, target in jobs:
+        if not is_video(source):
+            check_result(target, source, options.max_side)
     change, begin, frames = load(), time.perf_counter(), []
 
     def work(source: Path, target: Path) -> None:
@@ -116,6 +121,20 @@ def check_targets(targets: Sequence[Path], sources: Sequence[Path]) -> None:
         blocking = [folder for folder in place.parents if folder in taken or folder.is_file()]
         if blocking:
             raise UsageError(f"expected folders above {targets[number]}. Received: {blocking[0]}, which is a file.")
+
+
+def check_result(target: Path, photo: Path, max_side: int | None = None) -> None:
+    """Refuse, before any work, a result of a photo's size that its format cannot hold.
+
+    Raises:
+        UsageError: see `check_picture_name`. A photo that cannot be read is told when it is its turn.
+    """
+    try:
+        height, width = image_size(photo)
+    except DataError:
+        height, width = 1, 1
+    scale = 1.0 if max_side is None else min(1.0, max_side / max(height, width))
+    check_picture_name(target, round(scale * height), round(scale * width))
 
 
 def each(jobs: Sequence[Job], work: Callable[[Path, Path], object]) -> list[Path]:

@@ -5,6 +5,7 @@ import tensorflow as tf
 
 from kerasmodels.data.images import check_photo
 from kerasmodels.layers import LocalAffineSmoothing
+from kerasmodels.ops.pictures import to_levels
 
 
 def recolored(photo: np.ndarray, small: np.ndarray, stylized: np.ndarray) -> np.ndarray:
@@ -55,8 +56,3 @@ def _band(maps: dict[str, tf.Tensor], photo: tf.Tensor, places: tf.Tensor) -> tf
 
     large = {name: x if name == "overall" else enlarged(x) for name, x in maps.items()}
     return to_levels(LocalAffineSmoothing().apply(large, tf.cast(photo, tf.float32) / 255))
-
-
-def to_levels(picture: tf.Tensor) -> tf.Tensor:
-    """0-1 -> uint8, 0-255, rounded and clipped."""
-    return tf.cast(tf.round(tf.clip_by_value(picture * 255, 0.0, 255.0)), tf.uint8)

@@ -15,7 +15,7 @@ from kerasmodels.data.images import SUFFIXES, check_same_size
 from kerasmodels.data.segmentation import overlay, read_annotation, voc_palette
 from kerasmodels.errors import DataError, UsageError
 from kerasmodels.family import RunReport
-from kerasmodels.tasks.pictures import check_targets
+from kerasmodels.tasks.pictures import check_result, check_targets
 
 
 def probabilities_of(labels: np.ndarray, count: int, sure: float = 0.7) -> np.ndarray:
@@ -87,6 +87,8 @@ def write_labels(options: RefineOptions, refine: Callable[[np.ndarray, np.ndarra
     """
     targets = [path for path in (options.out, options.overlay) if path]
     check_targets(targets, [path for path in (options.image, options.labels, options.probabilities) if path])
+    for target in targets:
+        check_result(target, options.image)
     photo = read_image(options.image)
     if options.labels is not None:
         labels, colors = read_annotation(options.labels, options.black)

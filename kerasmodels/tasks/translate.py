@@ -10,8 +10,9 @@ from kerasmodels.data.images import check_photo
 from kerasmodels.data.stacks import fitted
 from kerasmodels.data.unpaired import domains
 from kerasmodels.family import RunReport, Task
-from kerasmodels.servables import DIRECTIONS, served
+from kerasmodels.servables import served
 from kerasmodels.tasks.pictures import PicturesOptions, change_pictures
+from kerasmodels.translator import DIRECTIONS
 
 
 class TranslateOptions(PicturesOptions):

@@ -7,6 +7,7 @@ last reset. A NaN stays NaN in a running mean: the step where it first shows is 
 import csv
 import math
 import re
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ import tensorflow as tf
 from PIL import Image
 
 from kerasmodels import storage
-from kerasmodels.errors import DivergedError, StorageError, storage_error
+from kerasmodels.errors import DivergedError, KerasModelsError, StorageError, storage_error
 from kerasmodels.training.gallery import write_gallery
 from kerasmodels.training.progress import Display
 
@@ -79,6 +80,8 @@ class NaNStop(StepCallback):
 class Gallery(StepCallback):
     """Saves previews, pictures or texts, while training and keeps folder/gallery.html up to date.
 
+    A page that cannot be made is told on stderr, and made again the next time: it is no reason to end a training.
+
     Args:
         folder: where samples/ and gallery.html go.
         preview: model -> name -> uint8 (H, W, 3) picture, or text. It must leave the model's variables as they are.
@@ -116,7 +119,12 @@ class Gallery(StepCallback):
         if self.saved != self.step:
             self.saved = self.step
             self._save(self._previews())
-        write_gallery(self.folder)
+        try:
+            write_gallery(self.folder)
+        except StorageError:
+            raise
+        except KerasModelsError as error:
+            print(f"warning: gallery.html is not brought up to date: {error}", file=sys.stderr)
 
     def _previews(self) -> Mapping[str, np.ndarray | str]:
         if self.preview is not None:

@@ -66,6 +66,11 @@ def optimizers(model: keras.Model) -> dict[str, keras.optimizers.Optimizer]:
     return found
 
 
+def learning_rates(model: keras.Model) -> dict[str, float]:
+    """What the next step of each optimizer goes by, with its schedule."""
+    return {name: float(optimizer.learning_rate) for name, optimizer in optimizers(model).items()}
+
+
 def save(
     model: keras.Model, source: Source, folder: Path, step: int, seconds: float, config: Mapping[str, Any]
 ) -> Path:
@@ -95,6 +100,7 @@ def save(
         "step": step,
         "seconds": seconds,
         "config": dict(config),
+        "learning_rates": learning_rates(model),
         "python_random": random.getstate(),
         "numpy_random": [kind, np.asarray(keys).tolist(), *rest],
     }

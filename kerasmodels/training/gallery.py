@@ -4,7 +4,6 @@ It is made from the files of the run folder alone (run.json, log.csv, samples/),
 """
 
 import base64
-import csv
 import html
 import io
 import json
@@ -18,8 +17,8 @@ from PIL import Image
 
 from kerasmodels import storage
 from kerasmodels.data.images import read_image
-from kerasmodels.errors import TrainingError
-from kerasmodels.runs import RunFolder
+from kerasmodels.errors import DataError
+from kerasmodels.runs import RunFolder, read_log
 
 # A page that grows with the run would stop opening on a phone: so many pictures per series, so large, so many points.
 PICTURES = 12
@@ -30,11 +29,10 @@ _NOT_CURVES = ("step", "seconds", "learning_rate", "examples/s")
 
 
 def write_gallery(folder: str | Path) -> Path:
-    """Write folder/gallery.html from what the run folder holds.
+    """Write folder/gallery.html from what the run folder holds. The page says which pictures cannot be read.
 
     Raises:
-        TrainingError: run.json or log.csv is damaged.
-        DataError: a picture is damaged.
+        TrainingError: run.json is damaged.
         StorageError: it cannot be written.
     """
     folder = Path(folder)
@@ -42,12 +40,12 @@ def write_gallery(folder: str | Path) -> Path:
     title = f"{card['family']} · {folder.resolve().name}" if "family" in card else folder.resolve().name
     body = [f"<header><h1>{html.escape(title)}</h1>{_facts(card)}</header>"]
     body += [_pictures(samples(folder))]
-    body += [_curves(read_log(folder / "log.csv"))]
+    body += [_curves(columns(folder / "log.csv"))]
     body += [_table("Config", card.get("config", {})), _table("Versions", card.get("versions", {}))]
     if card.get("command"):
         body += [f"<section><h2>Command</h2><pre>{html.escape(card['command'])}</pre></section>"]
     page = _PAGE.replace("{title}", html.escape(title)).replace("{body}", "\n".join(filter(None, body)))
-    return storage.write_atomic(folder / "gallery.html", lambda file: file.write(page.encode()))
+    return storage.write_text(folder / "gallery.html", page)
 
 
 def samples(folder: Path) -> dict[str, list[tuple[int, Path]]]:
@@ -60,23 +58,13 @@ def samples(folder: Path) -> dict[str, list[tuple[int, Path]]]:
     return {name: sorted(series[name]) for name in sorted(series)}
 
 
-def read_log(path: Path) -> dict[str, list[float]]:
-    """The columns of log.csv; empty if there is none.
-
-    Raises:
-        TrainingError: it is damaged.
-    """
-    if not path.is_file():
-        return {}
+def columns(path: Path) -> dict[str, list[float]]:
+    """The columns of log.csv by name; empty if there is none, or it cannot be read. Damaged rows are left out."""
     try:
-        with open(path, newline="", encoding="utf-8") as file:
-            rows = list(csv.reader(file))
-        if not rows:
-            return {}
-        whole = [row for row in rows[1:] if len(row) == len(rows[0])]
-        return {name: [float(row[i] or "nan") for row in whole] for i, name in enumerate(rows[0])}
-    except (ValueError, csv.Error) as error:
-        raise TrainingError(f"{path} is damaged ({error}). Move it away, and the page is made without it.") from error
+        names, rows = read_log(path)
+    except OSError:
+        return {}
+    return {name: [float(row[i] or "nan") for row in rows] for i, name in enumerate(names)}
 
 
 def _read_card(folder: Path) -> dict[str, Any]:
@@ -117,10 +105,15 @@ def _pictures(series: Mapping[str, Sequence[tuple[int, Path]]]) -> str:
 
 
 def _figure(path: Path, caption: str, pixels: int) -> str:
-    if path.suffix == ".txt":
-        text = html.escape(path.read_text(encoding="utf-8"))
-        return f"<figure><pre>{text}</pre><figcaption>{html.escape(caption)}</figcaption></figure>"
-    picture = Image.fromarray(read_image(path, pixels))
+    try:
+        if path.suffix == ".txt":
+            text = html.escape(path.read_text(encoding="utf-8", errors="replace"))
+            return f"<figure><pre>{text}</pre><figcaption>{html.escape(caption)}</figcaption></figure>"
+        picture = Image.fromarray(read_image(path, pixels))
+    except (DataError, OSError) as error:
+        # One picture less is no reason to have no page, or to end a training.
+        why = html.escape(f"{path.name} cannot be read: {error}")
+        return f"<figure><pre>{why}</pre><figcaption>{html.escape(caption)}</figcaption></figure>"
     encoded = io.BytesIO()
     picture.save(encoded, "JPEG", quality=88, subsampling=0)
     data = base64.b64encode(encoded.getvalue()).decode()

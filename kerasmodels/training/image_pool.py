@@ -7,6 +7,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from kerasmodels.errors import DataError
+
 
 class ImagePool:
     """Pictures go in, and come out again at once or later.
@@ -14,17 +16,18 @@ class ImagePool:
     While it is not full, it keeps what comes in and gives it back. From then on each picture is, with a chance of 1/2,
     exchanged for a random one of those kept, or else given back as it is.
 
+    Its pictures are of the size of the first batch.
+
     Args:
         size: pictures kept; 0: everything comes back at once.
-        shape: of a picture.
         seed_generator: where the random numbers come from.
 
-    Attributes:
-        shape: of a picture.
+    Raises:
+        DataError: when called, pictures of another size, or of one that is not known before they are read.
 
     Example:
-        >>> import keras, numpy as np, tensorflow as tf
-        >>> pool = ImagePool(3, (2, 2, 1), keras.random.SeedGenerator(0))
+        >>> import keras, tensorflow as tf
+        >>> pool = ImagePool(3, keras.random.SeedGenerator(0))
         >>> pictures = tf.ones((4, 2, 2, 1))
         >>> tuple(pool(pictures).shape), int(pool.state()["count"])
         ((4, 2, 2, 1), 3)
@@ -33,18 +36,30 @@ class ImagePool:
         Shrivastava et al. 2017, section 2.3; Zhu et al. 2017, section 4 (50 pictures), as their code does it.
     """
 
-    def __init__(self, size: int, shape: tuple[int, ...], seed_generator: keras.random.SeedGenerator):
-        self.shape = tuple(shape)
+    def __init__(self, size: int, seed_generator: keras.random.SeedGenerator):
         self._size, self._seed_generator = size, seed_generator
-        with tf.init_scope():
-            self._kept = tf.Variable(tf.zeros((size, *shape)), trainable=False)
-            self._count = tf.Variable(0, trainable=False)
+        self._kept: Any = None
+        self._count: Any = None
 
     def __call__(self, pictures: Any) -> Any:
         """(N, ...) -> (N, ...), any N."""
         if not self._size:
             return pictures
+        shape = tuple(pictures.shape[1:])
+        if None in shape or (self._kept is not None and tuple(self._kept.shape[1:]) != shape):
+            raise DataError(
+                "expected pictures of one size, known before they are read, for the pool of generated ones. "
+                f"Received shape: {tuple(pictures.shape)}. Set it with tf.ensure_shape, compile anew for another one, "
+                "or train with pool=0."
+            )
+        self._begin(shape)
         return tf.map_fn(self._exchanged, pictures, parallel_iterations=1)
+
+    def _begin(self, shape: tuple[int, ...]) -> None:
+        if self._kept is None:
+            with tf.init_scope():
+                self._kept = tf.Variable(tf.zeros((self._size, *shape)), trainable=False)
+                self._count = tf.Variable(0, trainable=False)
 
     def _exchanged(self, picture: tf.Tensor) -> tf.Tensor:
         exchange, which = tf.unstack(keras.random.uniform((2,), seed=self._seed_generator))
@@ -58,10 +73,12 @@ class ImagePool:
         return tf.where(filling | ~keep, picture, old)
 
     def state(self) -> dict[str, np.ndarray]:
-        """What a checkpoint must hold."""
-        return {"kept": self._kept.numpy(), "count": self._count.numpy()}
+        """What a checkpoint must hold; nothing before the first batch."""
+        return {} if self._kept is None else {"kept": self._kept.numpy(), "count": self._count.numpy()}
 
     def set_state(self, state: Mapping[str, np.ndarray]) -> None:
         """Put `state()` back."""
-        self._kept.assign(state["kept"])
-        self._count.assign(state["count"])
+        if state:
+            self._begin(state["kept"].shape[1:])
+            self._kept.assign(state["kept"])
+            self._count.assign(state["count"])

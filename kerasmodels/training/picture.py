@@ -6,6 +6,7 @@ has whenever asked.
 """
 
 import errno
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
@@ -20,7 +21,7 @@ from keras import ops
 
 from kerasmodels import optimizers, storage
 from kerasmodels.data import write_image
-from kerasmodels.data.images import SUFFIXES
+from kerasmodels.data.images import check_picture_name
 from kerasmodels.errors import DivergedError, UsageError, storage_error, unknown_name
 from kerasmodels.family import without_examples
 from kerasmodels.layers import Picture
@@ -204,7 +205,7 @@ def optimize_picture(
         writer = None
         if log is not None:
             log.mkdir(parents=True, exist_ok=True)
-            writer = stack.enter_context(closing(tf.summary.create_file_writer(str(log / "tensorboard"))))
+            writer = stack.enter_context(closing(tf.summary.create_file_writer(os.fsencode(log / "tensorboard"))))
         for stage in stages:
             model = stage.model(pixels)
             numbers = Log(
@@ -249,8 +250,7 @@ def optimize_picture(
 
 def _check_writable(out: Path) -> None:
     """Raise now what `write_image` would raise after minutes of work."""
-    if out.suffix.lower() not in SUFFIXES:
-        raise UsageError(f"expected a picture name such as out.png or out.jpg. Received: {str(out)!r}.")
+    check_picture_name(out)
     if out.is_dir():
         raise storage_error(out, IsADirectoryError(errno.EISDIR, "a folder"))
     storage.check_writable(out)

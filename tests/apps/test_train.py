@@ -66,6 +66,7 @@ def test_wrong_file(command, tmp_path: Path, text: str, message: str) -> None:
         (["--config", "nothing.toml"], "expected a TOML file. Received: 'nothing.toml'"),
         (["--resume", "nothing"], "expected a run folder made by `kerasmodels train`"),
         (["--resume", "a", "--out", "b"], "expected --out or --resume, not both"),
+        (["--resume", "a", "--variant", "quick"], "expected --variant for a new run"),
         (["--save-every", "0"], "save_every >= 1"),
     ],
 )

@@ -7,7 +7,8 @@ import keras
 import numpy as np
 import pytest
 
-from kerasmodels.backbones.mobile import BLOCKS, CHANNELS, EPSILON, STAGES, Units, mobile
+from kerasmodels.backbones.conv_bn import ConvBN
+from kerasmodels.backbones.mobile import BLOCKS, CHANNELS, EPSILON, STAGES, mobile
 from kerasmodels.errors import UsageError, WeightsError
 from kerasmodels.ports.trunks import assign, from_keras_mobilenet, from_lite, imagenet
 from tests.backbones.test_sources import torch_file
@@ -16,7 +17,7 @@ from tests.backbones.test_sources import torch_file
 def trunk(name):
     """A network of pictures as the trunk takes them, of the published size."""
     picture = keras.Input((None, None, 3))
-    return keras.Model(picture, mobile(picture, name, Units(EPSILON, "frozen"), BLOCKS[name], CHANNELS[name]))
+    return keras.Model(picture, mobile(picture, name, ConvBN(EPSILON, "frozen"), BLOCKS[name], CHANNELS[name]))
 
 
 def shake(net, seed=0):

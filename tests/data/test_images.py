@@ -12,6 +12,7 @@ from kerasmodels.data import image_size, list_images, photo_crops, read_drawing,
 from kerasmodels.data.images import SUFFIXES, check_photo
 from kerasmodels.data.segmentation import read_annotation, read_label_map
 from kerasmodels.errors import DataError, StorageError, UsageError
+from tests.fuzz.corpus import ADOBE_RGB, icc_profile
 
 RANDOM = np.random.default_rng(0)
 
@@ -531,3 +532,67 @@ def test_resized_keeps_values_beyond_0_to_255():
     picture = np.full((4, 6, 3), (-30.0, 100.0, 300.0), "float32")
     np.testing.assert_allclose(resized(picture, 7, 5), np.broadcast_to(picture[:1, :1], (7, 5, 3)), rtol=1e-5)
     assert resized(picture[..., 0], 3, 2).shape == (3, 2)
+
+
+def test_hidden_companions_and_links_that_lead_back(tmp_path):
+    photo = Image.new("RGB", (4, 4))
+    for name in ("b/2.png", "a/1.jpg", "__MACOSX/a/._1.jpg", "a/._1.jpg", ".Trash/3.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        photo.save(tmp_path / name)
+    (tmp_path / "a" / "._1.jpg").write_bytes(b"\x00\x05\x16\x07Mac OS X")
+    (tmp_path / "a" / "up").symlink_to("..")
+    (tmp_path / "a" / "self").symlink_to("self")
+    (tmp_path / "b" / "beside").symlink_to("../a")
+    found = [str(path.relative_to(tmp_path)) for path in list_images(tmp_path)]
+    assert found == ["a/1.jpg", "b/2.png", "b/beside/1.jpg"]
+    assert [path.name for path in list_images(tmp_path / "a")] == ["1.jpg"]
+    # A hidden folder that is named is meant.
+    assert [path.name for path in list_images(tmp_path / ".Trash")] == ["3.png"]
+
+
+def test_colors_of_a_profile_become_those_of_srgb(tmp_path, capsys):
+    """Beside the formulas of Adobe RGB (1998) and IEC 61966-2-1."""
+    colors = np.random.default_rng(0).integers(0, 256, (16, 16, 3), "uint8")
+    alpha = np.full((16, 16, 1), 255, "uint8")
+    profile = icc_profile(ADOBE_RGB, 2.2)
+    Image.fromarray(colors).save(tmp_path / "wide.png", icc_profile=profile)
+    Image.fromarray(np.concatenate([colors, alpha], -1)).save(tmp_path / "clear.png", icc_profile=profile)
+    srgb = np.array([[0.43607, 0.22249, 0.01392], [0.38515, 0.71687, 0.09708], [0.14307, 0.06061, 0.71410]])
+    linear = np.clip((colors / 255) ** 2.2 @ ADOBE_RGB @ np.linalg.inv(srgb), 0, 1)
+    wanted = 255 * np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+    for name in ("wide.png", "clear.png"):
+        assert np.abs(read_image(tmp_path / name) - wanted).max() < 1.5
+    # What its colors mean is not a matter of their looks.
+    np.testing.assert_array_equal(read_drawing(tmp_path / "wide.png"), colors)
+    assert capsys.readouterr().err == ""
+    Image.fromarray(colors).save(tmp_path / "broken.png", icc_profile=profile[:150])
+    for _ in range(2):
+        np.testing.assert_array_equal(read_image(tmp_path / "broken.png"), colors)
+    assert capsys.readouterr().err.count("broken.png is damaged") == 1
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_jpegs_beyond_the_limit_are_read_where_they_are_shrunk(tmp_path, monkeypatch, progressive):
+    picture = Image.new("RGB", (900, 700), (200, 100, 50))
+    picture.save(tmp_path / "large.jpg", progressive=progressive)
+    picture.save(tmp_path / "large.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 300_000)
+    with pytest.raises(DataError, match="at most 600,000 pixels"):
+        read_image(tmp_path / "large.jpg")
+    with pytest.raises(DataError, match="at most 600,000 pixels"):
+        read_image(tmp_path / "large.png", max_side=90)
+    if progressive:
+        with pytest.raises(DataError, match="at most 600,000 pixels"):
+            read_image(tmp_path / "large.jpg", max_side=90)
+    else:
+        found = read_image(tmp_path / "large.jpg", max_side=90)
+        assert found.shape == (70, 90, 3)
+        assert np.abs(found.astype(int) - (200, 100, 50)).max() <= 2
+
+
+@pytest.mark.parametrize(("name", "side"), [("a.webp", 16383), ("a.jpg", 65500), ("a.GIF", 65535)])
+def test_formats_with_limits(tmp_path, name, side):
+    write_image(tmp_path / name, np.zeros((1, side), "uint8"))
+    with pytest.raises(UsageError, match=f"where {side:,} a side are the most"):
+        write_image(tmp_path / name, np.zeros((1, side + 1), "uint8"))
+    write_image(tmp_path / "a.png", np.zeros((1, side + 1), "uint8"))

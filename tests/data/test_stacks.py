@@ -2,13 +2,14 @@
 
 import gzip
 import struct
+import weakref
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from kerasmodels.data import picture_stack, read_idx, write_image
+from kerasmodels.data import picture_stack, read_idx, read_image, stacks, write_image
 from kerasmodels.data.stacks import fitted, random_batches
 from kerasmodels.errors import DataError
 
@@ -76,3 +77,27 @@ def test_draws_depend_on_seed_and_step_alone():
 def test_only_bytes_are_fitted(picture):
     with pytest.raises(DataError, match="uint8"):
         fitted(picture, 4, 4, 1)
+
+
+def test_photos_are_fitted_one_by_one(tmp_path, monkeypatch):
+    """A folder of camera photos takes the memory of its stack and of one photo."""
+    seen: list[weakref.ref] = []
+    most = []
+
+    def reading(path):
+        picture = read_image(path)
+        seen.append(weakref.ref(picture))
+        most.append(sum(each() is not None for each in seen))
+        return picture
+
+    for number in range(5):
+        write_image(tmp_path / f"{number}.png", np.full((30, 40, 3), number, "uint8"))
+    monkeypatch.setattr(stacks, "read_image", reading)
+    assert picture_stack(tmp_path, 6, 8, 1)[:, 0, 0, 0].tolist() == list(range(5))
+    assert max(most) <= 2
+
+
+def test_one_picture_is_no_folder(tmp_path):
+    write_image(tmp_path / "a.png", np.zeros((4, 4, 3), "uint8"))
+    with pytest.raises(DataError, match=r"a folder of pictures, or an IDX file.*a\.png', one picture"):
+        picture_stack(tmp_path / "a.png", 4, 4, 3)

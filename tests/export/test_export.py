@@ -5,10 +5,13 @@ import dataclasses
 import hashlib
 import io
 import json
+import os
+import re
 import shutil
 import struct
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +30,8 @@ from tensorflow.core.framework import tensor_pb2
 from kerasmodels import __version__, export, registry, storage
 from kerasmodels.errors import UsageError
 from kerasmodels.export import children, litert_metadata, to_saved_model
-from kerasmodels.export.pipeline import digest
+from kerasmodels.export.pipeline import _ascii
+from kerasmodels.export.place import Made, Place, digest
 from kerasmodels.family import Servable
 from tests.export.servables import make_rounding_servable, photo_like
 
@@ -129,6 +133,33 @@ def test_metadata_in_every_artifact(exported: Exported) -> None:
         expected = [1, 32, 40, 3] if artifact.format == "litert" else ["batch", "height", "width", 3]
         assert metadata["inputs"][0]["shape"] == expected
         assert metadata["outputs"][0]["doc"] == "the picture repainted, 0-255"
+
+
+def test_exports_into_one_folder_at_the_same_time(exported: Exported, tmp_path: Path) -> None:
+    """Each keeps the other's entry, and removes what a killed one left, not what another is making."""
+    (tmp_path / ".export-12345678" / "onnx").mkdir(parents=True)
+    (*_, artifact) = exported[1].artifacts
+    known = json.loads((exported[0] / "export.json").read_text())["models"]["waves"]
+    described = {key: known[key] for key in ("about", "training")}
+    names = [f"waves{number}" for number in range(4)]
+    begun = threading.Barrier(len(names))
+
+    def one(name: str) -> None:
+        place = Place(tmp_path)
+        place.read_index()
+        with place.staging() as staging:
+            begun.wait(60)
+            made = Made(name, staging / f"{name}.onnx", dataclasses.replace(artifact, path=f"{name}.onnx"))
+            shutil.copy(exported[0] / artifact.path, made.path)
+            place.commit({name: described}, {name: [made]}, staging)
+
+    threads = [threading.Thread(target=one, args=(name,)) for name in names]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(json.loads((tmp_path / "export.json").read_text())["models"]) == names
+    assert not list(tmp_path.glob(".*"))
 
 
 # --- SavedModel -------------------------------------------------------------------------------------------------------
@@ -495,9 +526,21 @@ def test_all_servables_of_a_model_share_processes(tmp_path: Path, monkeypatch: p
     assert not (tmp_path / "none").exists()
 
 
-def test_a_model_that_is_of_no_family(picture_servable: Servable, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"Received: Functional\. For a model of your own.*export_servable"):
-        export.export(picture_servable.model, tmp_path / "out")
+def test_a_source_that_is_none(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"expected a keras\.Model\. Received: dict"):
+        export.export({}, tmp_path / "out")  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="run folder or one of the presets"):
         export.export("no/such", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+# --- names ------------------------------------------------------------------------------------------------------------
+
+
+def test_run_folders_of_any_name_have_one_that_servers_take() -> None:
+    names = ["mine", "my run", "-x", ".hidden", "ölbild", "été", "画像", "写真", os.fsdecode(b"caf\xe9")]
+    found = [_ascii(name, "wgan") for name in names]
+    assert found[:6] == ["mine", "my-run", "x", "hidden", "olbild", "ete"]
+    assert [name[:-8] for name in found[6:]] == ["wgan-", "wgan-", "caf-"]
+    assert len(set(found)) == len(found)
+    assert all(re.fullmatch("[A-Za-z0-9_][A-Za-z0-9_.-]*", name) for name in found)

@@ -25,7 +25,7 @@ from kerasmodels.backbones.torch_file import read_torch
 from kerasmodels.data import image_size, read_idx, read_image
 from kerasmodels.data.segmentation import read_annotation, read_label_map
 from kerasmodels.errors import KerasModelsError
-from kerasmodels.export.pipeline import _Place
+from kerasmodels.export.place import Place
 from kerasmodels.ports import trunks
 from kerasmodels.ports.caffe import read_caffemodel
 from kerasmodels.runs import RunFolder
@@ -61,10 +61,10 @@ READERS: dict[str, list[Callable[[Path], Any]]] = {
     "package": [trunks.from_lite],
     "caffe": [read_caffemodel],
     "run": [lambda p: RunFolder(p.parent).read(), _run],
-    "export": [lambda p: _Place(p.parent).read_index()],
+    "export": [lambda p: Place(p.parent).read_index()],
     "preset": [_preset],
     "toml": [FAMILY.config.from_toml],
-    "log": [gallery.read_log],
+    "log": [gallery.columns],
 }
 
 

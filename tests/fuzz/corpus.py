@@ -148,6 +148,33 @@ def _png_parts(content: bytes) -> Parts:
 # --- files
 
 
+def icc_profile(primaries: np.ndarray, gamma: float) -> bytes:
+    """A color profile: XYZ (D50) of red, green and blue in rows, and the exponent of the numbers."""
+
+    def fixed(values: np.ndarray) -> bytes:
+        return struct.pack(f">{values.size}i", *np.rint(65536 * values).astype(int).ravel())
+
+    tags = {
+        name: b"mluc" + struct.pack(">3I2s2s2I", 0, 1, 12, b"en", b"US", 2 * len(text), 28) + text.encode("utf-16-be")
+        for name, text in (("desc", "wide"), ("cprt", "none"))
+    }
+    tags |= {f"{c}XYZ": b"XYZ " + bytes(4) + fixed(row) for c, row in zip("rgb", primaries, strict=True)}
+    tags |= {"wtpt": b"XYZ " + bytes(4) + fixed(np.array([0.9642, 1.0, 0.8249]))}
+    tags |= {f"{c}TRC": b"curv" + struct.pack(">2IH", 0, 1, round(256 * gamma)) for c in "rgb"}
+    place, table, body = 128 + 4 + 12 * len(tags), struct.pack(">I", len(tags)), b""
+    for name, content in tags.items():
+        content += bytes(-len(content) % 4)
+        table += name.encode() + struct.pack(">2I", place + len(body), len(content))
+        body += content
+    header = struct.pack(">I4sI4s4s4s", place + len(body), b"lcms", 0x04200000, b"mntr", b"RGB ", b"XYZ ")
+    header += struct.pack(">6H4s", 2026, 1, 1, 0, 0, 0, b"acsp") + bytes(28) + fixed(np.array([0.9642, 1.0, 0.8249]))
+    return header + bytes(128 - len(header)) + table + body
+
+
+ADOBE_RGB = np.array([[0.60974, 0.31111, 0.01947], [0.20528, 0.62567, 0.06087], [0.14919, 0.06322, 0.74457]])
+"""XYZ of its red, green and blue, adapted to D50; its exponent is 2.2."""
+
+
 def _pictures() -> Iterator[Seed]:
     random_ = np.random.default_rng(0)
     color = Image.fromarray(random_.integers(0, 256, (9, 12, 3), "uint8"))
@@ -159,10 +186,13 @@ def _pictures() -> Iterator[Seed]:
     palette.putpalette([0, 0, 0, 255, 0, 0, 0, 255, 0, 0, 0, 255, 9, 9, 9])
     exif = Image.Exif()
     exif[0x0112] = 6
+    profile = icc_profile(ADOBE_RGB, 2.2)
     kinds: list[tuple[str, str, Image.Image, dict]] = [
         *(("JPEG", "a.jpg", color, more) for more in ({}, {"progressive": True}, {"exif": exif})),
         ("JPEG", "a.jpeg", color.convert("CMYK"), {}),
         ("JPEG", "b.jpg", gray, {}),
+        ("JPEG", "c.jpg", color, {"icc_profile": profile}),
+        ("PNG", "c.png", clear, {"icc_profile": profile}),
         *(("PNG", "a.png", image, {}) for image in (color, gray, deep, clear, palette, palette.convert("1"))),
         ("PNG", "b.png", palette, {"transparency": 0, "exif": exif}),
         *(("WEBP", "a.webp", clear, {"lossless": lossless}) for lossless in (False, True)),

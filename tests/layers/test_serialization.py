@@ -14,7 +14,9 @@ LAYERS = {
     "DeformableConv2D": lambda: layers.DeformableConv2D(
         4, (3, 2), 2, ((1, 0), (2, 1)), groups=2, deformable_groups=2, modulated=True, activation="tanh"
     ),
+    "GatedSequence": lambda: layers.GatedSequence(layers.GatedUnit(4, bias="all"), backward=True),
     "InstanceNormalization": lambda: layers.InstanceNormalization(1e-4, gamma_initializer="random_uniform"),
+    "LowRankDense": lambda: layers.LowRankDense(4, 2, use_bias=True),
     "PolyphaseConv2D": lambda: layers.PolyphaseConv2D(4, (3, 2), activation="tanh"),
     "ReflectionPadding1D": lambda: layers.ReflectionPadding1D((2, 3)),
     "ReflectionPadding2D": lambda: layers.ReflectionPadding2D(((1, 2), (3, 4))),
@@ -25,17 +27,25 @@ LAYERS = {
 POSITIONS = {
     "AtrousConvolution1D": (9,),
     "AtrousConvolution3D": (5, 9, 8),
+    "GatedSequence": (9,),
+    "LowRankDense": (9,),
     "ReflectionPadding1D": (9,),
     "ReflectionPadding3D": (5, 9, 8),
 }
 """Of an input, where it is not a picture."""
 ELSEWHERE = {
+    **dict.fromkeys(("BahdanauAttention", "LuongAttention"), "take a query and a memory: test_gated_unit.py"),
+    "ChainCRF": "its tags have no gradient: test_gated_unit.py",
+    "GatedUnit": "is a cell: test_gated_unit.py",
+    "Maxout": "has fewer outputs than inputs: test_gated_unit.py",
+    "Vocabulary": "takes no tensor: test_vocabulary.py",
     "DenseCRF": "takes logits and a picture: test_crf.py",
     **dict.fromkeys(
         ("RoIPooling", "PSRoIPooling", "DeformableRoIPooling", "DeformablePSRoIPooling"),
         "takes regions too: tests/ops/test_roi_pooling.py",
     ),
     "LocalAffineSmoothing": "takes two pictures: test_local_affine.py",
+    "NTMCell": "is one step of a recurrent layer: test_memory.py",
     "Picture": "does not look at its input: test_picture.py",
 }
 

@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 import kerasmodels as km
+from kerasmodels.ops import bilinear_tf
 
 RANDOM = np.random.default_rng(0)
 GOLDEN = np.load(Path(__file__).parent / "torchvision_deform_conv2d.npz")
@@ -322,3 +323,19 @@ def test_layer_refuses(arguments, shapes, message):
 
     with pytest.raises(ValueError, match=message):
         build()
+
+
+def test_new_sizes_cost_nothing_that_stays():
+    """XLA compiles for pictures of a known size in graphs; eagerly and for any size it would for each new one."""
+    random = np.random.default_rng(0)
+    layer = km.layers.DeformableConv2D(4, 3, padding="same")
+    sizes = [(1, *random.integers(9, 30, 2), 3) for _ in range(3)]
+    pictures = [random.normal(size=size).astype("float32") for size in sizes]
+    before = len(bilinear_tf._gather.variants)
+    any_size = tf.function(layer, input_signature=[tf.TensorSpec((1, None, None, 3))], autograph=False)
+    eager = [layer(picture) for picture in pictures]
+    for picture, found in zip(pictures, eager, strict=True):
+        np.testing.assert_allclose(any_size(picture), found, atol=1e-5)
+    assert len(bilinear_tf._gather.variants) == before
+    np.testing.assert_allclose(tf.function(layer, autograph=False)(pictures[0]), eager[0], atol=1e-5)
+    assert len(bilinear_tf._gather.variants) == before + 1

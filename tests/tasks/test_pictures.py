@@ -1,17 +1,20 @@
 """Where results go."""
 
 import contextlib
+import dataclasses
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kerasmodels.data import write_image
+from kerasmodels.data import image_size, write_image
 from kerasmodels.errors import KerasModelsError, UsageError
-from kerasmodels.tasks.pictures import check_targets, picture_jobs
+from kerasmodels.tasks.generate import GenerateOptions
+from kerasmodels.tasks.pictures import PicturesOptions, change_pictures, check_targets, picture_jobs
 
 
 def test_results_of_one_name_are_refused_with_their_inputs(tmp_path: Path) -> None:
@@ -80,3 +83,19 @@ def test_whatever_is_asked_no_file_is_lost(files: list[str], inputs: list[str], 
             # Nothing lies below a file.
             assert not any(parent in sources or parent in targets for parent in target.parents)
             assert not target.is_dir()
+
+
+def test_a_format_that_cannot_hold_the_result_is_refused_before_any_work(tmp_path: Path) -> None:
+    write_image(tmp_path / "wide.png", np.zeros((2, 17_000, 3), "uint8"))
+
+    def load() -> Any:
+        pytest.fail("the model was loaded")
+
+    options = PicturesOptions(inputs=(tmp_path / "wide.png",), out=tmp_path / "out.webp", preset="any")
+    with pytest.raises(UsageError, match=r"17,000 x 2 pixels.*out\.webp', where 16,383 a side are the most"):
+        change_pictures(options, load)
+    shrunk = dataclasses.replace(options, max_side=100)
+    change_pictures(shrunk, lambda: lambda picture: picture)
+    assert image_size(tmp_path / "out.webp") == (1, 100)
+    with pytest.raises(UsageError, match=r"such as out\.png"):
+        GenerateOptions(out=tmp_path / "out.xyz", preset="digits")

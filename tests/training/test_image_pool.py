@@ -14,7 +14,7 @@ def numbered(*numbers: int) -> tf.Tensor:
 
 @pytest.fixture(params=[False, True], ids=["eager", "graph"])
 def pool(request: pytest.FixtureRequest):
-    made = ImagePool(20, (1, 1, 1), keras.random.SeedGenerator(3))
+    made = ImagePool(20, keras.random.SeedGenerator(3))
     call = tf.function(made.__call__, autograph=False) if request.param else made
     return made, lambda *numbers: call(numbered(*numbers)).numpy().ravel().tolist()
 
@@ -43,13 +43,13 @@ def test_then_half_of_what_comes_out_is_older(pool):
 def test_state_goes_on_where_it_was():
     def run(split: bool) -> list[float]:
         draws = keras.random.SeedGenerator(5)
-        pool, out = ImagePool(4, (1, 1, 1), draws), []
+        pool, out = ImagePool(4, draws), []
         for number in range(40):
             if split and number == 25:
                 state, seed = pool.state(), draws.state.numpy()
                 draws = keras.random.SeedGenerator(9)
                 draws.state.assign(seed)
-                pool = ImagePool(4, (1, 1, 1), draws)
+                pool = ImagePool(4, draws)
                 pool.set_state(state)
             out.append(float(pool(numbered(number))[0, 0, 0, 0]))
         return out
@@ -58,11 +58,11 @@ def test_state_goes_on_where_it_was():
 
 
 def test_no_pool():
-    assert ImagePool(0, (1, 1, 1), keras.random.SeedGenerator(0))(numbered(1, 2)).numpy().ravel().tolist() == [1, 2]
+    assert ImagePool(0, keras.random.SeedGenerator(0))(numbered(1, 2)).numpy().ravel().tolist() == [1, 2]
 
 
 def test_the_last_batch_of_an_epoch_may_be_smaller():
-    made = ImagePool(3, (1, 1, 1), keras.random.SeedGenerator(3))
+    made = ImagePool(3, keras.random.SeedGenerator(3))
     call = tf.function(made.__call__, input_signature=[tf.TensorSpec((None, 1, 1, 1))], autograph=False)
     assert call(numbered(1, 2)).numpy().ravel().tolist() == [1, 2]
     assert call(numbered(3)).numpy().ravel().tolist() == [3]

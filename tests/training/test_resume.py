@@ -17,6 +17,7 @@ import pytest
 from kerasmodels import storage
 from kerasmodels.errors import TrainingError, UsageError
 from kerasmodels.family import stream
+from kerasmodels.runs import RunFolder
 from kerasmodels.training import Interrupted, checkpoint, train
 from tests.training.autoencoder import FAMILY, Config
 from tests.training.conftest import STEPS
@@ -219,11 +220,64 @@ def test_checkpoint_of_another_config_is_refused(seven: Path) -> None:
 
 def test_run_killed_before_its_first_checkpoint_starts_again(seven: Path, whole: Path) -> None:
     (seven / "checkpoints" / "step-000005.npz").unlink()
-    (seven / "checkpoints" / "step-000007.npz").rename(seven / "checkpoints" / ".step-000007.npz.x1")
+    (seven / "checkpoints" / "step-000007.npz").rename(seven / "checkpoints" / ".step-000007.npz.12345678.part")
+    (seven / "weights.npz").rename(seven / ".weights.npz.abcdefgh.part")
+    storage.write_json(seven / "run.json", {**card(seven), "step": 0, "state": "training", "pid": 1})
     train(FAMILY, Config(steps=STEPS), seven, resume=True, **OPTIONS)
     assert_same_end(seven, whole)
-    assert not list((seven / "checkpoints").glob(".*"))
+    assert not list(seven.rglob("*.part"))
     assert steps_of(seven / "log.csv") == [5, 10, 12]
+    assert "pid" not in card(seven)
+
+
+@pytest.mark.parametrize("left", ["nothing", "an older one"])
+def test_a_run_is_not_begun_anew_over_what_it_made(seven: Path, left: str) -> None:
+    for path in checkpoint.paths(seven / "checkpoints")[: 1 if left == "an older one" else None]:
+        path.unlink()
+    before = files(seven)
+    error, steps = (TrainingError, 12) if left == "nothing" else (UsageError, 6)
+    match = "7 steps are done.*--start-from" if left == "nothing" else "steps >= 7, which this run has done already"
+    with pytest.raises(error, match=match):
+        train(FAMILY, Config(steps=steps), seven, resume=True, **OPTIONS)
+    assert files(seven) == before
+
+
+def test_a_run_remembers_how_often_it_saves_and_survives_damaged_pictures(
+    seven: Path, whole: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also: the log goes on after rows that are damaged, and pictures and pages are no reason to end a training."""
+    (seven / "samples" / "step-000004-rebuilt.png").write_bytes(b"no picture")
+    with open(seven / "log.csv", "ab") as log:
+        log.write(b"6,\xff\x00,x,y,z\n6,1")
+    train(FAMILY, Config(steps=STEPS), seven, resume=True, preview_every=3, progress=False)
+    assert_same_end(seven, whole)
+    assert card(seven)["options"] == {"save_every": 5, "preview_every": 3, "log_every": 5, "deterministic": False}
+    assert steps_of(seven / "log.csv") == [5, 7, 10, 12]
+    assert [p.stem for p in checkpoint.paths(seven / "checkpoints")] == ["step-000012", "step-000010"]
+    assert (seven / "samples" / "step-000009-rebuilt.png").exists()
+    page = (seven / "gallery.html").read_text(encoding="utf-8")
+    assert "step-000004-rebuilt.png cannot be read" in page
+    assert "jumps" not in capsys.readouterr().err
+
+
+def test_two_trainings_do_not_share_a_folder(seven: Path, tmp_path: Path) -> None:
+    storage.write_json(seven / "run.json", {**card(seven), "pid": 4321})
+    with RunFolder(seven).held(), pytest.raises(TrainingError, match="where process 4321 trains"):
+        train(FAMILY, Config(steps=STEPS), seven, resume=True, **OPTIONS)
+    with RunFolder(tmp_path / "new").held(), pytest.raises(TrainingError, match="where another process trains"):
+        train(FAMILY, Config(steps=1), tmp_path / "new", **OPTIONS)
+
+
+def test_another_schedule_is_told(seven: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def decaying(config: Any, dtype: Any = None) -> Any:
+        model: Any = FAMILY.model(config, dtype)
+        model.learning_rate = keras.optimizers.schedules.PolynomialDecay(0.01, config.steps, 0.0)
+        return model
+
+    family = dataclasses.replace(FAMILY, model=decaying)
+    train(family, Config(steps=2), tmp_path / "decaying", **OPTIONS)
+    train(family, Config(steps=4), tmp_path / "decaying", resume=True, **OPTIONS)
+    assert "learning rate of optimizer jumps from 0 to 0.005 at step 2" in capsys.readouterr().err
 
 
 def test_finished_run_resumed_to_the_same_steps_is_left_alone(seven: Path) -> None:

@@ -4,13 +4,15 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from kerasmodels import presets, registry
 from kerasmodels.errors import TrainingError, UsageError, WeightsError
-from kerasmodels.export.pipeline import _Place
+from kerasmodels.export.place import Place
 from kerasmodels.runs import RUN_CARD, RunFolder
 from kerasmodels.training import write_gallery
+from kerasmodels.training.gallery import columns
 from tests.fuzz.corpus import export_index, run_card
 
 FAMILY = registry.family("wgan")
@@ -61,10 +63,10 @@ def test_values_of_a_config_are_of_their_types(field: str, value: Any):
 @pytest.mark.parametrize("text", NO_INDEX, ids=range(len(NO_INDEX)))
 def test_an_index_of_exports_that_is_none(tmp_path: Path, text: str):
     (tmp_path / "export.json").write_bytes(export_index())
-    assert list(_Place(tmp_path).read_index()) == ["a"]
+    assert list(Place(tmp_path).read_index()) == ["a"]
     (tmp_path / "export.json").write_text(text)
     with pytest.raises(UsageError, match=r"export\.json to be written by an earlier export"):
-        _Place(tmp_path).read_index()
+        Place(tmp_path).read_index()
 
 
 @pytest.mark.parametrize("text", ["[]", "{}", '{"family": "wgan"}', '{"family": "wgan", "config": 3}'])
@@ -76,7 +78,13 @@ def test_a_damaged_card_of_a_preset(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         presets.preset("wgan", "a")
 
 
-def test_a_damaged_log(tmp_path: Path):
-    (tmp_path / "log.csv").write_text("step,loss\n1,x\n")
-    with pytest.raises(TrainingError, match=r"log\.csv is damaged"):
-        write_gallery(tmp_path)
+def test_damage_in_a_log_costs_its_rows_only(tmp_path: Path):
+    log = b"step,loss\n1,0.5\n2,x\n3,\x00\n\xff\xfe\n4,\n5,1,2\n6,0.25\n7"
+    (tmp_path / "log.csv").write_bytes(log)
+    np.testing.assert_array_equal(columns(tmp_path / "log.csv")["step"], [1, 4, 6])
+    assert "<b>loss</b> 0.25" in write_gallery(tmp_path).read_text(encoding="utf-8")
+    RunFolder(tmp_path).cut_log(4)
+    assert (tmp_path / "log.csv").read_text() == "step,loss\n1,0.5\n4,\n"
+    (tmp_path / "log.csv").write_bytes(log[5:])
+    RunFolder(tmp_path).cut_log(4)
+    assert (tmp_path / "log.csv.damaged").read_bytes() == log[5:]

@@ -442,3 +442,19 @@ def test_known_pixels_held_exactly_survive_toml(tmp_path: Path):
     assert Config.from_toml(tmp_path / "config.toml").softness is None
     with pytest.raises(UsageError, match=r"softness.*Received: softness='nothing'"):
         Config.from_dict({"softness": "nothing"})
+
+
+def test_strokes_that_cannot_be_seen():
+    """White on white: the photo has nothing that tells where they are."""
+    picture = np.full((20, 30, 3), 255, "uint8")
+    picture[5:15, 8:22] = 90
+    scribbles = picture.copy()
+    scribbles[:3, :] = 255
+    scribbles[9:11, 12:18] = 0
+    with pytest.raises(DataError, match=r"white strokes on the foreground.*give a trimap"):
+        scribbled(picture, scribbles)
+    with pytest.raises(DataError, match=r"black strokes on the background.*give a trimap"):
+        scribbled(255 - picture, 255 - scribbles)
+    scribbles[12, 12:18] = 255
+    known, alpha = scribbled(picture, scribbles)
+    assert (known.sum(), alpha.sum()) == (12 + 6, 6)

@@ -20,8 +20,8 @@ from kerasmodels.errors import DataError, UsageError, WeightsError
 from kerasmodels.models import cyclegan
 from kerasmodels.models.cyclegan import Config, CycleGAN
 from kerasmodels.ports.cyclegan import from_torch
-from kerasmodels.servables import DIRECTIONS
 from kerasmodels.training import train
+from kerasmodels.translator import DIRECTIONS
 from tests.backbones.test_sources import torch_file as written
 from tests.cases import case_of, photo
 

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from kerasmodels import claims, export
 from kerasmodels.backbones import sources
-from kerasmodels.claims.dilated_net import make_positive
+from kerasmodels.claims.evidence import average
 from kerasmodels.data import read_image, write_image
 from kerasmodels.data.segmentation import (
     class_weights,
@@ -153,7 +153,7 @@ def test_positions_of_padding_trunks_lie_in_the_middle_of_their_pixels(trunk):
     """As far as gradients reach, to every side of the pixel whose label is learned."""
     config = dataclasses.replace(MOBILE, trunk=trunk, blocks=(1,) * 7, channels=(2,) * 8, head=2)
     front, margin = front_end(config), config.margin
-    make_positive(front)
+    average(front)
     picture = tf.fill((1, 8 * 48 + 2 * margin, 8 * 46 + 2 * margin, 3), 200.0)
     for row, column in ((24, 23), (27, 20)):
         with tf.GradientTape() as tape:

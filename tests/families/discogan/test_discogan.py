@@ -13,9 +13,9 @@ from kerasmodels.data import read_image, write_image
 from kerasmodels.errors import DataError, DivergedError, UsageError
 from kerasmodels.models import discogan
 from kerasmodels.models.discogan import VARIANTS, Config, DiscoGAN
-from kerasmodels.servables import DIRECTIONS
 from kerasmodels.tasks.translate import translate
 from kerasmodels.training import NaNStop, TrainResult, train
+from kerasmodels.translator import DIRECTIONS
 from tests.cases import case_of, photo
 
 SMALL = Config(filters=2, size=32, batch=2, weight_decay=0.0)

@@ -16,9 +16,10 @@ from kerasmodels.data import read_image, write_image
 from kerasmodels.errors import DataError, DivergedError, UsageError
 from kerasmodels.losses import pulling_away
 from kerasmodels.models import ebgan
-from kerasmodels.models.ebgan import EBGAN, VARIANTS, Config, MarginWatch
+from kerasmodels.models.ebgan import EBGAN, VARIANTS, Config
 from kerasmodels.tasks.energies import anomaly_map
 from kerasmodels.training import NaNStop, train
+from kerasmodels.training.margin_watch import MarginWatch
 from tests.cases import case_of, photo
 
 SMALL = Config(network="mlp", size=8, channels=1, generator_layers=2, generator_width=16, discriminator_width=12,

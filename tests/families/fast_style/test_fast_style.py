@@ -10,8 +10,9 @@ from kerasmodels import presets, runs, storage
 from kerasmodels.claims import experiments
 from kerasmodels.data import read_image, write_image
 from kerasmodels.errors import DataError, UsageError, WeightsError
+from kerasmodels.export import export
 from kerasmodels.losses import Perceptual
-from kerasmodels.models.fast_style import FAMILY, Config, FastStyle, stylize
+from kerasmodels.models.fast_style import FAMILY, Config, FastStyle, objective, stylize
 from kerasmodels.tasks import pictures as pictures_task
 from kerasmodels.training import train
 
@@ -59,12 +60,12 @@ def test_transposed_convolution_is_torch_s():
     """Samples 1 to 2n of the full result (padding 1, output padding 1): a kernel that only has its center keeps
     every pixel at even positions."""
     model = FastStyle(dataclasses.replace(SMALL, channels=(2, 2, 2)))
-    layer, crop = model.network.get_layer("up1"), model.network.get_layer("up1_crop")
+    layer = model.network.get_layer("up1")
     kernel = np.zeros((3, 3, 2, 2), "float32")
     kernel[1, 1] = np.eye(2)
     layer.set_weights([kernel, np.zeros(2)])
     x = RANDOM.normal(size=(1, 5, 4, 2)).astype("float32")
-    y = np.asarray(crop(layer(x)))
+    y = np.asarray(layer(x))
     assert y.shape == (1, 10, 8, 2)
     np.testing.assert_array_equal(y[:, ::2, ::2], x)
     assert not y[:, 1::2].any()
@@ -107,6 +108,31 @@ def test_servable_equals_the_model_where_no_padding_is_needed():
 
 
 # --- training
+
+
+def test_a_model_of_mixed_precision_is_exported_in_float32(tmp_path):
+    """One in memory as well as one that is loaded, and with networks handed in, too."""
+    import onnx
+
+    keras.utils.set_random_seed(0)
+    config = dataclasses.replace(SMALL, normalization="batch")
+    mixed = FastStyle(config, dtype="mixed_bfloat16")
+    handed = FastStyle(config, network=mixed.network)
+    photo = np.random.default_rng(0).integers(0, 256, (1, 32, 36, 3), "uint8")
+    plain = FastStyle(config)
+    plain.set_weights(mixed.get_weights())
+    expected = FAMILY.servables(plain)["stylize"].call(image=photo)["stylized"]
+    for model in (mixed, handed):
+        served = FAMILY.servables(model.in_float32())["stylize"].call(image=photo)["stylized"]
+        np.testing.assert_array_equal(served, expected)
+    assert plain.in_float32() is plain
+    report = export(mixed, tmp_path, formats=["onnx"])
+    graph = onnx.load(next(tmp_path.rglob("*.onnx"))).graph
+    assert report.artifacts
+    types = {tensor.data_type for tensor in graph.initializer}
+    assert types & {onnx.TensorProto.FLOAT, onnx.TensorProto.BFLOAT16} == {onnx.TensorProto.FLOAT}
+    casts = {a.i for node in graph.node if node.op_type == "Cast" for a in node.attribute if a.name == "to"}
+    assert onnx.TensorProto.BFLOAT16 not in casts
 
 
 def test_training_lowers_the_loss(tmp_path, shared_data):
@@ -304,3 +330,9 @@ def test_reproduce_says_what_data_it_needs(tmp_path):
         experiments("fast_style")["objective"].measure(None, tmp_path, True)
     with pytest.raises(DataError, match="no folder `content`"):
         experiments("fast_style")["objective"].measure(tmp_path, tmp_path, True)
+
+
+def test_a_painting_that_is_a_thin_strip(tmp_path):
+    write_image(tmp_path / "thin.png", np.zeros((4, 200, 3), "uint8"))
+    with pytest.raises(DataError, match=r"at least 8 pixels each way.*thin\.png, which is 64 x 1 at --style-size 64"):
+        objective(Config(style=tmp_path / "thin.png", style_size=64, vgg="absent"))

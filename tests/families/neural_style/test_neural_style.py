@@ -13,7 +13,7 @@ from kerasmodels.data.color import to_yuv
 from kerasmodels.errors import DataError, DivergedError, UsageError
 from kerasmodels.losses import StyleTransfer, gram_matrix
 from kerasmodels.losses.portable import PortableStyle
-from kerasmodels.models.neural_style import FAMILY, Config, RunOptions, network, read_pictures
+from kerasmodels.models.neural_style import FAMILY, Config, RunOptions, loss_network, read_pictures
 from kerasmodels.optimizers import minimize
 from kerasmodels.training.picture import Stage, optimize_picture
 from tests.cases import photo
@@ -127,7 +127,7 @@ def test_gradient(pictures, pooling, formulation):
 
     read = read_pictures(made)
     written = PortableStyle(
-        network(made),
+        loss_network(made),
         {"conv2_2": made.content_weight},
         dict.fromkeys(made.style_layers, made.style_weight / 2),
         made.tv_weight,
