@@ -39,7 +39,8 @@ def tensorflow(path: str, threads: int | None) -> Loaded:
     def call(signature: str, inputs: Arrays) -> Arrays:
         # Through `loaded`, which owns the variables that the signature reads.
         found = loaded.signatures[signature](**{k: tf.constant(v) for k, v in inputs.items()})
-        return {k: v.numpy() for k, v in found.items()}
+        # Strings as bytes of a fixed length, which can be written without pickle.
+        return {k: v.numpy().astype("S") if v.dtype == tf.string else v.numpy() for k, v in found.items()}
 
     def declared(specs: Mapping[str, Any]) -> list[dict[str, Any]]:
         return [{"name": k, "dtype": s.dtype.name, "shape": list(s.shape)} for k, s in specs.items()]
