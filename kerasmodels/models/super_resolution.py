@@ -115,7 +115,7 @@ VARIANTS = {
     "pixel": _SMALL,
     "quick": dataclasses.replace(_SMALL, start_from="super_resolution/pixel", learning_rate=3e-4, steps=100),
     "feature": dataclasses.replace(
-        _SMALL, objective="feature", start_from="super_resolution/pixel", learning_rate=2e-4, steps=400
+        _SMALL, objective="feature", start_from="super_resolution/pixel", learning_rate=1e-4, steps=60
     ),
     "degraded": dataclasses.replace(
         _SMALL,
