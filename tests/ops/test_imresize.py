@@ -1,4 +1,4 @@
-"""Bicubic resizing: MATLAB's numbers, a slow reference, sizes unknown, and the luma of pictures."""
+"""Bicubic resizing: a slow reference in MATLAB's own terms, sizes unknown, and the luma of pictures."""
 
 import math
 
@@ -46,8 +46,8 @@ def test_the_reference(shape, scale, antialias):
     np.testing.assert_allclose(made, expected, atol=3e-4)
 
 
-def test_values_of_matlab():
-    """imresize([1 5 2 7 3 9], 1/2) and imresize([1 5 2], 2), from the formula on its page, worked out by hand."""
+def test_values_by_hand():
+    """Half of [1 5 2 7 3 9] and twice [1 5 2], with the kernel's values worked out."""
     half = np.ravel(imresize(np.array([[[[1.0], [5], [2], [7], [3], [9]]]]), size=(1, 3)))
     double = np.ravel(imresize(np.array([[[[1.0], [5], [2]]]]), size=(1, 6)))
     weights = np.array([-3, -9, 29, 111, 111, 29, -9, -3]) / 256
@@ -84,8 +84,8 @@ def test_constants_stay():
     assert np.ptp(np.asarray(imresize(np.full((1, 7, 9, 1), 200, "uint8"), 0.3))) < 1e-4
 
 
-# MATLAB R2016's rgb2ycbcr of uint8 white, black, red, green, blue, and a gray.
-MATLAB = {
+# BT.601 in 8 bits, studio range: white, black, red, green, blue, and a gray.
+STUDIO = {
     (255, 255, 255): (235, 128, 128),
     (0, 0, 0): (16, 128, 128),
     (255, 0, 0): (81, 90, 240),
@@ -96,8 +96,8 @@ MATLAB = {
 
 
 def test_luma():
-    colors = np.array(list(MATLAB), "float32")[None]
-    np.testing.assert_array_equal(np.rint(rgb_to_ycbcr(colors))[0], list(MATLAB.values()))
+    colors = np.array(list(STUDIO), "float32")[None]
+    np.testing.assert_array_equal(np.rint(rgb_to_ycbcr(colors))[0], list(STUDIO.values()))
     full = np.asarray(rgb_to_ycbcr(colors, "full"))[0, :, 0]
     np.testing.assert_allclose(full, [255, 0, 76.245, 149.685, 29.07, 128], atol=1e-2)
     for luma in ("studio", "full"):
