@@ -25,7 +25,10 @@ class DoublingConv2DTranspose(keras.layers.Conv2DTranspose):
     """
 
     def __init__(self, filters: int, **kwargs: Any):
-        super().__init__(filters, **{**kwargs, "kernel_size": 3, "strides": 2, "padding": "valid"})
+        if kwargs.pop("data_format", None) == "channels_first":
+            raise ValueError("expected channels last. Received: data_format='channels_first'.")
+        given = {"kernel_size": 3, "strides": 2, "padding": "valid", "data_format": "channels_last"}
+        super().__init__(filters, **{**kwargs, **given})
 
     def call(self, inputs: Any) -> Any:
         full = super().call(inputs)

@@ -50,7 +50,7 @@ CASES = {
         ),
     ),
 }
-LAST_ONLY = {"PolyphaseConv2D"}
+LAST_ONLY = {"DoublingConv2DTranspose", "PolyphaseConv2D"}
 
 
 def test_every_layer_with_an_order_of_axes_is_here():

@@ -17,6 +17,7 @@ LAYERS = {
     "GatedSequence": lambda: layers.GatedSequence(layers.GatedUnit(4, bias="all"), backward=True),
     "InstanceNormalization": lambda: layers.InstanceNormalization(1e-4, gamma_initializer="random_uniform"),
     "LowRankDense": lambda: layers.LowRankDense(4, 2, use_bias=True),
+    "DoublingConv2DTranspose": lambda: layers.DoublingConv2DTranspose(4, activation="tanh"),
     "PolyphaseConv2D": lambda: layers.PolyphaseConv2D(4, (3, 2), activation="tanh"),
     "ReflectionPadding1D": lambda: layers.ReflectionPadding1D((2, 3)),
     "ReflectionPadding2D": lambda: layers.ReflectionPadding2D(((1, 2), (3, 4))),
