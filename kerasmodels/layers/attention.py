@@ -1,5 +1,6 @@
 """Attention of a decoder to the states of an encoder: additive (Bahdanau) and multiplicative (Luong)."""
 
+import abc
 from typing import Any
 
 import keras
@@ -9,20 +10,20 @@ _FAR = -1e9
 """Score of what may not be looked at."""
 
 
-class _Attention(keras.layers.Layer):
+class _Attention(keras.layers.Layer, abc.ABC):
     """Weights that add up to 1 over the memory, and the memory's mean with them.
 
     Shapes:
         query (N, Q), memory (N, S, M), keys = keys(memory), counts (N, S) bool or None -> mean (N, M), weights (N, S).
     """
 
+    @abc.abstractmethod
     def keys(self, memory: Any) -> Any:
         """What the memory adds to the scores; computed once for all queries."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def scores(self, query: Any, keys: Any) -> Any:
         """(N, Q), keys -> (N, S)."""
-        raise NotImplementedError
 
     def call(self, query: Any, memory: Any, keys: Any = None, counts: Any = None) -> tuple[Any, Any]:
         query, memory = (ops.cast(x, self.compute_dtype) for x in (query, memory))

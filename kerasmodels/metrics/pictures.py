@@ -1,5 +1,6 @@
 """How close pictures are to the truth: PSNR, SSIM and LPIPS. What is not named is where published numbers differ."""
 
+import abc
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,12 +17,12 @@ Channel = Literal["rgb", "studio", "full"]
 """What is compared: all channels as they are, or the luma of RGB in one of `ops.luma.Luma`'s conventions."""
 
 
-class _PictureMetric(keras.metrics.Mean):
+class _PictureMetric(keras.metrics.Mean, abc.ABC):
     """The mean over pictures of a number that each pair of pictures has."""
 
+    @abc.abstractmethod
     def per_picture(self, y_true: Any, y_pred: Any) -> Any:
         """Of each pair: (N, H, W, C), (N, H, W, C) -> (N,)."""
-        raise NotImplementedError
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
         super().update_state(self.per_picture(y_true, y_pred), sample_weight)

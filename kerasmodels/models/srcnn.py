@@ -24,16 +24,15 @@ import tensorflow as tf
 from annotated_types import Interval
 from keras import layers, ops
 
-from kerasmodels.config import Positive, PositiveInt, TrainingConfig, check
+from kerasmodels.config import Positive, PositiveInt, TrainingConfig, check, needed
 from kerasmodels.data import low_resolution_pairs
-from kerasmodels.errors import UsageError
-from kerasmodels.family import Family, Servable, Task, stream
+from kerasmodels.family import Family, Servable, stream
 from kerasmodels.layers import ReflectionPadding2D
 from kerasmodels.ops import imresize, rgb_to_luma, rgb_to_ycbcr, ycbcr_to_rgb
 from kerasmodels.optimizers import LayerwiseSGD
 from kerasmodels.paper_model import PaperModel
 from kerasmodels.servables import upscaling
-from kerasmodels.tasks.upscale import UpscaleOptions, upscale_files
+from kerasmodels.tasks.upscale import upscale_task
 
 __all__ = ["SRCNN", "Config"]
 
@@ -203,8 +202,7 @@ class SRCNN(PaperModel):
 
 
 def _batches(config: Config, start: int) -> tf.data.Dataset:
-    if config.photos is None:
-        raise UsageError("training needs a folder of photos: --photos DIR.")
+    photos = needed(config.photos, "a folder of photos: --photos DIR")
     scale, margin = config.scale, config.margin
     # The pieces at low resolution have whole pixels; what is more than asked for is cut off.
     side = math.ceil(config.size / scale) * scale
@@ -213,16 +211,12 @@ def _batches(config: Config, start: int) -> tf.data.Dataset:
         enlarged = imresize(rgb_to_luma(low), scale)[:, : config.size, : config.size]
         return enlarged, rgb_to_luma(high)[:, margin : config.size - margin, margin : config.size - margin]
 
-    pairs = low_resolution_pairs(config.photos, scale, side, config.batch, config.seed, start, low=config.low)
+    pairs = low_resolution_pairs(photos, scale, side, config.batch, config.seed, start, low=config.low)
     return pairs.map(luma, num_parallel_calls=1).prefetch(2)
 
 
 def _servables(model: SRCNN) -> dict[str, Servable]:
     return {"upscale": upscaling(model.network, model.upscaled, model.config.scale)}
-
-
-class Options(UpscaleOptions):
-    """Enlarge photos, folders of photos, or videos."""
 
 
 FAMILY = Family(
@@ -231,6 +225,6 @@ FAMILY = Family(
     variants=VARIANTS,
     model=SRCNN,
     servables=_servables,
-    task=Task(Options, lambda options: upscale_files(options, options.trained("srcnn"))),
+    task=upscale_task("srcnn"),
     source=stream(_batches),
 )

@@ -27,16 +27,15 @@ import tensorflow as tf
 from keras import layers, ops
 
 from kerasmodels.backbones import VGG16
-from kerasmodels.config import NonNegative, NonNegativeInt, Positive, PositiveInt, TrainingConfig, check
+from kerasmodels.config import NonNegative, NonNegativeInt, Positive, PositiveInt, TrainingConfig, check, needed
 from kerasmodels.data import low_resolution_pairs
-from kerasmodels.errors import UsageError
-from kerasmodels.family import Family, Servable, Task, stream
+from kerasmodels.family import Family, Servable, stream
 from kerasmodels.layers import PolyphaseConv2D, ResidualBlock, Resize2D
 from kerasmodels.losses import Perceptual
 from kerasmodels.ops import imresize
 from kerasmodels.paper_model import PaperModel
 from kerasmodels.servables import upscaling
-from kerasmodels.tasks.upscale import UpscaleOptions, upscale_files
+from kerasmodels.tasks.upscale import upscale_task
 from kerasmodels.training import devices
 
 __all__ = ["Config", "SuperResolution"]
@@ -294,10 +293,9 @@ def _objective(config: Config, dtype: str) -> Any:
 
 
 def _batches(config: Config, start: int) -> tf.data.Dataset:
-    if config.photos is None:
-        raise UsageError("training needs a folder of photos: --photos DIR.")
+    photos = needed(config.photos, "a folder of photos: --photos DIR")
     return low_resolution_pairs(
-        config.photos,
+        photos,
         config.scale,
         config.size,
         config.batch,
@@ -314,16 +312,12 @@ def _servables(model: SuperResolution) -> dict[str, Servable]:
     return {"upscale": upscaling(model.network, model.upscaled, model.config.scale)}
 
 
-class Options(UpscaleOptions):
-    """Enlarge photos, folders of photos, or videos."""
-
-
 FAMILY = Family(
     name="super_resolution",
     config=Config,
     variants=VARIANTS,
     model=SuperResolution,
     servables=_servables,
-    task=Task(Options, lambda options: upscale_files(options, options.trained("super_resolution"))),
+    task=upscale_task("super_resolution"),
     source=stream(_batches),
 )

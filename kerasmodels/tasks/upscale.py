@@ -17,7 +17,7 @@ from kerasmodels.data.color import match_histogram
 from kerasmodels.data.png import PngWriter
 from kerasmodels.data.video import is_video, restyle_video
 from kerasmodels.errors import DataError
-from kerasmodels.family import RunReport
+from kerasmodels.family import RunReport, Task
 from kerasmodels.ops.imresize import exact, resample, resized_length, taps
 from kerasmodels.runs import Trained
 from kerasmodels.storage import write_atomic
@@ -215,6 +215,11 @@ def _enlarged(model: Any, piece: np.ndarray, seen: Sequence[slice], wanted: Sequ
             strip.append(made[0, kept_rows, kept].numpy())
         strips.append(np.concatenate(strip, axis=1))
     return np.concatenate(strips, axis=0)
+
+
+def upscale_task(family: str) -> Task:
+    """The task of a family whose network enlarges pictures."""
+    return Task(UpscaleOptions, lambda options: upscale_files(options, options.trained(family)))
 
 
 def upscale_files(options: UpscaleOptions, trained: Trained) -> RunReport:
