@@ -165,6 +165,7 @@ class NTM(PaperModel):
 
     Config = Config
     family_name = "ntm"
+    one_device = "its step is compiled for each length, one sequence or a few at a time"
     networks = {"network": _network}  # noqa: RUF012
 
     def loss_terms(self) -> Sequence[str]:

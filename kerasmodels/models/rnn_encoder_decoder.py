@@ -318,6 +318,7 @@ class RNNEncoderDecoder(PaperModel):
 
     Config = Config
     family_name = "rnn_encoder_decoder"
+    one_device = "its loss is the mean over the words of the whole batch, of which each device has another number"
     networks = {  # noqa: RUF012
         "encoder": lambda config: _built(Encoder, config, "encoder"),
         "decoder": lambda config: _built(Decoder, config, "decoder"),

@@ -229,8 +229,10 @@ class SuperResolution(PaperModel):
     def train_step(self, data: Any) -> dict[str, Any]:
         """One update on a batch of pairs, at low and at full resolution."""
         low, high, _ = keras.utils.unpack_x_y_sample_weight(devices.not_empty(data))
+        # Of each picture: the reduction of a Keras loss would be a device's part already, which `minimize` makes of it.
+        each = self.loss.call if isinstance(self.loss, keras.losses.Loss) else self.loss
         with tf.GradientTape() as tape:
-            loss = ops.mean(self.loss(high, self(low, training=True)))
+            loss = ops.mean(each(high, self(low, training=True)))
         self.minimize("all", loss, tape)
         self.report(loss=loss)
         return self.reported()

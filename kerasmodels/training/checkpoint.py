@@ -68,7 +68,9 @@ def optimizers(model: keras.Model) -> dict[str, keras.optimizers.Optimizer]:
 
 def learning_rates(model: keras.Model) -> dict[str, float]:
     """What the next step of each optimizer goes by, with its schedule."""
-    return {name: float(optimizer.learning_rate) for name, optimizer in optimizers(model).items()}
+    # Under a strategy the rate is a variable of every device.
+    found = {name: keras.ops.convert_to_numpy(each.learning_rate) for name, each in optimizers(model).items()}
+    return {name: float(rate) for name, rate in found.items()}
 
 
 def save(

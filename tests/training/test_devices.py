@@ -15,6 +15,8 @@ SHARED: dict[str, tuple[float, dict]] = {
     "dilated_net": (0, {"dropout": 0.0, "clip": 0.05, "learning_rate": 1.0, "ignore": [255, 1]}),
     "deeplab": (0, {"dropout": 0.0, "batch_norm": "frozen", "ignore": [255, 1]}),
     "deformable_net": (0.1, {"trained": "offsets"}),
+    "srcnn": (0.1, {}),
+    "super_resolution": (0.1, {}),
     "deformable_net:detector": (0.1, {}),
 }
 """Name -> learning rate of SGD instead of Adam, and changes of the config: without dropout and statistics of batches,

@@ -294,5 +294,8 @@ def test_what_counts_as_collapsed():
 
 def test_the_mixture_runs(tmp_path: Path):
     found = claims.mixture(None, tmp_path, quick=True)
-    assert len(found) == 7
+    assert len(found) == 10
+    assert [claim.key for claim in found if claim.key.endswith("log_likelihood")] == [
+        f"{arm}_log_likelihood" for arm in claims.ARMS
+    ]
     assert read_image(tmp_path / "discogan_mixture.png").shape == (360, 1080, 3)

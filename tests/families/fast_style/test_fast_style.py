@@ -12,7 +12,7 @@ from kerasmodels.data import read_image, write_image
 from kerasmodels.errors import DataError, UsageError, WeightsError
 from kerasmodels.export import export
 from kerasmodels.losses import Perceptual
-from kerasmodels.models.fast_style import FAMILY, Config, FastStyle, objective, stylize
+from kerasmodels.models.fast_style import FAMILY, Config, FastStyle, perceptual_loss, stylize
 from kerasmodels.tasks import pictures as pictures_task
 from kerasmodels.training import train
 
@@ -335,4 +335,4 @@ def test_reproduce_says_what_data_it_needs(tmp_path):
 def test_a_painting_that_is_a_thin_strip(tmp_path):
     write_image(tmp_path / "thin.png", np.zeros((4, 200, 3), "uint8"))
     with pytest.raises(DataError, match=r"at least 8 pixels each way.*thin\.png, which is 64 x 1 at --style-size 64"):
-        objective(Config(style=tmp_path / "thin.png", style_size=64, vgg="absent"))
+        perceptual_loss(Config(style=tmp_path / "thin.png", style_size=64, vgg="absent"))

@@ -299,7 +299,7 @@ def test_nothing_to_see(tmp_path):
         ({"photos": None}, UsageError, "--photos DIR.*--maximize"),
         ({"photos": Path("nowhere")}, DataError, "expected a folder of pictures"),
         ({"photos": Path("empty")}, DataError, "no pictures in"),
-        ({"out": Path("grid.docx")}, UsageError, "a picture name such as grid.png"),
+        ({"out": Path("grid.docx")}, UsageError, "a picture name such as out.png"),
         ({"out": Path("photos/0.png")}, UsageError, "no input is overwritten"),
         ({"out": Path("file/grid.png")}, UsageError, r"expected folders above .*, which is a file"),
         ({"vgg": "nonsense"}, (UsageError, WeightsError), "nonsense"),
