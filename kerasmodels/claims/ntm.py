@@ -90,7 +90,7 @@ def copy(data: Path | None, figures: Path, quick: bool) -> Sequence[Claim]:
     for seed in range(seeds):
 
         def enough(values: Sequence[float]) -> bool:
-            return values[-1] <= 0.1 and _bits(model, (40,), 20) <= 0.5
+            return values[-1] <= 0.1 and _bits(model, (40,)) <= 0.5
 
         curves.append(trainings.run(seed, most, enough))
         long.append(_bits(model, (40,)))
