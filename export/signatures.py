@@ -177,7 +177,8 @@ def write(
         def files(contents: tf.Tensor) -> dict[str, tf.Tensor]:
             signature = tf.TensorSpec((None, None, 3), tf.uint8)
             pictures = tf.map_fn(decode, contents, fn_output_signature=signature)
-            return outputs_of(servable, {only.name: pictures})
+            # The same graph, so that the servable is traced, and later optimized, once.
+            return tensors(tf.ensure_shape(pictures, specs[0].shape))
 
         signatures[BYTES] = files
     try:
