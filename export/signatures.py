@@ -202,7 +202,9 @@ def write(
         @tf.function(input_signature=given)
         def files(contents: tf.Tensor) -> dict[str, tf.Tensor]:
             signature = tf.TensorSpec((None, None, 3), tf.uint8)
-            return tensors(tf.map_fn(decode, contents, fn_output_signature=signature))
+            pictures = tf.map_fn(decode, contents, fn_output_signature=signature)
+            # The same graph, so that the servable is traced, and later optimized, once.
+            return tensors(tf.ensure_shape(pictures, specs[0].shape))
 
         signatures[BYTES] = files
         wanted = png_outputs(servable)
@@ -211,7 +213,7 @@ def write(
         def pngs(contents: tf.Tensor) -> dict[str, tf.Tensor]:
             # One after the other: their sizes may differ.
             def one(content: tf.Tensor) -> list[tf.Tensor]:
-                found = tensors(decode(content)[tf.newaxis])
+                found = tensors(tf.ensure_shape(decode(content)[tf.newaxis], specs[0].shape))
                 return [encode(spec, found[spec.name][0]) for spec in wanted]
 
             made = tf.map_fn(one, contents, fn_output_signature=[tf.TensorSpec((), tf.string)] * len(wanted))

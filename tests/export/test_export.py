@@ -36,7 +36,6 @@ from kerasmodels.export.place import Made, Place, digest
 from kerasmodels.family import Servable
 from tests.export.servables import make_rounding_servable, photo_like
 
-pytestmark = pytest.mark.usefixtures("forks")
 Exported = tuple[Path, export.Report]
 
 
