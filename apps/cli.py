@@ -23,6 +23,8 @@ VERBS = {
     "run": ("run", "use a family on your files"),
     "train": ("train", "train a family on your files"),
     "export": ("export", "SavedModel, LiteRT and ONNX from a run or preset, each executed and compared"),
+    "serve": ("serve", "an HTTP server for exported models"),
+    "predict": ("predict", "ask a server, with retries and a deadline"),
     "reproduce": ("reproduce", "measure the paper's claims; numbers and pictures into results/"),
     "bench": ("bench", "time a family in every runtime"),
     "weights": ("weights", "get pretrained weights that training needs"),
