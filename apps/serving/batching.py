@@ -1,4 +1,4 @@
-"""One thread for each model, and a queue before it: requests of equal shapes that wait together are computed together."""
+"""One thread for each model, and a queue before it: requests of equal shapes that wait are computed together."""
 
 import collections
 import threading

@@ -79,7 +79,7 @@ class Client:
             time.sleep(max(0.0, min(wait, until - time.monotonic())))
         raise ServingError(
             504,
-            f"no answer from {self.url} in {tries} {'try' if tries == 1 else 'tries'} and {self._deadline:g} s at most: "
+            f"no answer from {self.url} in {tries} {'try' if tries == 1 else 'tries'} and {self._deadline:g} s: "
             f"{trouble}. Is it running? Start one: kerasmodels serve served/",
         )
 

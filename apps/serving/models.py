@@ -130,7 +130,9 @@ class Model:
                     raise ServingError(400, f"expected {wanted}. Received: {_shown(array.shape)}.")
         first = [len(arrays[name]) for name in names] if self.most_rows is not None else [1]
         if len(set(first)) > 1:
-            raise ServingError(400, f"expected as many rows of each input. Received: {dict(zip(names, first, strict=True))}.")
+            raise ServingError(
+                400, f"expected as many rows of each input. Received: {dict(zip(names, first, strict=True))}."
+            )
         if first[0] > self.limits.request_rows:
             most = self.limits.request_rows
             raise ServingError(413, f"expected at most {most} rows in a request. Received: {first[0]}.")

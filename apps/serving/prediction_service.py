@@ -1,4 +1,4 @@
-"""TensorFlow Serving's gRPC PredictionService: Predict, and GetModelMetadata's refusal. Importing it imports TensorFlow."""
+"""TensorFlow Serving's gRPC PredictionService, of which Predict is answered. Importing it imports TensorFlow."""
 
 from concurrent import futures
 from typing import Any

@@ -83,9 +83,7 @@ class Metrics:
         self.in_hand = made(prometheus.Gauge, "requests_in_hand", "Requests that are being read, computed or written")
         self.waiting = made(prometheus.Gauge, "requests_waiting", "Requests in a model's queue", ("model",))
         self.version = made(prometheus.Gauge, "model_version", "The version that is served", ("model",))
-        self.loads = made(
-            prometheus.Counter, "model_loads", "Versions that were loaded, or failed", ("model", "outcome")
-        )
+        self.loads = made(prometheus.Counter, "model_loads", "Versions loaded, or not", ("model", "outcome"))
 
     def watch(self, event: str, *details: Any) -> None:
         """What a repository tells."""
@@ -176,7 +174,7 @@ async def _answered(future: "Future[Arrays]") -> Arrays:
 
 
 def _guarded(serving: Serving, protocol: str, handler: Handler) -> Handler:
-    """The handler with its errors as answers, counted and timed, and no more of them at a time than the settings say."""
+    """The handler with its errors as answers, counted and timed, and only so many at a time as the settings say."""
 
     async def guarded(request: Request) -> Response:
         began, name = time.perf_counter(), request.path_params.get("name", "")
