@@ -96,8 +96,6 @@ def serve(options: Options, studio: bool = False) -> Outcome:
         )
         if options.host not in server.LOOPBACK:
             print(f"note: whoever reaches {options.host}:{port} may use it; there is no password.", file=sys.stderr)
-        names = ", ".join(f"{model.name} ({model.artifact['path']})" for model in repository.models)
-        print(f"serving {names} at http://{options.host}:{port}", file=sys.stderr, flush=True)
         serving = server.Serving(repository, settings, metrics)
         grpc_server = None
         if options.grpc_port is not None:

@@ -6,7 +6,7 @@ import logging
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
@@ -464,6 +464,10 @@ def application(serving: Serving, further: Sequence[BaseRoute] = ()) -> ASGIApp:
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        # By now, signals are handled.
+        names = ", ".join(f"{model.name} ({model.artifact['path']})" for model in serving.repository.models)
+        host = f"[{serving.settings.host}]" if ":" in serving.settings.host else serving.settings.host
+        log.info("serving %s at http://%s:%d", names, host, serving.settings.port)
         yield
         await run_in_threadpool(serving.repository.close, serving.settings.grace)
 
@@ -482,6 +486,16 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, serving: Serving):
         super().__init__(config)
         self._serving = serving
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        # uvicorn's own raises the signal again at the end: an orderly end would look like a killed process.
+        before = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
     def handle_exit(self, sig: int, frame: Any) -> None:
         if self._serving.draining or not self._serving.settings.drain or sig == signal.SIGINT:

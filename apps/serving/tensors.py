@@ -99,7 +99,7 @@ def read_picture(content: bytes, model: Model, max_side: int | None = None) -> n
         model.check_pixels(height * width)
         return read_image(content, max_side)
     except DataError as error:
-        raise ServingError(415, str(error)) from None
+        raise ServingError(413 if "too large" in str(error) else 415, str(error)) from None
 
 
 def takes_picture(spec: Mapping[str, Any]) -> bool:
