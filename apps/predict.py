@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import quote, urlencode
 
 import tyro
@@ -13,7 +13,10 @@ from rich.console import RenderableType
 from kerasmodels import reading, storage
 from kerasmodels.apps.command import Outcome, parse, table
 from kerasmodels.config import check
-from kerasmodels.errors import DataError, UsageError, unknown_name
+from kerasmodels.errors import DataError, ServingError, UsageError, unknown_name
+
+if TYPE_CHECKING:
+    from kerasmodels.apps.serving.client import Client
 
 DESCRIPTION = """Send pictures, or arrays, to a server of `kerasmodels serve`, and write what comes back. Lost
 connections and busy servers are asked again."""
@@ -49,6 +52,13 @@ def main(argv: Sequence[str]) -> Outcome:
     from kerasmodels.apps.serving.client import Client
 
     client = Client(options.url, options.deadline, options.retries)
+    try:
+        return _asked(client, options)
+    finally:
+        client.close()
+
+
+def _asked(client: "Client", options: Options) -> Outcome:
     models = json.loads(client.ask("/models")[0])["models"]
     names = [model["name"] for model in models]
     if options.model is None and len(names) > 1:
@@ -64,7 +74,7 @@ def main(argv: Sequence[str]) -> Outcome:
     return _pictures(client, name, options)
 
 
-def _pictures(client: Any, name: str, options: Options) -> Outcome:
+def _pictures(client: "Client", name: str, options: Options) -> Outcome:
     from kerasmodels.data.images import SUFFIXES, list_images
     from kerasmodels.tasks.pictures import each, picture_jobs
 
@@ -75,7 +85,12 @@ def _pictures(client: Any, name: str, options: Options) -> Outcome:
             content = source.read_bytes()
         except OSError as error:
             raise DataError(f"{source} cannot be read ({error.strerror}).") from error
-        return client.ask(f"/pictures/{quote(name)}?{urlencode(query)}", content)[0]
+        try:
+            return client.ask(f"/pictures/{quote(name)}?{urlencode(query)}", content)[0]
+        except ServingError as error:
+            if error.status in (413, 415):  # one file of several
+                raise DataError(f"{source}: {error}") from None
+            raise
 
     if options.out is None or options.out.suffix == ".json":
         files = [file for path in options.inputs for file in (list_images(path) if path.is_dir() else [path])]
@@ -110,7 +125,7 @@ def _told(output: dict[str, Any]) -> str:
     return text if len(text) < 300 else f"{text[:300]} ..."
 
 
-def _arrays(client: Any, name: str, path: Path, out: Path | None) -> Outcome:
+def _arrays(client: "Client", name: str, path: Path, out: Path | None) -> Outcome:
     import numpy as np
 
     from kerasmodels.apps.serving import tensors

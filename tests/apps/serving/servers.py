@@ -97,10 +97,10 @@ def running(folder: Path, *flags: str, verb: str = "serve", port: int = 0) -> It
         server.close()
 
 
-def new_version(folder: Path, name: str, times: float) -> None:
+def new_version(folder: Path, name: str, times: float = 2.0) -> None:
     """Put another ONNX file in place of a model's, as an export does: the file first, then the index.
 
-    Its last kernel is `times` as large, so that answers tell which version gave them.
+    One of its kernels is `times` as large, so that answers tell which version gave them.
     """
     index = json.loads((folder / "export.json").read_text())
     (artifact,) = (a for a in index["models"][name]["artifacts"] if a["format"] == "onnx")

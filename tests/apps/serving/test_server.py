@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from kerasmodels import storage
 from kerasmodels.apps.serving import tensors
 from kerasmodels.apps.serving.client import Client
 from kerasmodels.data.images import read_image
@@ -336,19 +337,26 @@ def test_a_new_version_takes_over_without_a_lost_request(own: Path, loads: list[
         load = _Load(server.url)
         loads.append(load)
         load.wait(20)
-        new_version(own, "series", 1000.0)
+        new_version(own, "series")
+        after = float(onnxruntime(str(own / "series.onnx"), 1).call(DEFAULT, _series(1))["scores"][0, 0])
+        assert abs(after - before) > 1e-3
         until = time.monotonic() + 20
-        while abs(load.answers[-1]) < 50 * abs(before) and time.monotonic() < until:
+        while abs(load.answers[-1] - before) < 1e-4 and time.monotonic() < until:
             time.sleep(0.05)
         load.end()
         assert load.trouble == []
-        assert {float(f"{answer / before:.3g}") for answer in load.answers} == {1, 1000}
+        assert {round(answer, 4) for answer in load.answers} == {round(before, 4), round(after, 4)}
         assert server.json("/v2/models/series")["versions"] == ["2"]
-        # A file that the index does not describe, and one that is no model, leave the last version in place.
+        # A file that is no model leaves the last version in place.
+        index = json.loads((own / "export.json").read_text())
         (own / "series.onnx").write_bytes(b"no model")
-        time.sleep(0.5)
+        index["models"]["series"]["artifacts"][0]["sha256"] = storage.sha256(own / "series.onnx")
+        storage.write_json(own / "export.json", index)
+        until = time.monotonic() + 20
+        while not any("could not be loaded" in line for line in server.lines) and time.monotonic() < until:
+            time.sleep(0.05)
+        assert "series could not be loaded" in server.lines[-1]
         assert server.json("/v2/models/series")["versions"] == ["2"]
-        assert any("could not be loaded" in line for line in server.lines)
 
 
 def test_sigterm_answers_what_is_in_hand_and_the_next_server_the_rest(own: Path, loads: list[_Load]) -> None:
