@@ -24,6 +24,7 @@ VERBS = {
     "train": ("train", "train a family on your files"),
     "export": ("export", "SavedModel, LiteRT and ONNX from a run or preset, each executed and compared"),
     "serve": ("serve", "an HTTP server for exported models"),
+    "studio": ("studio", "the same with a page in the browser, for people"),
     "predict": ("predict", "ask a server, with retries and a deadline"),
     "reproduce": ("reproduce", "measure the paper's claims; numbers and pictures into results/"),
     "bench": ("bench", "time a family in every runtime"),

@@ -3,16 +3,21 @@
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
 from kerasmodels.apps.command import Outcome, parse
 from kerasmodels.config import check
 from kerasmodels.errors import KerasModelsError, UsageError, storage_error
+
+if TYPE_CHECKING:
+    from starlette.routing import BaseRoute
+
+    from kerasmodels.apps.serving.server import Serving
 
 DESCRIPTION = """Answer requests for the models that `kerasmodels export` wrote: TensorFlow Serving's REST paths, the V2
 (KServe) protocol, pictures (POST /pictures/MODEL), health and metrics. docs/serving.md has all paths."""
@@ -58,8 +63,8 @@ def main(argv: Sequence[str]) -> Outcome:
     return serve(options)
 
 
-def serve(options: Options, studio: bool = False) -> Outcome:
-    """Serve the models of a folder; with the page of the studio, too."""
+def serve(options: Options, further: "Callable[[Serving], Sequence[BaseRoute]] | None" = None) -> Outcome:
+    """Serve the models of a folder, and what `further` makes routes of."""
     for name in ("batch", "requests", "timeout", "body", "pixels", "poll"):
         check(getattr(options, name) > 0, f"--{name} above 0", getattr(options, name))
     check(options.threads is None or options.threads > 0, "--threads above 0", options.threads)
@@ -102,7 +107,7 @@ def serve(options: Options, studio: bool = False) -> Outcome:
             from kerasmodels.apps.serving import prediction_service
 
             grpc_server = prediction_service.start(repository, options.host, options.grpc_port, options.body << 20)
-        server.run(serving, made)
+        server.run(serving, made, further(serving) if further else ())
         if grpc_server is not None:
             grpc_server.stop(options.timeout).wait()
     return Outcome({"served": [model.name for model in repository.models]})

@@ -1,6 +1,6 @@
 """The page in headless Chromium beside Python: each model of an export on a real photo, pixel by pixel.
 
-Writes results/web.json: python benchmarks/web.py FOLDER [--screenshots DIR]. Needs Chromium, Playwright, and `make web`.
+Writes results/web.json: python benchmarks/web.py FOLDER. Needs Chromium, Playwright, and `make web`.
 """
 
 import argparse
@@ -102,7 +102,10 @@ class Page:
               const plain = (arrays) => Object.fromEntries(Object.entries(arrays).map(([name, { data, shape }]) => {
                 const bytes = new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
                 let text = "";
-                for (let i = 0; i < bytes.length; i += 32768) text += String.fromCharCode(...bytes.subarray(i, i + 32768));
+                const piece = 32768;
+                for (let i = 0; i < bytes.length; i += piece) {
+                  text += String.fromCharCode(...bytes.subarray(i, i + piece));
+                }
                 return [name, { kind: data.constructor.name, shape: Array.from(shape), text: btoa(text) }];
               }));
               return last.inputs.map((inputs, i) => [plain(inputs), plain(last.outputs[i])]);

@@ -1,4 +1,4 @@
-"""The documentation as a site: every link leads somewhere, nothing is fetched from elsewhere, and it says what is true."""
+"""The documentation as a site: every link leads somewhere, and nothing is fetched from elsewhere."""
 
 import json
 import runpy

@@ -117,6 +117,8 @@ class Serving:
     metrics: Metrics
     in_hand: int = 0
     draining: bool = False
+    ending: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
+    """Called when the server ends."""
     decoding: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(2))
     """Pictures and long JSON are worked on two at a time: each may take memory."""
 
@@ -157,6 +159,47 @@ class Serving:
         """The outputs of the model's version that is served now."""
         return await _answered(self.repository.submit(model.name, arrays, version))
 
+    async def picture(
+        self, model: Model, body: bytes, kind: str, wanted: str | None, side: int | None, version: int | None = None
+    ) -> bytes:
+        """What the model makes of the picture in a file, as a PNG, a JPEG or JSON.
+
+        Args:
+            model: takes one picture.
+            body: the file.
+            kind: one of `tensors.TYPES`.
+            wanted: an output; None for the first that is a picture, or all of them in JSON.
+            side: pixels that the longer side is shrunk to; None for as it is.
+            version: see `Repository.submit`.
+
+        Raises:
+            ServingError: 400, 413 or 415.
+        """
+        spec = tensors.picture_input(model)
+
+        def read() -> Any:
+            return tensors.fitted(tensors.read_picture(body, model, side), spec)
+
+        given = await self.worked(read)
+        found = await self.computed(model, {spec["name"]: given[None]}, version)
+
+        def write() -> bytes:
+            if kind == "json":
+                told = tensors.summary(found, model)
+                if wanted is not None:
+                    told["outputs"] = {wanted: told["outputs"][wanted]}
+                return tensors.text(told)
+            specs = {output["name"]: output for output in model.outputs}
+            for name in [wanted] if wanted else sorted(specs, key=lambda n: not tensors.takes_picture(specs[n])):
+                image = tensors.drawn(found[name][0], specs[name])
+                if image is not None:
+                    return tensors.encoded(image, kind)
+            raise ServingError(
+                400, f"expected an output that is a picture; {model.name} has {list(specs)}. Ask for JSON."
+            )
+
+        return await self.worked(write)
+
 
 async def _answered(future: "Future[Arrays]") -> Arrays:
     try:
@@ -173,10 +216,10 @@ async def _answered(future: "Future[Arrays]") -> Arrays:
         raise ServingError(400, f"the model could not compute this: {told[-1][:300] if told else error}") from None
 
 
-def _guarded(serving: Serving, protocol: str, handler: Handler) -> Handler:
+def guarded(serving: Serving, protocol: str, handler: Handler) -> Handler:
     """The handler with its errors as answers, counted and timed, and only so many at a time as the settings say."""
 
-    async def guarded(request: Request) -> Response:
+    async def answered(request: Request) -> Response:
         began, name = time.perf_counter(), request.path_params.get("name", "")
         known = name if any(model.name == name for model in serving.repository.models) else ""
         if serving.in_hand >= serving.settings.requests:
@@ -210,14 +253,14 @@ def _guarded(serving: Serving, protocol: str, handler: Handler) -> Handler:
         serving.metrics.seconds.labels(known, protocol).observe(time.perf_counter() - began)
         return response
 
-    return guarded
+    return answered
 
 
 def _error(status: int, message: str) -> Response:
     return Response(tensors.text({"error": message}), status, media_type="application/json")
 
 
-def _json(value: Any) -> Response:
+def asas_json(value: Any) -> Response:
     return Response(tensors.text(value), media_type="application/json")
 
 
@@ -258,7 +301,7 @@ def routes(serving: Serving) -> list[Route]:
     async def status(request: Request) -> Response:
         model = model_of(request)
         state = {"version": str(model.version), "state": "AVAILABLE"}
-        return _json({"model_version_status": [{**state, "status": {"error_code": "OK", "error_message": ""}}]})
+        return as_json({"model_version_status": [{**state, "status": {"error_code": "OK", "error_message": ""}}]})
 
     async def metadata(request: Request) -> Response:
         model = model_of(request)
@@ -275,7 +318,7 @@ def routes(serving: Serving) -> list[Route]:
             "method_name": "tensorflow/serving/predict",
         }
         spec = {"name": model.name, "signature_name": "", "version": str(model.version)}
-        return _json(
+        return as_json(
             {
                 "model_spec": spec,
                 "metadata": {"signature_def": {"signature_def": {"serving_default": signature}}},
@@ -289,7 +332,9 @@ def routes(serving: Serving) -> list[Route]:
     # --- V2
 
     async def server(request: Request) -> Response:
-        return _json({"name": "kerasmodels", "version": kerasmodels.__version__, "extensions": ["binary_tensor_data"]})
+        return as_json(
+            {"name": "kerasmodels", "version": kerasmodels.__version__, "extensions": ["binary_tensor_data"]}
+        )
 
     async def v2_metadata(request: Request) -> Response:
         model = model_of(request)
@@ -298,7 +343,7 @@ def routes(serving: Serving) -> list[Route]:
             shape = [-1 if isinstance(size, str) else size for size in spec["shape"]]
             return {"name": spec["name"], "datatype": tensors.DATATYPES[spec["dtype"]], "shape": shape}
 
-        return _json(
+        return as_json(
             {
                 "name": model.name,
                 "versions": [str(model.version)],
@@ -310,7 +355,7 @@ def routes(serving: Serving) -> list[Route]:
 
     async def v2_ready(request: Request) -> Response:
         model = model_of(request)
-        return _json({"name": model.name, "ready": serving.ready})
+        return as_json({"name": model.name, "ready": serving.ready})
 
     async def infer(request: Request) -> Response:
         model, body = model_of(request), await serving.body(request)
@@ -338,13 +383,12 @@ def routes(serving: Serving) -> list[Route]:
         return Response(b"".join([content, *pieces]), headers=headers, media_type="application/octet-stream")
 
     async def repository_index(request: Request) -> Response:
-        return _json([{"name": m.name, "version": str(m.version), "state": "READY"} for m in repository.models])
+        return as_json([{"name": m.name, "version": str(m.version), "state": "READY"} for m in repository.models])
 
     # --- pictures
 
     async def picture(request: Request) -> Response:
         model, query = model_of(request), request.query_params
-        spec = tensors.picture_input(model)
         kind = query.get("format") or ("json" if "json" in request.headers.get("accept", "") else "png")
         if kind not in tensors.TYPES:
             raise ServingError(400, f"unknown format {kind[:40]!r}. Known: {', '.join(tensors.TYPES)}.")
@@ -355,56 +399,39 @@ def routes(serving: Serving) -> list[Route]:
         side = query.get("max_side")
         if side is not None and not (side.isdecimal() and 0 < len(side) < 6 and int(side)):
             raise ServingError(400, f"expected max_side as a number of pixels. Received: {side[:40]!r}.")
-        body = await serving.body(request)
-
-        def read() -> Any:
-            return tensors.fitted(tensors.read_picture(body, model, int(side) if side else None), spec)
-
-        given = await serving.worked(read)
-        found = await serving.computed(model, {spec["name"]: given[None]}, _version(request))
-
-        def write() -> bytes:
-            if kind == "json":
-                chosen = {wanted: found[wanted]} if wanted else found
-                told = tensors.summary(found, model)
-                return tensors.text({**told, "outputs": {name: told["outputs"][name] for name in chosen}})
-            specs = {output["name"]: output for output in model.outputs}
-            for name in [wanted] if wanted else sorted(names, key=lambda n: not tensors.takes_picture(specs[n])):
-                image = tensors.drawn(found[name][0], specs[name])
-                if image is not None:
-                    return tensors.encoded(image, kind)
-            raise ServingError(400, f"expected an output that is a picture; {model.name} has {names}. Ask for JSON.")
-
-        return Response(await serving.worked(write), media_type=tensors.TYPES[kind])
+        content = await serving.picture(
+            model, await serving.body(request), kind, wanted, int(side) if side else None, _version(request)
+        )
+        return Response(content, media_type=tensors.TYPES[kind])
 
     async def models(request: Request) -> Response:
-        return _json({"models": [described(model) for model in repository.models]})
+        return as_json({"models": [described(model) for model in repository.models]})
 
     # --- health
 
     async def live(request: Request) -> Response:
-        return _json({"live": True})
+        return as_json({"live": True})
 
     async def ready(request: Request) -> Response:
-        return _json({"ready": True}) if serving.ready else _error(503, "not ready")
+        return as_json({"ready": True}) if serving.ready else _error(503, "not ready")
 
     async def monitoring(request: Request) -> Response:
         return Response(metrics.text(repository), media_type=prometheus.CONTENT_TYPE_LATEST)
 
-    def guarded(path: str, handler: Handler, protocol: str, method: str = "POST") -> Route:
-        return Route(path, _guarded(serving, protocol, handler), methods=[method])
+    def route(path: str, handler: Handler, protocol: str, method: str = "POST") -> Route:
+        return Route(path, guarded(serving, protocol, handler), methods=[method])
 
     made = []
     for middle in ("", "/versions/{version}"):
         made += [
-            guarded(f"/v1/models/{{name}}{middle}:predict", predict, "rest"),
-            guarded(f"/v1/models/{{name}}{middle}:{{call}}", other_call, "rest"),
-            guarded(f"/v1/models/{{name}}{middle}/metadata", metadata, "rest", "GET"),
-            guarded(f"/v1/models/{{name}}{middle}", status, "rest", "GET"),
-            guarded(f"/v2/models/{{name}}{middle}/infer", infer, "v2"),
-            guarded(f"/v2/models/{{name}}{middle}/ready", v2_ready, "v2", "GET"),
-            guarded(f"/v2/models/{{name}}{middle}", v2_metadata, "v2", "GET"),
-            guarded(f"/pictures/{{name}}{middle}", picture, "pictures"),
+            route(f"/v1/models/{{name}}{middle}:predict", predict, "rest"),
+            route(f"/v1/models/{{name}}{middle}:{{call}}", other_call, "rest"),
+            route(f"/v1/models/{{name}}{middle}/metadata", metadata, "rest", "GET"),
+            route(f"/v1/models/{{name}}{middle}", status, "rest", "GET"),
+            route(f"/v2/models/{{name}}{middle}/infer", infer, "v2"),
+            route(f"/v2/models/{{name}}{middle}/ready", v2_ready, "v2", "GET"),
+            route(f"/v2/models/{{name}}{middle}", v2_metadata, "v2", "GET"),
+            route(f"/pictures/{{name}}{middle}", picture, "pictures"),
         ]
     return [
         *made,
@@ -469,6 +496,8 @@ def application(serving: Serving, further: Sequence[BaseRoute] = ()) -> ASGIApp:
         host = f"[{serving.settings.host}]" if ":" in serving.settings.host else serving.settings.host
         log.info("serving %s at http://%s:%d", names, host, serving.settings.port)
         yield
+        for end in serving.ending:
+            await end()
         await run_in_threadpool(serving.repository.close, serving.settings.grace)
 
     app = Starlette(
