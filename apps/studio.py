@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
     from kerasmodels.apps.serving.server import Serving
 
-DESCRIPTION = """A page in the browser for the models that `kerasmodels export` wrote: photos and the camera in, styles,
-labels, cut-outs, digits out. It computes on the visitor's device where `make web` has fetched the browser's runtimes, and
-on this machine, where the families run at full size, too."""
+DESCRIPTION = """A page in the browser for the models that `kerasmodels export` wrote: photos and the camera in;
+styles, labels, cut-outs, digits out. It computes on the visitor's device, where `make web` has fetched the browser's
+runtimes, and on this machine, where the families run at full size, too."""
 
 
 @dataclass(frozen=True)

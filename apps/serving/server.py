@@ -260,7 +260,7 @@ def _error(status: int, message: str) -> Response:
     return Response(tensors.text({"error": message}), status, media_type="application/json")
 
 
-def asas_json(value: Any) -> Response:
+def as_json(value: Any) -> Response:
     return Response(tensors.text(value), media_type="application/json")
 
 

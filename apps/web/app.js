@@ -410,6 +410,7 @@ async function run() {
   const model = chosen();
   state.busy = true;
   well();
+  say("status", "Computing …");
   update();
   try {
     await (engine() === "server" ? onServer(model) : onDevice(model));
@@ -458,10 +459,18 @@ function shoot() {
 
 // --- strokes
 
+let painted = null; // where the last stroke was
 function paint(event) {
   if (!state.marks || !(event.buttons & 1)) return;
+  const from = event.type === "pointermove" && painted ? painted : [event.clientX, event.clientY];
+  painted = [event.clientX, event.clientY];
+  const steps = Math.max(1, Math.ceil(Math.hypot(painted[0] - from[0], painted[1] - from[1]) / 4));
+  for (let i = 1; i <= steps; i++) dab(from[0] + ((painted[0] - from[0]) * i) / steps, from[1] + ((painted[1] - from[1]) * i) / steps);
+}
+
+function dab(clientX, clientY) {
   const canvas = $("input"), at = canvas.getBoundingClientRect(), context = canvas.getContext("2d");
-  const x = ((event.clientX - at.left) / at.width) * canvas.width, y = ((event.clientY - at.top) / at.height) * canvas.height;
+  const x = ((clientX - at.left) / at.width) * canvas.width, y = ((clientY - at.top) / at.height) * canvas.height;
   const value = Number(document.querySelector("input[name=brush]:checked").value), radius = canvas.width / 32;
   for (let j = Math.max(0, Math.floor(y - radius)); j <= Math.min(canvas.height - 1, y + radius); j++) {
     for (let i = Math.max(0, Math.floor(x - radius)); i <= Math.min(canvas.width - 1, x + radius); i++) {
