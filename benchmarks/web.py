@@ -66,7 +66,6 @@ def main() -> None:
                 "page_and_litert_mb": round(sum(path.stat().st_size for path in sizes) / 1e6, 2),
                 "requests": len(page.requests),
                 "requests_off_the_loopback": len(foreign),
-                "faults_in_the_console": page.faults,
                 "models": rows,
             }
         # Rows that were not measured again stay.

@@ -8,6 +8,7 @@ with the missed ones first, and what runs where.
 import json
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -133,6 +134,7 @@ def _claim_table(rows: list[tuple[str, dict[str, Any]]]) -> list[str]:
 
 def runtimes() -> str:
     """What was executed where: the page in the browser, and models of others."""
+    tables = runpy.run_path(str(ROOT / "docs" / "tables.py"))["PLACES"]
     lines = ["# Runtimes", ""]
     lines += [
         "Every artifact is executed in TensorFlow, LiteRT or ONNX Runtime and compared with Keras before it is "
@@ -142,16 +144,9 @@ def runtimes() -> str:
         "",
         "The page ([web.md](web.md)) in headless Chromium, on a real photo, beside Python's runtime of the same file:",
         "",
-        "| model | runtime | largest difference | equal |",
-        "|---|---|---:|---:|",
+        tables["docs/web.md"],
     ]
-    web = ROOT / "benchmarks" / "results" / "web.json"
-    for row in json.loads(web.read_text())["models"] if web.is_file() else []:
-        equal = f"{100 * row['equal']:.2f} %"
-        lines.append(f"| {row['model']} | {row['runtime']} | {_cell(row['max_difference'])} | {equal} |")
-    foreign = re.search(r"<!-- table -->\n(.*?)\n<!-- / -->", (ROOT / "docs" / "your_model.md").read_text(), re.DOTALL)
-    if foreign:
-        lines += ["", "## Models of others", "", "See [your_model.md](your_model.md).", "", foreign[1]]
+    lines += ["", "## Models of others", "", "See [your_model.md](your_model.md).", "", tables["docs/your_model.md"]]
     return "\n".join([*lines, ""])
 
 

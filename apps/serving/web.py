@@ -98,7 +98,8 @@ def write_static(folder: Path, to: Path, runtimes: Path = RUNTIME) -> list[Path]
     files |= {f"served/{name}": path for name, path in {**artifacts(folder), INDEX: folder / INDEX}.items()}
     if len(files) == len(FILES) + len(needed) + 1:
         raise UsageError(f"expected {folder} to hold LiteRT or ONNX files. Received none.")
-    written = []
+    # The page asks whether there is a studio behind it.
+    written = [storage.write_json(to / "studio.json", None)]
     for name, source in files.items():
         target = to / name
         try:

@@ -167,7 +167,7 @@ function show() {
 function update() {
   const model = chosen();
   const kinds = model ? model.kind : "photo";
-  $("photo-choice").hidden = kinds === "seed";
+  $("photo-choice").hidden = $("given").hidden = kinds === "seed";
   $("strokes").hidden = kinds !== "strokes";
   $("seed-choice").hidden = kinds !== "seed";
   $("run").disabled = state.busy || !model || (kinds !== "seed" && !state.photo);

@@ -50,8 +50,13 @@ class Page:
         self.page, self.url, self.requests, self.faults = page, url, list[str](), list[str]()
         page.on("request", lambda request: self.requests.append(request.url))
         page.on("pageerror", lambda error: self.faults.append(str(error)))
-        page.on("console", lambda message: self.faults.append(message.text) if message.type == "error" else None)
+        page.on("console", self._said)
         self.open()
+
+    def _said(self, message: Any) -> None:
+        # LiteRT writes all of its remarks as errors.
+        if message.type == "error" and not message.text.startswith(("INFO:", "WARNING:")):
+            self.faults.append(message.text)
 
     def open(self) -> None:
         self.page.goto(self.url)
