@@ -4,10 +4,11 @@ import json
 import shlex
 import struct
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kerasmodels.export.deployment import Server, batches_alike, manifests
 from kerasmodels.export.formats import Exporter
 from kerasmodels.export.report import Artifact
 from kerasmodels.family import Servable, TensorSpec
@@ -19,10 +20,13 @@ METADATA = "kerasmodels.json"
 ROOT = "saved_model"
 MODELS_CONFIG = "models.config"
 BATCHING_CONFIG = "batching.config"
+MONITORING_CONFIG = "monitoring.config"
+MONITORING = 'prometheus_config { enable: true, path: "/monitoring/prometheus/metrics" }\n'
 BATCHING = """\
 # Passed to tensorflow_model_server with --enable_batching --batching_parameters_file=/models/batching.config
-# The server joins requests as they come: where two that meet have pictures of different sizes, both fail. Enable
-# batching only where all clients send one size.
+# Only for models whose inputs have one size. The server puts requests of different sizes into one batch, too, and then
+# refuses all of them (FAILED_PRECONDITION); in serve_bytes, one picture of another size or one that cannot be decoded
+# fails the whole batch.
 max_batch_size { value: 8 }
 batch_timeout_micros { value: 2000 }
 max_enqueued_batches { value: 64 }
@@ -81,6 +85,36 @@ class SavedModel(Exporter):
         if not (root / BATCHING_CONFIG).exists():
             files[f"{ROOT}/{BATCHING_CONFIG}"] = BATCHING
         return files
+
+    def deployment(self, out: Path, models: Mapping[str, Mapping[str, Any]]) -> dict[str, str | Path]:
+        """TensorFlow Serving's configuration and manifests. Requests are batched only where no sizes can be mixed."""
+        names = sorted(models)
+        mixed = [name for name in names if not batches_alike(models[name]["about"]["inputs"])]
+        flags = [
+            f"--model_config_file=/models/{MODELS_CONFIG}",
+            f"--monitoring_config_file=/models/{MONITORING_CONFIG}",
+        ]
+        why = [f"Batching is off: {', '.join(mixed)} would be refused batches of mixed sizes, see {BATCHING_CONFIG}."]
+        if not mixed:
+            flags += ["--enable_batching", f"--batching_parameters_file=/models/{BATCHING_CONFIG}"]
+            why = ["Batching is on: all models take inputs of one size."]
+        server = Server(
+            name="tensorflow-serving",
+            image="tensorflow/serving",
+            folder=ROOT,
+            mounted="/models",
+            command=[],
+            arguments=flags,
+            ports={"grpc": 8500, "http": 8501},
+            ready=f"/v1/models/{names[0]}",
+            notes=why,
+        )
+        return {
+            f"{ROOT}/{MODELS_CONFIG}": models_config(names),
+            f"{ROOT}/{BATCHING_CONFIG}": BATCHING,
+            f"{ROOT}/{MONITORING_CONFIG}": MONITORING,
+            **manifests("serving", server),
+        }
 
     def next_steps(self, artifact: Artifact, servable: Servable, path: Path) -> list[str]:
         """Lines that serve the model and ask it something."""
