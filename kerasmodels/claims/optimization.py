@@ -31,8 +31,8 @@ def theory(data: Path | None, figures: Path, quick: bool) -> Sequence[Claim]:
         def value() -> tf.Tensor:
             return 0.5 * tf.reduce_sum((x - best) * tf.linalg.matvec(h, x - best))
 
-        optimizers.minimize_function(
-            value, [x], method, max_iterations=steps, tolerance=0.0, callback_every=steps, **options
+        optimizers.minimize(
+            value, variables=[x], method=method, max_iterations=steps, tolerance=0.0, callback_every=steps, **options
         )
         return float(np.abs(x.numpy() - best).max())
 
@@ -90,10 +90,10 @@ class Bounded:
     def by_ours(self, tolerance: float) -> tuple[optimizers.MinimizeResult, np.ndarray]:
         """Ours, and where it ended."""
         x = tf.Variable(self.start)
-        result = optimizers.minimize_function(
+        result = optimizers.minimize(
             lambda: self.function(tf.convert_to_tensor(x)),
-            [x],
-            "lbfgsb",
+            variables=[x],
+            method="lbfgsb",
             bounds=([self.lower], [self.upper]),
             tolerance=tolerance,
             max_iterations=500,

@@ -22,7 +22,7 @@ from kerasmodels.optimizers.line_search import Evaluate, Search, dot, epsilon, l
 
 @dataclass(frozen=True)
 class Options:
-    """What the methods can be told; see `minimize_function`."""
+    """What the methods can be told; see `minimize`."""
 
     memory: int
     first_length: float
