@@ -24,9 +24,7 @@ def with_keras_gru(reset_after: bool) -> keras.Model:
         layers.Embedding(config.source_words + 1, config.rank)(source)
     )
     words = layers.Embedding(config.target_words + 1, config.rank)(previous)
-    beside = keras.ops.broadcast_to(
-        context[:, None], (keras.ops.shape(words)[0], keras.ops.shape(words)[1], config.units)
-    )
+    beside = context[:, None] * keras.ops.ones_like(words[..., :1])
     states = layers.GRU(config.units, return_sequences=True, reset_after=reset_after)(
         layers.Concatenate()([words, beside]), initial_state=layers.Dense(config.units, "tanh")(context)
     )
