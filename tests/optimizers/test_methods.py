@@ -15,6 +15,8 @@ from kerasmodels.claims.optimization import PROBLEMS
 from kerasmodels.errors import DataError, DivergedError, KerasModelsError, UsageError
 from kerasmodels.optimizers import METHOD_NAMES, MinimizeResult, minimize, minimize_function
 
+pytestmark = pytest.mark.usefixtures("plain_graphs")
+
 
 def quadratic(n: int, condition: float = 50.0) -> tuple[np.ndarray, np.ndarray]:
     """A positive definite matrix with a known spread of eigenvalues, and where 1/2 x H x - b x is least."""
@@ -119,6 +121,7 @@ def test_methods_without_a_direction_find_beales_minimum(method: str) -> None:
     np.testing.assert_allclose(x.numpy(), [3.0, 0.5], atol=1e-6)
 
 
+@pytest.mark.optimized
 def test_all_methods_agree_on_a_convex_problem_of_real_data() -> None:
     """Logistic regression with a small penalty on Fisher's irises: two kinds, petals."""
     features = np.loadtxt(Path(__file__).with_name("iris.csv"), delimiter=",", skiprows=1)
@@ -258,12 +261,12 @@ def test_checkpoints_of_something_else_are_refused(tmp_path: Path) -> None:
 def test_the_reason_is_always_given() -> None:
     x = tf.Variable(np.array([-1.2, 1.0]))
     value = rosenbrock(x)
-    assert "max_iterations=3" in minimize_function(value, [x], max_iterations=3).reason
-    limited = minimize_function(value, [x], max_evaluations=5)
+    assert "max_iterations=3" in minimize_function(value, [x], "cg", max_iterations=3).reason
+    limited = minimize_function(value, [x], "cg", max_evaluations=5)
     assert "max_evaluations=5" in limited.reason
     assert 5 <= limited.evaluations <= 30
-    assert "callback" in minimize_function(value, [x], callback=lambda i, f: True, callback_every=1).reason
-    assert "value_tolerance" in minimize_function(value, [x], value_tolerance=0.9).reason
+    assert "callback" in minimize_function(value, [x], "cg", callback=lambda i, f: True, callback_every=1).reason
+    assert "value_tolerance" in minimize_function(value, [x], "cg", value_tolerance=0.9).reason
     done = minimize_function(value, [x], tolerance=1e-6)
     assert done.reason.startswith("converged: the gradient")
     assert done.converged
