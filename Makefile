@@ -11,7 +11,7 @@ INSTALLED := $(VENV)/.installed
 PRESET ?= starry_night
 DEMO_PHOTO ?= demo/before.png
 
-.PHONY: demo test lint types addons clean
+.PHONY: demo test lint types addons site web clean
 
 $(INSTALLED): pyproject.toml
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || test -n "$(PYTHON)" || { \
@@ -56,6 +56,17 @@ addons: $(INSTALLED)
 	  echo "not on Python 3.11: the comparison with tensorflow-addons will be skipped"; exit 0; }; \
 	test -e $(ADDONS) || { $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
 	  --target build/addons 'tensorflow-addons==0.23.*' 'tf_keras==2.21.*' 'typeguard==2.13.*' && touch $(ADDONS); }
+
+# The pages as a static site, in build/site.
+site: $(INSTALLED)
+	$(BIN)/python docs/site.py
+
+# The browser's runtimes, from npm, beside the page that uses them: about 40 MB, which are not committed.
+WEB_RUNTIMES := @litertjs/core@2.5 @litertjs/wasm-utils@2.5 onnxruntime-web@1.30
+web: $(INSTALLED)
+	@mkdir -p build/npm
+	npm install --no-audit --no-fund --ignore-scripts --prefix build/npm $(WEB_RUNTIMES)
+	$(BIN)/python -m kerasmodels.apps.serving.web build/npm/node_modules
 
 clean:
 	rm -rf build dist demo *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,6 +1,7 @@
 """`kerasmodels export SOURCE`: artifacts from a run folder or a preset, each executed and compared with Keras."""
 
 import importlib
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -50,6 +51,9 @@ class Options:
     caffe as keras.applications has them. It becomes a part of the artifacts."""
     classes: Path | None = None
     """For a .keras file: a text file with the names of the classes, a line each."""
+    server: Annotated[Literal["serving", "triton"] | None, tyro.conf.arg(name="for")] = None
+    """Also write what TensorFlow Serving or Triton needs: its configuration, a docker-compose file, a Kubernetes
+    manifest."""
     imports: Annotated[tuple[str, ...], tyro.conf.arg(name="import")] = ()
     """For a .keras file: Python modules that register its layers; they are executed."""
 
@@ -57,7 +61,10 @@ class Options:
 def main(argv: Sequence[str]) -> Outcome:
     """Export, verify, and say how to go on."""
     options = parse(Options, argv, "kerasmodels export", DESCRIPTION)
-    table.select(options.formats, options.precision)
+    chosen = table.select(options.formats, options.precision)
+    if options.server is not None and options.server not in (form.server for form in chosen):
+        needed = next(form.name for form in table.FORMATS if form.server == options.server)
+        raise UsageError(f"expected --formats with {needed} for --for {options.server}. Received: {options.formats}.")
     own = Path(options.source).suffix == ".keras"
     if own and not Path(options.source).is_file():
         raise UsageError(f"expected a .keras file. Received: {options.source!r}, which does not exist.")
@@ -86,7 +93,13 @@ def main(argv: Sequence[str]) -> Outcome:
         classes=_lines(options.classes),
         progress=lambda text: print(text, file=sys.stderr),
     )
-    return Outcome(report.to_dict(), [report.table(), *report.next_steps])
+    if options.server is None:
+        return Outcome(report.to_dict(), [report.table(), *report.next_steps])
+    from kerasmodels.export import deployment
+
+    written = deployment.write(options.out, options.server)
+    shown = [report.table(), *map(str, written), f"docker compose -f {shlex.quote(str(written[-2]))} up"]
+    return Outcome({**report.to_dict(), "deployment": written}, shown)
 
 
 def _import(module: str) -> None:

@@ -1,5 +1,6 @@
 """Writes the tables of families into README.md and docs/index.md, from the registry, and the table of models that are
-none of theirs into docs/your_model.md, from benchmarks/results: python docs/tables.py"""
+none of theirs into docs/your_model.md and of the browser into docs/web.md, from benchmarks/results:
+python docs/tables.py"""
 
 import json
 import re
@@ -39,7 +40,22 @@ def foreign() -> str:
     return "\n".join(lines)
 
 
-PLACES = {"README.md": table("docs/", True), "docs/index.md": table("", False), "docs/your_model.md": foreign()}
+def browser() -> str:
+    """A row for each model and runtime of benchmarks/web.py."""
+    found = json.loads((ROOT / "benchmarks" / "results" / "web.json").read_text())["models"]
+    lines = ["| model | runtime | largest difference | equal |", "|---|---|---:|---:|"]
+    for row in sorted(found, key=lambda row: (row["runtime"], row["model"])):
+        largest, equal = f"{row['max_difference']:.2g}", f"{100 * row['equal']:.2f} %"
+        lines.append(f"| {row['model']} | {row['runtime']} | {largest} | {equal} |")
+    return "\n".join(lines)
+
+
+PLACES = {
+    "README.md": table("docs/", True),
+    "docs/index.md": table("", False),
+    "docs/your_model.md": foreign(),
+    "docs/web.md": browser(),
+}
 
 
 def filled(text: str, made: str) -> str:

@@ -6,7 +6,7 @@ Importing this module imports no TensorFlow; the modules that do the work are im
 
 import abc
 import importlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,6 +58,15 @@ class Exporter(abc.ABC):
         """Where an artifact of the model `name` goes, relative to the output folder."""
         return Path(file_name)
 
+    def deployment(self, out: Path, models: Mapping[str, Mapping[str, Any]]) -> dict[str, str | Path]:
+        """What the server of `Format.server` needs: texts, or files to copy, by path relative to `out`.
+
+        Args:
+            out: the output folder.
+            models: of export.json, with the verified artifacts of this format alone.
+        """
+        return {}
+
     def server_files(self, out: Path, names: Sequence[str]) -> dict[str, str]:
         """Text files that a server needs beside verified artifacts of the models `names`, by path relative to `out`."""
         return {}
@@ -78,6 +87,7 @@ class Format:
         threads: whether that runtime can be given a number of threads.
         dynamic: whether its named dimensions (batch, height, ...) may vary unless the user fixes them.
         files: whether it also takes a picture as the bytes of a file, through a signature of its own.
+        server: whose files `deployment` writes, by the name that users write; empty for none.
         home: the module with its `EXPORTER`.
     """
 
@@ -91,6 +101,7 @@ class Format:
     threads: bool
     dynamic: bool
     files: bool
+    server: str
     home: str
 
     @property
@@ -111,6 +122,7 @@ FORMATS = (
         threads=False,
         dynamic=True,
         files=True,
+        server="serving",
         home="to_saved_model",
     ),
     Format(
@@ -124,6 +136,7 @@ FORMATS = (
         threads=True,
         dynamic=False,
         files=False,
+        server="",
         home="to_litert",
     ),
     Format(
@@ -137,10 +150,12 @@ FORMATS = (
         threads=True,
         dynamic=True,
         files=False,
+        server="triton",
         home="to_onnx",
     ),
 )
 NAMES = tuple(f.name for f in FORMATS)
+SERVERS = tuple(f.server for f in FORMATS if f.server)
 PRECISIONS = ("fp32", "fp16", "dynamic", "int8")
 
 

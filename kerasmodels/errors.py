@@ -9,6 +9,7 @@
     ├── ExportError                  an artifact that could not be made
     │   ├── UnsupportedOpsError      it needs operators outside the builtin set
     │   └── VerificationError        it was made, executed, and is not equal to the Keras model
+    ├── ServingError                 a request that a server did not answer as asked; has HTTP's status
     └── StorageError                 the disk is full, the place is read-only, the path is of the wrong kind
 
 A message says what was expected, what was received, and what to do next.
@@ -68,6 +69,18 @@ class UnsupportedOpsError(ExportError):
 
 class VerificationError(ExportError):
     """The artifact ran, and its results differ from the Keras model's beyond tolerance."""
+
+
+class ServingError(KerasModelsError):
+    """A request that a server did not answer as asked.
+
+    Attributes:
+        status: what HTTP calls it, such as 404 or 429.
+    """
+
+    def __init__(self, status: int, message: str):
+        self.status = status
+        super().__init__(message)
 
 
 class StorageError(KerasModelsError, OSError):

@@ -13,12 +13,14 @@ from typing import Any
 import pytest
 
 from kerasmodels import presets
+from kerasmodels.apps.serving.web import FILES
 
 HOMES = {"kerasmodels": "kerasmodels", "export": "kerasmodels/export", "apps": "kerasmodels/apps"}
 
 IMPORTS = """
 import kerasmodels, kerasmodels.apps.cli, kerasmodels.export, kerasmodels.export.formats
 from kerasmodels import presets
+from kerasmodels.apps.serving.web import FILES
 print(kerasmodels.__version__, kerasmodels.export.__file__, sorted(presets.presets("fast_style")))
 """
 
@@ -31,7 +33,7 @@ def settings(root: Path) -> dict[str, Any]:
 def _copy_project(root: Path, to: Path) -> None:
     """What building needs, so that nothing is left behind in the checkout."""
     for name in HOMES:
-        shutil.copytree(root / name, to / name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(root / name, to / name, ignore=shutil.ignore_patterns("__pycache__", "runtime"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(root / name, to)
 
@@ -79,7 +81,8 @@ def test_wheel_holds_the_tree(wheel: Path, root: Path) -> None:
         inside = {name for name in archive.namelist() if not name.partition("/")[0].endswith(".dist-info")}
     presets = {path for path in _tree(root, "*") if path.startswith("kerasmodels/presets/")}
     presets = {path for path in presets if path.endswith((".json", ".npz"))}
-    assert inside == _tree(root, "*.py") | presets | {"kerasmodels/py.typed"}
+    page = {f"kerasmodels/apps/web/{name}" for name in FILES}
+    assert inside == _tree(root, "*.py") | presets | page | {"kerasmodels/py.typed"}
 
 
 def test_wheel_carries_the_license(wheel: Path) -> None:

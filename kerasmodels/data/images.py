@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 from PIL import ExifTags, Image, ImageCms, JpegImagePlugin, TiffTags, UnidentifiedImageError
@@ -34,7 +34,7 @@ _PIXELS_A_BYTE = 200
 _SIDES = {"JPEG": 65_500, "WEBP": 16_383, "GIF": 65_535}
 
 
-def read_image(path: str | Path, max_side: int | None = None) -> np.ndarray:
+def read_image(path: str | Path | bytes, max_side: int | None = None) -> np.ndarray:
     """Read a picture of any common kind as upright RGB.
 
     EXIF rotation is applied, and EXIF that makes no sense is passed over; colors of another profile than sRGB (Display
@@ -48,7 +48,7 @@ def read_image(path: str | Path, max_side: int | None = None) -> np.ndarray:
     Where colors say what is what (trimaps, masks, annotations), use `read_drawing`.
 
     Args:
-        path: the file.
+        path: the file, or what is in it.
         max_side: shrink the picture so that its longer side is at most this many pixels.
 
     Returns:
@@ -134,8 +134,8 @@ def _deep_png(path: str | Path, image: Image.Image) -> np.ndarray:
     return values
 
 
-def image_size(path: str | Path) -> tuple[int, int]:
-    """Height and width of the upright picture in a file, from its header.
+def image_size(path: str | Path | bytes) -> tuple[int, int]:
+    """Height and width of the upright picture in a file, or in what is in it, from its header.
 
     Raises:
         DataError: it is missing or not a picture.
@@ -183,20 +183,21 @@ def read_mask(path: str | Path, shape: tuple[int, ...], size: tuple[int, ...], w
 
 
 @contextmanager
-def _opened(path: str | Path, max_side: int | None = None) -> Iterator[Image.Image]:
+def _opened(source: str | Path | bytes, max_side: int | None = None) -> Iterator[Image.Image]:
     """The picture in a file. What is wrong with it, even if found later while it is decoded, becomes a DataError.
 
     Of a JPEG beyond Pillow's limit one that `max_side` allows to be shrunk while it is decoded.
     """
+    path = "the file" if isinstance(source, bytes) else source
     try:
         with warnings.catch_warnings():
             # Pillow warns from half its limit on; a large photo is nothing to warn of.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             # Nor is EXIF that makes no sense, see `_orientation`.
             warnings.simplefilter("ignore", UserWarning)
-            image = _open(path, max_side)
+            image = _open(source, max_side)
         with image:
-            _check_memory(path, image)
+            _check_memory(path, len(source) if isinstance(source, bytes) else os.stat(source).st_size, image)
             yield image
     except FileNotFoundError:
         raise DataError(f"no picture at {path}.") from None
@@ -207,7 +208,7 @@ def _opened(path: str | Path, max_side: int | None = None) -> Iterator[Image.Ima
     except UnidentifiedImageError:
         raise DataError(
             f"{path} is not a picture that can be read, whatever its name says "
-            f"({_beginning(path)}). Expected JPEG, PNG, WebP, TIFF, BMP or GIF."
+            f"({_beginning(source)}). Expected JPEG, PNG, WebP, TIFF, BMP or GIF."
         ) from None
     except Image.DecompressionBombError:
         raise DataError(
@@ -221,13 +222,17 @@ def _opened(path: str | Path, max_side: int | None = None) -> Iterator[Image.Ima
         raise DataError(f"{path} is damaged or cut short ({error}). Get the file again.") from error
 
 
-def _open(path: str | Path, max_side: int | None) -> Image.Image:
+def _file(source: str | Path | bytes) -> IO[bytes]:
+    return io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb")
+
+
+def _open(source: str | Path | bytes, max_side: int | None) -> Image.Image:
     try:
-        return Image.open(path, formats=FORMATS)
+        return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS)
     except Image.DecompressionBombError:
         if max_side is None:
             raise
-        with open(path, "rb") as file:
+        with _file(source) as file:
             content = io.BytesIO(file.read()) if file.read(2) == b"\xff\xd8" and not file.seek(0) else None
         if content is None:
             raise
@@ -240,11 +245,10 @@ def _open(path: str | Path, max_side: int | None) -> Image.Image:
         return image
 
 
-def _check_memory(path: str | Path, image: Image.Image) -> None:
+def _check_memory(path: str | Path, size: int, image: Image.Image) -> None:
     """Raise DataError if decoding takes far more memory than a picture of so few bytes can be worth."""
     deep, clear = image.mode[0] in "IF", image.mode[-1] in "Aa" or "transparency" in image.info
     need = image.width * image.height * (_DEEP if deep else _CLEAR if clear else _PLAIN)
-    size = os.stat(path).st_size
     most = min(_MOST, _FREE + _FACTOR * size)
     if need > most:
         raise DataError(
@@ -424,8 +428,8 @@ def check_range(values: np.ndarray, white: float, wanted: str) -> None:
     raise DataError(f"expected {wanted}. Received: {values.dtype} of {least:g} to {most:g}. {advice}")
 
 
-def _beginning(path: str | Path) -> str:
-    with open(path, "rb") as file:
+def _beginning(source: str | Path | bytes) -> str:
+    with _file(source) as file:
         start = file.read(24)
     return f"it begins with {start!r}" if start else "it is empty"
 
