@@ -90,7 +90,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     What takes long comes first, so that no process is left with it at the end when the others have nothing more to do.
     """
     longest = (
-        "conformance.py", "families", "export", "optimizers", "training", "layers", "test_docs.py", "losses", "apps",
+        "conformance.py", "families", "export", "optimizers", "apps", "training", "layers", "test_docs.py", "losses",
         "ops", "backbones",
     )  # fmt: skip
 
