@@ -69,6 +69,20 @@ def forks() -> Iterator[Callable[[], AbstractContextManager[None]]]:
         yield as_users_do
 
 
+@pytest.fixture
+def plain_graphs(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Graphs run as they were traced: to optimize one takes longer than the moment for which a test runs it.
+
+    A test marked `optimized` is left as a user's process is.
+    """
+    import tensorflow as tf
+
+    plain = request.node.get_closest_marker("optimized") is None
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": plain})
+    yield
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": False})
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """With pytest-xdist, what shares expensive fixtures runs in one process: a file, or a family of the conformance.
@@ -76,7 +90,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     What takes long comes first, so that no process is left with it at the end when the others have nothing more to do.
     """
     longest = (
-        "conformance.py", "families", "export", "optimizers", "training", "layers", "test_docs.py", "losses", "apps",
+        "conformance.py", "families", "export", "optimizers", "apps", "training", "layers", "test_docs.py", "losses",
         "ops", "backbones",
     )  # fmt: skip
 

@@ -16,6 +16,8 @@ from kerasmodels.claims.optimization import PROBLEMS
 from kerasmodels.errors import DataError, DivergedError, KerasModelsError, UsageError
 from kerasmodels.optimizers import METHOD_NAMES, MinimizeResult, minimize, steps
 
+pytestmark = pytest.mark.usefixtures("plain_graphs")
+
 
 def quadratic(n: int, condition: float = 50.0) -> tuple[np.ndarray, np.ndarray]:
     """A positive definite matrix with a known spread of eigenvalues, and where 1/2 x H x - b x is least."""
@@ -148,6 +150,7 @@ def test_methods_without_a_direction_find_beales_minimum(method: str) -> None:
     np.testing.assert_allclose(x.numpy(), [3.0, 0.5], atol=1e-6)
 
 
+@pytest.mark.optimized
 def test_all_methods_agree_on_a_convex_problem_of_real_data() -> None:
     """Logistic regression with a small penalty on Fisher's irises: two kinds, petals."""
     features = np.loadtxt(Path(__file__).with_name("iris.csv"), delimiter=",", skiprows=1)
@@ -289,12 +292,13 @@ def test_checkpoints_of_something_else_are_refused(tmp_path: Path) -> None:
 def test_the_reason_is_always_given() -> None:
     x = tf.Variable(np.array([-1.2, 1.0]))
     value = rosenbrock(x)
-    assert "max_iterations=3" in minimize(value, variables=[x], max_iterations=3).reason
-    limited = minimize(value, variables=[x], max_evaluations=5)
+    assert "max_iterations=3" in minimize(value, variables=[x], method="cg", max_iterations=3).reason
+    limited = minimize(value, variables=[x], method="cg", max_evaluations=5)
     assert "max_evaluations=5" in limited.reason
     assert 5 <= limited.evaluations <= 30
-    assert "callback" in minimize(value, variables=[x], callback=lambda i, f: True, callback_every=1).reason
-    assert "value_tolerance" in minimize(value, variables=[x], value_tolerance=0.9).reason
+    stopped = minimize(value, variables=[x], method="cg", callback=lambda i, f: True, callback_every=1)
+    assert "callback" in stopped.reason
+    assert "value_tolerance" in minimize(value, variables=[x], method="cg", value_tolerance=0.9).reason
     done = minimize(value, variables=[x], tolerance=1e-6)
     assert done.reason.startswith("converged: the gradient")
     assert done.converged

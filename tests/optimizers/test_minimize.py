@@ -12,6 +12,8 @@ import tensorflow as tf
 from kerasmodels.errors import DivergedError, UsageError
 from kerasmodels.optimizers import minimize
 
+pytestmark = pytest.mark.usefixtures("plain_graphs")
+
 METHODS = ["lbfgs", "cg"]
 
 

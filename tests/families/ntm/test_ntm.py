@@ -36,7 +36,9 @@ def test_numbers_of_parameters(config, count):
 
 @pytest.mark.parametrize("task", TASKS)
 def test_every_task_fits_its_network(task):
-    config = dataclasses.replace(TINY, task=task, bits=None, largest=None, rows=30)
+    # The paper's 200 bits are a long way to go step by step.
+    largest = (20,) if task == "ngrams" else None
+    config = dataclasses.replace(TINY, task=task, bits=None, largest=largest, rows=30)
     model = ntm.FAMILY.build(config)
     inputs, targets, weights = next(iter(ntm.FAMILY.batches(config)))
     logits = model(inputs)
