@@ -499,7 +499,7 @@ async function begin() {
   const index = await json("served/export.json");
   if (!index || !index.models) throw new Trouble("There are no models beside this page. Make some with `kerasmodels export`, and start `kerasmodels studio` with their folder.");
   state.models = offered(index);
-  const studio = await json("studio.json");
+  const studio = await json("studio.json").catch(() => null);
   if (studio) {
     state.here = studio.runtimes;
     for (const model of state.models) model.server = model.kind === "photo" && studio.models.includes(model.name);
