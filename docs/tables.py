@@ -45,7 +45,7 @@ def browser() -> str:
     found = json.loads((ROOT / "benchmarks" / "results" / "web.json").read_text())["models"]
     lines = ["| model | runtime | largest difference | equal |", "|---|---|---:|---:|"]
     for row in sorted(found, key=lambda row: (row["runtime"], row["model"])):
-        largest, equal = f"{row['max_difference']:.2g}", f"{100 * row['equal']:.2f} %"
+        largest, equal = f"{row['max_difference']:.2g}", f"{100 * row['equal']:.3f} %"
         lines.append(f"| {row['model']} | {row['runtime']} | {largest} | {equal} |")
     return "\n".join(lines)
 

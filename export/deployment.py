@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ def write(out: str | Path, server: str) -> list[Path]:
         elif not target.exists():
             try:
                 with open(content, "rb") as source:
-                    storage.write_atomic(target, lambda file, source=source: shutil.copyfileobj(source, file))
+                    storage.write_atomic(target, partial(shutil.copyfileobj, source))
             except OSError as error:
                 raise storage_error(target, error) from error
         written.append(target)

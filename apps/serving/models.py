@@ -222,7 +222,16 @@ class Repository:
         self._leaving: list[Model] = []
         self._stop = threading.Event()
         self._watcher: threading.Thread | None = None
+        self._seen: tuple[int, ...] | None = None
         self.ready = False
+
+    def _state(self) -> tuple[int, ...] | None:
+        """What changes when export.json is written anew; None if it is not there."""
+        try:
+            found = (self.out / INDEX).stat()
+        except OSError:
+            return None
+        return found.st_mtime_ns, found.st_ino, found.st_size
 
     def index(self) -> dict[str, Any]:
         """The models that export.json lists.
@@ -255,7 +264,9 @@ class Repository:
         def watch() -> None:
             while not self._stop.wait(every):
                 try:
-                    self.refresh()
+                    # An export writes it last, so that what it describes is there.
+                    if self._state() != self._seen:
+                        self.refresh()
                 except Exception as error:  # It goes on with what it has.
                     self._watched("failed", INDEX, str(error))
 
@@ -264,6 +275,7 @@ class Repository:
 
     def refresh(self) -> list[str]:
         """Load what is new, drop what is gone. Returns what could not be loaded, and why."""
+        self._seen = self._state()
         index, problems = self.index(), []
         for name, entry in index.items():
             try:
@@ -290,7 +302,7 @@ class Repository:
 
     def _load(self, name: str, chosen: Chosen) -> None:
         """Put a version in place of the last one, which answers what it was asked before."""
-        # An export renames artifacts first and export.json last: what it does not describe yet is tried again later.
+        # An export writes export.json last: an artifact that it does not describe yet is loaded when it does.
         if digest(chosen.path) != chosen.artifact["sha256"]:
             raise KerasModelsError(f"{chosen.path} is not the file that {INDEX} describes.")
         before = self._models.get(name)

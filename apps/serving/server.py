@@ -395,7 +395,7 @@ def routes(serving: Serving) -> list[Route]:
             raise ServingError(400, f"unknown format {kind[:40]!r}. Known: {', '.join(tensors.TYPES)}.")
         names = [output["name"] for output in model.outputs]
         wanted = query.get("output")
-        if wanted not in (None, *names):
+        if wanted is not None and wanted not in names:
             raise ServingError(400, f"unknown output {wanted[:40]!r}. Known: {', '.join(names)}.")
         side = query.get("max_side")
         if side is not None and not (side.isdecimal() and 0 < len(side) < 6 and int(side)):

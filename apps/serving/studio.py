@@ -134,13 +134,13 @@ def keep(gallery: Path, number: str, picture: bytes, title: str) -> None:
 
 def kept(gallery: Path) -> list[dict[str, Any]]:
     """The pictures of the gallery, the newest first."""
-    found = []
+    found: list[dict[str, Any]] = []
     for file in gallery.glob("*.json") if gallery.is_dir() else []:
         with contextlib.suppress(OSError, ValueError):
             told = reading.read_json(file)
             if re.fullmatch("[0-9a-f]{16}", file.stem) and file.with_suffix(".png").is_file():
                 found.append({"file": f"{file.stem}.png", "title": str(told["title"]), "time": float(told["time"])})
-    return sorted(found, key=lambda picture: -picture["time"])[:200]
+    return sorted(found, key=lambda picture: -float(picture["time"]))[:200]
 
 
 def routes(serving: Serving, folder: Path, gallery: Path) -> list[Route]:

@@ -3,8 +3,9 @@
 import shutil
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from kerasmodels import storage
 from kerasmodels.errors import UsageError, storage_error
@@ -67,8 +68,12 @@ def take_runtimes(modules: Path, to: Path = RUNTIME) -> list[Path]:
                 f"Received: no {source} ({error.strerror}). `make web` installs them."
             ) from error
         content = content.replace(b'"@litertjs/wasm-utils"', b'"./wasm-utils.js"') if name == "litert.js" else content
-        written.append(storage.write_atomic(to / name, lambda file, content=content: file.write(content)))
+        written.append(storage.write_atomic(to / name, partial(_write, content)))
     return written
+
+
+def _write(content: bytes, file: IO[bytes]) -> None:
+    file.write(content)
 
 
 def artifacts(out: Path) -> dict[str, Path]:

@@ -148,6 +148,7 @@ const engine = () => $("engine").value;
 const artifact = () => chosen() && (chosen().engines[engine()] || Object.values(chosen().engines)[0]);
 
 function given(picture) {
+  if (engine() === "server") return shrunk(picture, 1024); // which takes it as it is
   const spec = artifact() ? artifact().inputs[0] : { shape: [1, "height", "width", 3] };
   const [, height, width] = spec.shape;
   return Number.isInteger(height) && Number.isInteger(width) ? fitted(picture, width, height) : shrunk(picture, MOST_SIDE[chosen() ? chosen().kind : "photo"]);
@@ -499,7 +500,7 @@ async function begin() {
   const index = await json("served/export.json");
   if (!index || !index.models) throw new Trouble("There are no models beside this page. Make some with `kerasmodels export`, and start `kerasmodels studio` with their folder.");
   state.models = offered(index);
-  const studio = await json("studio.json");
+  const studio = await json("studio.json").catch(() => null);
   if (studio) {
     state.here = studio.runtimes;
     for (const model of state.models) model.server = model.kind === "photo" && studio.models.includes(model.name);

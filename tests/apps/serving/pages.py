@@ -48,6 +48,7 @@ class Page:
 
     def __init__(self, page: Any, url: str):
         self.page, self.url, self.requests, self.faults = page, url, list[str](), list[str]()
+        page.set_default_timeout(180_000)
         page.on("request", lambda request: self.requests.append(request.url))
         page.on("pageerror", lambda error: self.faults.append(str(error)))
         page.on("console", self._said)
@@ -60,7 +61,7 @@ class Page:
 
     def open(self) -> None:
         self.page.goto(self.url)
-        self.page.wait_for_selector("body[data-ready]", timeout=60_000)
+        self.page.wait_for_selector("body[data-ready]", timeout=180_000)
 
     def choose(self, model: str, engine: str | None = None) -> None:
         self.page.select_option("#model", label=model)
