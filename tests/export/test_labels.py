@@ -31,11 +31,11 @@ def make_labels_servable() -> Servable:
     inputs = keras.Input((None, None, 3))
     logits = keras.layers.Conv2D(len(NAMES), 3, padding="same")(inputs)
     model = keras.Model(inputs, logits, name="labels_net")
-    colors = tf.constant([[250.0, 0, 0], [0, 250, 0], [0, 0, 250]])
 
     def label(image: tf.Tensor) -> dict[str, tf.Tensor]:
         found = tf.nn.softmax(model(tf.cast(image, tf.float32) / 255.0, training=False))
         labels = tf.argmax(found, axis=3, output_type=tf.int32)
+        colors = tf.constant([[250.0, 0, 0], [0, 250, 0], [0, 0, 250]])
         mixed = 0.5 * tf.cast(image, tf.float32) + 0.5 * tf.gather(colors, labels)
         return {"labels": labels, "overlay": tf.cast(tf.round(mixed), tf.uint8), "probabilities": found}
 
