@@ -10,7 +10,7 @@ import tensorflow as tf
 from interleaved import Job, Prepared, serve
 
 from kerasmodels.models import neural_style
-from kerasmodels.optimizers import minimize_function
+from kerasmodels.optimizers import minimize
 
 
 def prepare(job: Job) -> Prepared:
@@ -64,7 +64,7 @@ def _one_evaluation_at_a_time(loss: Callable[[], tf.Tensor], pixels: tf.Variable
 
     def run() -> None:
         options = {"tolerance": 0.0, "first_length": float(np.sqrt(pixels.shape.num_elements()))}
-        minimize_function(counted, [pixels], max_iterations=10**6, callback=wait, callback_every=1, **options)
+        minimize(counted, variables=[pixels], max_iterations=10**6, callback=wait, callback_every=1, **options)
 
     threading.Thread(target=run, daemon=True).start()
     for _ in range(12):  # until its memory is full

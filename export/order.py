@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 CALIBRATION_EXAMPLES = 8
 CALIBRATION_PICTURES = 100
+HELD_OUT = 4
+"""Of so many given for calibration, one is kept to measure with."""
 # Seeds of `servable.example`; calibration must not see what verification measures.
 CALIBRATION_SEED = 1000
 
@@ -40,6 +42,7 @@ class Order:
         allow_flex: accept LiteRT operators of TensorFlow.
         older_onnx: ONNX operators of opset 18 only.
         calibration: example inputs for int8, else empty.
+        held_out: inputs like them, on which it is measured; empty: on the servable's own examples.
     """
 
     servable: Servable
@@ -54,6 +57,7 @@ class Order:
     allow_flex: bool = False
     older_onnx: bool = False
     calibration: Sequence[Mapping[str, np.ndarray]] = field(default_factory=tuple)
+    held_out: Sequence[Mapping[str, np.ndarray]] = field(default_factory=tuple)
 
     @property
     def path(self) -> Path:

@@ -14,7 +14,7 @@ from kerasmodels import presets, reading, registry
 from kerasmodels.errors import KerasModelsError, UsageError, VerificationError, storage_error, unknown_name
 from kerasmodels.export import formats as table
 from kerasmodels.export.formats import Format
-from kerasmodels.export.order import Calibration, Order, Size, bind, calibration_examples, input_dims
+from kerasmodels.export.order import HELD_OUT, Calibration, Order, Size, bind, calibration_examples, input_dims
 from kerasmodels.export.place import INDEX, Made, Place, digest
 from kerasmodels.export.report import Artifact, Report
 from kerasmodels.family import Servable, TensorSpec
@@ -101,7 +101,8 @@ def export(
             they are kept, marked as not executed.
         older_onnx: write ONNX files for runtimes that know no operator newer than opset 18: a deformable convolution
             is then gathers and a product, and several times slower than the operator of that name.
-        calibration: for int8: a folder of pictures, or a list of input arrays; by default the examples.
+        calibration: for int8: a folder of pictures, or a list of input arrays, every fourth of which is kept to measure
+            with; by default the examples.
         example, preprocess, classes: of a Keras model that is none of the families', see
             `kerasmodels.servables.of_keras_model`: arrays it takes, what turns pictures into them, what comes out.
         progress: called with one line of text as each step begins.
@@ -284,6 +285,7 @@ class _Job:
     dims: Mapping[str, int]
     dynamic: bool
     examples: Sequence[Mapping[str, Any]]
+    held_out: Sequence[Mapping[str, Any]]
     about: Mapping[str, Any]
     card: Mapping[str, Any]
 
@@ -313,6 +315,7 @@ class _Job:
             allow_flex=request.allow_flex,
             older_onnx=request.older_onnx,
             calibration=self.examples,
+            held_out=self.held_out,
         )
         metadata = {
             **self.about,
@@ -350,6 +353,8 @@ def _job(
     dims, dynamic = bind(servable, request.size)
     calibrated = request.precision == "int8"
     examples = calibration_examples(servable, dims, request.calibration) if calibrated else ()
+    held_out = examples[HELD_OUT - 1 :: HELD_OUT] if request.calibration is not None else ()
+    examples = tuple(e for number, e in enumerate(examples) if not held_out or number % HELD_OUT != HELD_OUT - 1)
     about = {
         "name": name,
         "description": servable.doc,
@@ -362,7 +367,7 @@ def _job(
         "inputs": [_described(spec) for spec in servable.inputs],
         "outputs": [_described(spec) for spec in servable.outputs],
     }
-    return _Job(servable, name, formats, dims, dynamic, examples, about, card)
+    return _Job(servable, name, formats, dims, dynamic, examples, held_out, about, card)
 
 
 def _carried_out(jobs: Sequence[_Job], out: str | Path, request: _Request) -> list[Report]:
@@ -396,9 +401,12 @@ def _carried_out(jobs: Sequence[_Job], out: str | Path, request: _Request) -> li
     rejected = [artifact for artifact in everything if artifact.executed and not artifact.verified]
     if rejected:
         listed = " ".join(f"{place.out / a.path}: {'; '.join(a.problems)}." for a in rejected)
+        hint = ""
+        if request.precision == "int8" and request.calibration is None:
+            hint = " It was calibrated on made examples: a folder of pictures like yours (--calibration) may do better."
         raise VerificationError(
             f"{len(rejected)} of {len(everything)} artifacts are not equal to the Keras model. {listed} "
-            f"They are kept for inspection and described in {place.out / INDEX}."
+            f"They are kept for inspection and described in {place.out / INDEX}.{hint}"
         )
     reports = []
     for job in jobs:
@@ -418,7 +426,8 @@ def _size_label(dims: Mapping[str, int], dynamic: bool) -> str:
 
 
 def _described(spec: TensorSpec) -> dict[str, Any]:
-    return {"name": spec.name, "dtype": spec.dtype, "shape": list(spec.shape), "doc": spec.doc, "kind": spec.kind}
+    about = {"name": spec.name, "dtype": spec.dtype, "shape": list(spec.shape), "doc": spec.doc, "kind": spec.kind}
+    return {**about, "classes": list(spec.classes)} if spec.classes else about
 
 
 def _bound(spec: TensorSpec, order: Order) -> dict[str, Any]:
@@ -435,9 +444,13 @@ def _make(form: Format, orders: Sequence[Order], cases: "Mapping[str, Cases]", w
     why_not: list[str] = []
     say(f"{form.name} {precision}: making")
     made = exporter.make(orders)
+    for order, facts in zip(orders, made, strict=True):
+        if "note" in facts:
+            say(f"{order.file_name} {facts['note']}")
     for order in orders:
         known = cases[order.name]
         compared = known.dynamic((1, 2)) if form.dynamic else known.dynamic((1,)) if order.free else known.fixed()
+        compared = known.given(order.held_out) if order.held_out else compared
         compared = [*compared, *(known.files() if form.files else []), *known.hostile()]
         trials.append(verify.Trial(order.path, order.servable, compared, precision, tuple(order.free)))
         why_not.append(exporter.not_executed(order.path))
@@ -490,4 +503,5 @@ def _artifact(
         versions={"kerasmodels": kerasmodels.__version__, **facts["versions"], **verdict.versions},
         seconds=seconds,
         hostile=verdict.hostile,
+        note=facts.get("note", ""),
     )

@@ -37,6 +37,7 @@ class Artifact:
         versions: of the packages that made and executed it.
         seconds: that making and verifying took; of artifacts made together, an equal share.
         hostile: per hostile input its name, of each output max_abs_error and equal, and why it may be `unequal`, or "".
+        note: what else its maker has to say of it, a sentence about "it".
     """
 
     format: str
@@ -58,6 +59,7 @@ class Artifact:
     versions: Mapping[str, str]
     seconds: float
     hostile: tuple[Mapping[str, Any], ...] = ()
+    note: str = ""
 
     @property
     def max_abs_error(self) -> float | None:
@@ -132,18 +134,32 @@ def _numbers(artifact: Artifact) -> list[str]:
 def _verdict(artifact: Artifact) -> str:
     if not artifact.verified:
         return "REJECTED" if artifact.executed else "NOT EXECUTED"
-    gates = [m["tolerance"]["min_psnr"] for m in artifact.measured if "min_psnr" in m["tolerance"]]
-    return f"{min(gates):g} dB reached" if gates else "equal"
+    if artifact.precision == "fp32":
+        return "equal"
+    levels = [m["tolerance"]["min_psnr"] for m in artifact.measured if "min_psnr" in m["tolerance"]]
+    shares = [m["tolerance"]["min_equal"] for m in artifact.measured if "min_equal" in m["tolerance"]]
+    gates = [*([f"{min(levels):g} dB"] if levels else []), *([f"{100 * min(shares):g} % equal"] if shares else [])]
+    return f"{' and '.join(gates)} reached"
 
 
-def snippet(imports: str, run: str, artifact: Artifact, servable: Servable) -> str:
-    """A shell line with Python that loads inputs, runs an artifact and shows or saves what comes out."""
+def snippet(package: str, imports: str, run: str, artifact: Artifact, servable: Servable) -> str:
+    """A shell line with Python that loads inputs, runs an artifact and shows or saves what comes out.
+
+    Args:
+        package: that executes it, as pip knows it.
+        imports, run: lines of Python.
+        artifact, servable: what it is and was made from.
+    """
     pictures = any(spec.kind == "image" for spec in (*servable.inputs, *servable.outputs))
-    lines = ["import numpy as np", *(["from PIL import Image"] if pictures else []), imports]
-    for spec in servable.inputs:
+    needed = f"{package}>={artifact.versions[package]}" if package in artifact.versions else package
+    lines = [f"# pip install '{needed}' numpy{' pillow' if pictures else ''}", "import numpy as np"]
+    lines += [*(["from PIL import Image"] if pictures else []), imports]
+    for spec, described in zip(servable.inputs, artifact.inputs, strict=True):
         shape = tuple(artifact.dims[d] if isinstance(d, str) else d for d in spec.shape)
         if spec.kind == "image":
-            size = f".resize(({shape[2]}, {shape[1]}))"
+            # Where any size works, the picture keeps its own.
+            any_size = all(isinstance(size, str) for size in described["shape"][1:3])
+            size = "" if any_size else f".resize(({shape[2]}, {shape[1]}))"
             lines.append(f"{spec.name} = np.asarray(Image.open('photo.jpg').convert('RGB'){size})[None]")
         else:
             dtype = "U1" if spec.dtype == "string" else spec.dtype
@@ -200,6 +216,7 @@ def _card(name: str, model: Mapping[str, Any]) -> str:
     for name_ in dict.fromkeys(row.format for row in artifacts):
         rows = [row for row in artifacts if row.format == name_]
         lines += [f"- {name_}: {text}" for text in find(name_).exporter.limits(rows)]
+        lines += [f"- {row.path} {row.note}" for row in rows if row.note]
     return "\n".join([*lines, ""])
 
 
@@ -230,4 +247,5 @@ def _plain(value: Any) -> str:
 def _artifact(values: Mapping[str, Any]) -> Artifact:
     # An earlier release did not write what has a default.
     required = [f.name for f in dataclasses.fields(Artifact) if f.default is dataclasses.MISSING]
-    return Artifact(**{name: values[name] for name in required}, hostile=tuple(values.get("hostile", ())))
+    later = {"hostile": tuple(values.get("hostile", ())), "note": values.get("note", "")}
+    return Artifact(**{name: values[name] for name in required}, **later)

@@ -15,6 +15,7 @@ from kerasmodels.ops.deformable import Form, traced_as
 
 DEFAULT = "serving_default"
 BYTES = "serve_bytes"
+PNG = "serve_png"
 
 
 class _Variables(tf.Module):
@@ -38,8 +39,26 @@ def picture_input(servable: Servable) -> TensorSpec | None:
 
 
 def bytes_name(spec: TensorSpec) -> str:
-    """Name of the byte-string input of the `serve_bytes` signature."""
+    """Name of the byte-string input of the `serve_bytes` and `serve_png` signatures, or output of the latter."""
     return f"{spec.name}_bytes"
+
+
+def png_outputs(servable: Servable) -> list[TensorSpec]:
+    """The outputs that `serve_png` returns as PNG files: pictures, and maps of labels as gray ones; if the servable
+    takes one picture, else none."""
+    if picture_input(servable) is None:
+        return []
+    return [
+        spec
+        for spec in servable.outputs
+        if spec.kind == "image" or (0 < len(spec.classes) <= 256 and len(spec.shape) == 3 and "float" not in spec.dtype)
+    ]
+
+
+def encode(spec: TensorSpec, picture: tf.Tensor) -> tf.Tensor:
+    """An output of one picture, (H, W, 3) or labels (H, W), as a PNG file: scalar string."""
+    pixels = tf.cast(picture, tf.uint8)
+    return tf.io.encode_png(pixels if spec.kind == "image" else pixels[..., tf.newaxis])
 
 
 def decode(content: tf.Tensor) -> tf.Tensor:
@@ -116,6 +135,11 @@ class Sources:
         forms: tuple[Form, ...] = (form,) if differs else ("portable", "marked")
         self._known |= {(tuple(sorted(dims.items())), one): path for one in forms}
 
+    def same(self, dims: Mapping[str, int | None]) -> bool:
+        """Whether what was written with these dimensions is the same in every form."""
+        found = {self._known.get((tuple(sorted(dims.items())), form)) for form in ("portable", "marked")}
+        return len(found) == 1
+
     def find(self, path: Path, dims: Mapping[str, int | None], form: Form = "portable") -> Path:
         """The folder of one with these dimensions in this form, written to `path` if there is none yet."""
         key = tuple(sorted(dims.items())), form
@@ -173,13 +197,30 @@ def write(
     if accept_bytes and picture is not None:
         only = picture
 
-        @tf.function(input_signature=[tf.TensorSpec((None,), tf.string, name=bytes_name(only))])
+        given = [tf.TensorSpec((None,), tf.string, name=bytes_name(only))]
+
+        @tf.function(input_signature=given)
         def files(contents: tf.Tensor) -> dict[str, tf.Tensor]:
             signature = tf.TensorSpec((None, None, 3), tf.uint8)
             pictures = tf.map_fn(decode, contents, fn_output_signature=signature)
-            return outputs_of(servable, {only.name: pictures})
+            # The same graph, so that the servable is traced, and later optimized, once.
+            return tensors(tf.ensure_shape(pictures, specs[0].shape))
 
         signatures[BYTES] = files
+        wanted = png_outputs(servable)
+
+        @tf.function(input_signature=given)
+        def pngs(contents: tf.Tensor) -> dict[str, tf.Tensor]:
+            # One after the other: their sizes may differ.
+            def one(content: tf.Tensor) -> list[tf.Tensor]:
+                found = tensors(tf.ensure_shape(decode(content)[tf.newaxis], specs[0].shape))
+                return [encode(spec, found[spec.name][0]) for spec in wanted]
+
+            made = tf.map_fn(one, contents, fn_output_signature=[tf.TensorSpec((), tf.string)] * len(wanted))
+            return {bytes_name(spec): file for spec, file in zip(wanted, made, strict=True)}
+
+        if wanted:
+            signatures[PNG] = pngs
     try:
         with _quiet(), tf.device("/CPU:0"), traced_as(form) as tracing:
             tf.saved_model.save(_Variables(servable), str(path), signatures=signatures)

@@ -55,7 +55,7 @@ class LiteRT(Exporter):
                 forbidden |= {name for name in found if name.startswith(("Flex", "CUSTOM:"))}
             if forbidden:
                 raise _unsupported({name: [] for name in sorted(forbidden)})
-            litert_metadata.attach(order.path, order.metadata)
+            litert_metadata.attach(order.path, order.metadata, order.servable)
         return answers
 
     def operators(self, path: Path) -> dict[str, int]:
@@ -100,7 +100,7 @@ class LiteRT(Exporter):
         loader = "from ai_edge_litert.interpreter import Interpreter"
         arguments = ", ".join(f"{spec.name}={spec.name}" for spec in servable.inputs)
         run = f"result = Interpreter({str(path)!r}).get_signature_runner()({arguments})"
-        return [snippet(loader, run, artifact, servable)]
+        return [snippet("ai-edge-litert", loader, run, artifact, servable)]
 
 
 def _needs_flex(operators: Iterable[str]) -> bool:

@@ -38,7 +38,11 @@ class Onnx(Exporter):
         large = any(_bytes(order.servable) > LARGE for order in orders)
         settings = {"PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION": "python"} if large else {}
         whats = [f"converting {order.name} to ONNX" for order in orders]
-        return children.call("convert_onnx", jobs, whats, orders[0].work, settings)
+        answers = children.call("convert_onnx", jobs, whats, orders[0].work, settings)
+        for order, answer in zip(orders, answers, strict=True):
+            if order.older_onnx and order.sources.same(order.bound()):
+                answer["note"] = f"has no operator newer than opset {OPSET}: --older-onnx changed nothing."
+        return answers
 
     def operators(self, path: Path) -> dict[str, int]:
         """Those of subgraphs included."""
@@ -64,7 +68,10 @@ class Onnx(Exporter):
 
     def limits(self, artifacts: Sequence[Artifact]) -> list[str]:
         opsets = ", ".join(sorted({str(row.opset) for row in artifacts}))
-        return [f"opset {opsets}; fp16 is for GPUs, on CPUs it is not faster."]
+        return [
+            f"opset {opsets}; fp16 is for GPUs, on CPUs it is not faster. OpenVINO computes in bfloat16 on processors "
+            'that have it, unless it is told {"INFERENCE_PRECISION_HINT": "f32"}: positions and labels would be wrong.'
+        ]
 
     def deployment(self, out: Path, models: Mapping[str, Mapping[str, Any]]) -> dict[str, str | Path]:
         """Triton's repository, whose batcher puts only requests of equal shapes together, and manifests."""
@@ -98,7 +105,7 @@ class Onnx(Exporter):
             f"session = InferenceSession({str(path)!r}, providers=['CPUExecutionProvider'])\n"
             f"result = dict(zip([o.name for o in session.get_outputs()], session.run(None, {{{feeds}}})))"
         )
-        return [snippet("from onnxruntime import InferenceSession", run, artifact, servable)]
+        return [snippet("onnxruntime", "from onnxruntime import InferenceSession", run, artifact, servable)]
 
 
 def _job(order: "Order") -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """SavedModel for TensorFlow Serving: two signatures, warm-up requests, metadata."""
 
 import json
+import shlex
 import struct
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from kerasmodels.export.deployment import Server, batches_alike, manifests
 from kerasmodels.export.formats import Exporter
 from kerasmodels.export.report import Artifact
-from kerasmodels.family import Servable
+from kerasmodels.family import Servable, TensorSpec
 
 if TYPE_CHECKING:
     from kerasmodels.export.order import Order
@@ -66,8 +67,10 @@ class SavedModel(Exporter):
 
     def limits(self, artifacts: Sequence[Artifact]) -> list[str]:
         return [
-            "the pictures of one batch must have one size; `serve_bytes` does not apply the EXIF rotation inside a "
-            "JPEG, and lays transparency over white."
+            "the pictures of one call of `serving_default` or `serve_bytes` must have one size, and those of requests "
+            "that the server batches, too; one file that cannot be decoded fails the whole call. `serve_png` takes "
+            "pictures of several sizes. Neither applies the EXIF rotation inside a JPEG; both lay transparency over "
+            "white."
         ]
 
     def place(self, out: Path, name: str, file_name: str) -> Path:
@@ -119,7 +122,7 @@ class SavedModel(Exporter):
 
         name, root = path.parent.name, path.parent.parent
         serve = (
-            f"docker run --rm -p 8500:8500 -p 8501:8501 -v '{root}:/models' tensorflow/serving "
+            f"docker run --rm -p 8500:8500 -p 8501:8501 -v {shlex.quote(f'{root}:/models')} tensorflow/serving "
             "--model_config_file=/models/models.config"
         )
         url = f"http://localhost:8501/v1/models/{name}:predict"
@@ -130,14 +133,28 @@ class SavedModel(Exporter):
             dtypes = {s.name: "U1" if s.dtype == "string" else s.dtype for s in servable.inputs}
             zeros = ", ".join(f"'{k}': np.zeros({shapes[k]}, '{dtype}').tolist()" for k, dtype in dtypes.items())
             body = f"import json, numpy as np; print(json.dumps({{'inputs': {{{zeros}}}}}))"
-            return [serve, f'python -c "{body}" | curl -s -d @- {url}']
+            return [serve, f'python -c "{body}" | curl -sS --fail-with-body -d @- {url}']
         # The picture goes through a pipe: as an argument it would be too long.
+        files = signatures.png_outputs(servable)
         ask = (
-            '(printf \'{"signature_name": "serve_bytes", "instances": [{"b64": "\'; '
+            f'(printf \'{{"signature_name": "{signatures.PNG if files else signatures.BYTES}", '
+            '"instances": [{"b64": "\'; '
             "base64 < photo.jpg | tr -d '\\n'; printf '\"}]}') "
-            f"| curl -s -d @- {url} > answer.json"
+            f"| curl -sS --fail-with-body -d @- {url} > answer.json"
         )
-        return [serve, ask]
+        return [serve, ask, *([_written(files)] if files else [])]
+
+
+def _written(files: Sequence[TensorSpec]) -> str:
+    """A line that makes pictures of the answer of the signature which returns `files`."""
+    from kerasmodels.export import signatures
+
+    lines = ["import base64, json", "answer = json.load(open('answer.json'))['predictions'][0]"]
+    for spec in files:
+        # Of one output the answer is the value itself, of several a mapping.
+        value = f"answer['{signatures.bytes_name(spec)}']" if len(files) > 1 else "answer"
+        lines.append(f"open('{spec.name}.png', 'wb').write(base64.b64decode({value}['b64']))")
+    return f'python -c "{"; ".join(lines)}"'
 
 
 def _make(order: "Order") -> dict[str, Any]:

@@ -3,8 +3,13 @@
 In fp32, floating outputs may differ by the `atol` their spec declares. Integers come from floats by rounding or argmax,
 where the last bit of a float decides: the share of values that differ is about the mean error of the floats in units
 of a level. 99.5 % of the values must be equal, which for pictures is a mean error of 2e-5 of their range, and pictures
-may not differ by more than one level (or `atol`, if larger) anywhere. In reduced precisions the peak signal-to-noise
-ratio must reach the servable's `min_psnr`.
+may not differ by more than one level (or `atol`, if larger) anywhere.
+
+In reduced precisions the peak signal-to-noise ratio of pictures and floats must reach the servable's `min_psnr`. It
+says nothing of decisions: class 3 is not nearer to class 4 than to class 9. Of integers that are no levels of a picture
+(uint8), and of what follows from them (within a level), a share must be equal, `min_equal`; slots without an order are
+paired first, by `align`. int8 is measured on pictures like those it was calibrated with, where the user gave some:
+every fourth is kept for that.
 
 All that is asked of friendly examples together. On each hostile input (`kerasmodels.export.hostile`) by itself an fp32
 artifact must keep the same tolerances, unless the servable says in `unequal` why it cannot; but of pictures no share is
@@ -39,7 +44,7 @@ class Case:
         signature: the signature to call.
         dims: value of each named dimension.
         inputs: an array, or a list of files' bytes, for each input.
-        expected: the outputs.
+        expected: the outputs; of the signature that answers with files, all their pixels in a row.
         hostile: name of the hostile input it is; empty for a friendly one.
     """
 
@@ -59,7 +64,7 @@ class Measured:
         max_abs_error: largest absolute difference.
         psnr: in dB over the outputs' range; None if there is no difference at all.
         equal: share of values that are exactly equal.
-        tolerance: what was demanded: `atol`, `min_equal` or `min_psnr`.
+        tolerance: what was demanded: `atol`, `min_equal`, `min_psnr`.
     """
 
     name: str
@@ -126,6 +131,14 @@ class Cases:
         """Several inputs of the fixed size."""
         return [self.tensors(self._dims, seed) for seed in range(FIXED_SEEDS)]
 
+    def given(self, examples: Sequence[Mapping[str, np.ndarray]]) -> list[Case]:
+        """Inputs of the user's."""
+        answers = [signatures.reference(self._servable, inputs) for inputs in examples]
+        return [
+            Case(signatures.DEFAULT, self._dims, inputs, expected)
+            for inputs, expected in zip(examples, answers, strict=True)
+        ]
+
     def dynamic(self, batches: Sequence[int]) -> list[Case]:
         """Inputs of every size worth checking, and of each batch size."""
         sizes = [dict(self._dims), *({**self._dims, **other} for other in self._servable.check_dims)]
@@ -159,7 +172,7 @@ class Cases:
         return self._hostile
 
     def files(self) -> list[Case]:
-        """Real PNG and JPEG files, for a servable that takes one picture."""
+        """Real PNG and JPEG files, for a servable that takes one picture; answered with files, too, several sizes."""
         import tensorflow as tf
 
         picture = signatures.picture_input(self._servable)
@@ -174,7 +187,17 @@ class Cases:
         decoded = {picture.name: signatures.decode(tf.constant(content)).numpy()[None]}
         expected = signatures.reference(self._servable, decoded)
         dims = {**self._dims, "batch": 1} if "batch" in self._dims else dict(self._dims)
-        return [pngs, Case(signatures.BYTES, dims, {name: [content]}, expected)]
+        return [pngs, Case(signatures.BYTES, dims, {name: [content]}, expected), *self._answered_with_files(picture)]
+
+    def _answered_with_files(self, picture: TensorSpec) -> list[Case]:
+        outputs = signatures.png_outputs(self._servable)
+        singles = [case for case in self.dynamic((1, 2)) if len(case.inputs[picture.name]) == 1]
+        contents = [_encoded(np.asarray(case.inputs[picture.name])[0], "PNG") for case in singles]
+        expected = {
+            spec.name: np.concatenate([case.expected[spec.name].ravel() for case in singles]) for spec in outputs
+        }
+        case = Case(signatures.PNG, self._dims, {signatures.bytes_name(picture): contents}, expected)
+        return [case] if outputs else []
 
 
 def _encoded(pixels: np.ndarray, kind: str) -> bytes:
@@ -238,8 +261,22 @@ def verify(runtime: str, trials: Sequence[Trial], work: Path) -> list[Verdict]:
     verdicts = []
     for trial, job, answer in zip(trials, jobs, answers, strict=True):
         with np.load(str(job["out"])) as results:
-            verdicts.append(_judge(trial, answer, {key: results[key] for key in results.files}))
+            found = {key: results[key] for key in results.files}
+        verdicts.append(_judge(trial, answer, {**found, **_pixels(trial, found)}))
     return verdicts
+
+
+def _pixels(trial: Trial, found: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """What is in the files that a signature answered with, in a row."""
+    from PIL import Image
+
+    pixels = {}
+    for index, case in enumerate(trial.cases):
+        for spec in signatures.png_outputs(trial.servable) if case.signature == signatures.PNG else ():
+            files = found.get(f"{index}/{signatures.bytes_name(spec)}", np.zeros(0, "S1"))
+            arrays = [np.asarray(Image.open(io.BytesIO(bytes(file)), formats=["PNG"])).ravel() for file in files]
+            pixels[f"{index}/{spec.name}"] = np.concatenate([np.zeros(0, np.uint8), *arrays]).astype(spec.dtype)
+    return pixels
 
 
 def _judge(trial: Trial, answer: Mapping[str, Any], found: Mapping[str, np.ndarray]) -> Verdict:
@@ -253,8 +290,9 @@ def _judge(trial: Trial, answer: Mapping[str, Any], found: Mapping[str, np.ndarr
         problems.append(f"it was executed beside modules of this library ({', '.join(answer['foreign'])})")
     friendly = {index: case for index, case in enumerate(cases) if not case.hostile}
     measured, suffered = [], []
+    found = _aligned(servable, friendly, found) if precision != "fp32" else found
     for spec in servable.outputs:
-        result, trouble = _compare(spec, friendly, found, precision, servable.min_psnr.get(precision))
+        result, trouble = _compare(spec, friendly, found, _tolerance(servable, spec, precision))
         problems += trouble
         if result is not None:
             measured.append(result)
@@ -283,8 +321,10 @@ def _withstood(
     """How the artifact answered one hostile input, and what is wrong with that."""
     why, problems, outputs = servable.unequal.get(case.hostile, ""), [], {}
     for spec in servable.outputs:
-        gate = None if precision == "fp32" else -math.inf
-        result, trouble = _compare(spec, {index: case}, found, precision, gate, share=spec.kind != "image")
+        demanded = _tolerance(servable, spec, precision) if precision == "fp32" else {}
+        if spec.kind == "image" and not spec.follows:
+            demanded = {name: bound for name, bound in demanded.items() if name != "min_equal"}
+        result, trouble = _compare(spec, {index: case}, found, demanded)
         if result is None or not why:
             problems += [f"on the hostile input {case.hostile!r}: {line}" for line in trouble]
         if result is not None:
@@ -332,18 +372,43 @@ def _declared(
     return problems
 
 
+def _tolerance(servable: Servable, spec: TensorSpec, precision: str) -> dict[str, float]:
+    """What is demanded of an output."""
+    decision = bool(spec.follows) or not spec.dtype.startswith(("float", "uint8"))
+    if precision != "fp32":
+        if decision:
+            return {"min_equal": servable.min_equal.get(precision, 1.0)}
+        return {"min_psnr": servable.min_psnr.get(precision, math.inf)}
+    if spec.dtype.startswith("float"):
+        return {"atol": spec.atol}
+    levels = {"atol": max(1.0, spec.atol)} if spec.kind == "image" and not decision else {}
+    return {"min_equal": MIN_EQUAL, **levels}
+
+
+def _aligned(
+    servable: Servable, cases: Mapping[int, Case], found: Mapping[str, np.ndarray]
+) -> Mapping[str, np.ndarray]:
+    """The answers with their slots in the expected order."""
+    names = [spec.name for spec in servable.outputs]
+    aligned = dict(found)
+    for index, case in cases.items():
+        answer = {name: found[f"{index}/{name}"] for name in names if f"{index}/{name}" in found}
+        same = all(name in answer and answer[name].shape == np.shape(case.expected.get(name)) for name in names)
+        if servable.align is not None and same:
+            ordered = servable.align(case.expected, answer)
+            aligned |= {f"{index}/{name}": ordered[name] for name in names}
+    return aligned
+
+
 def _compare(
-    spec: TensorSpec,
-    cases: Mapping[int, Case],
-    found: Mapping[str, np.ndarray],
-    precision: str,
-    gate: float | None,
-    share: bool = True,
+    spec: TensorSpec, cases: Mapping[int, Case], found: Mapping[str, np.ndarray], demanded: Mapping[str, float]
 ) -> tuple[Measured | None, list[str]]:
-    """The difference over all cases, and what is too much of it; `share`: must a share of integers be equal?"""
+    """The difference over all cases, and what is too much of it."""
     largest, squares, count, equal = 0.0, 0.0, 0, 0
     low, high = math.inf, -math.inf
     for index, case in cases.items():
+        if spec.name not in case.expected:
+            continue
         want, got = case.expected[spec.name], found.get(f"{index}/{spec.name}")
         where = f"case {index} ({case.signature}, {dict(case.dims)})"
         if got is None or got.shape != want.shape:
@@ -360,33 +425,23 @@ def _compare(
         largest = max(largest, float(difference.max(initial=0)))
         squares += float(np.square(difference).sum())
         count += difference.size
-        equal += int((difference == 0).sum())
+        # What is painted with decisions is rounded besides.
+        equal += int((difference <= (1 if spec.follows and spec.kind == "image" else 0)).sum())
         low, high = min(low, float(want.min(initial=np.inf))), max(high, float(want.max(initial=-np.inf)))
     part = equal / max(count, 1)
     spread = 255.0 if spec.kind == "image" else (high - low if high > low else 1.0)
     psnr = 10 * math.log10(spread**2 / (squares / count)) if squares else None
 
     problems = []
-    tolerance: dict[str, float]
-    if precision != "fp32":
-        tolerance = {"min_psnr": gate if gate is not None else math.inf}
-        if psnr is not None and not psnr >= tolerance["min_psnr"]:
-            problems.append(f"output {spec.name} has a PSNR of {psnr:.1f} dB, expected {tolerance['min_psnr']:g} dB")
-    elif spec.dtype.startswith("float"):
-        tolerance = {"atol": spec.atol}
-        if not largest <= spec.atol:
-            problems.append(f"output {spec.name} differs by {largest:.3g}, expected at most {spec.atol:g}")
-    else:
-        tolerance = {"min_equal": MIN_EQUAL} if share else {}
-        if share and part < MIN_EQUAL:
-            problems.append(f"only {100 * part:.2f} % of output {spec.name} are equal, expected {100 * MIN_EQUAL:g} %")
-        if spec.kind == "image":
-            tolerance["atol"] = max(1.0, spec.atol)
-            if largest > tolerance["atol"]:
-                problems.append(
-                    f"output {spec.name} differs by {largest:g} levels, expected at most {tolerance['atol']:g}"
-                )
-    return Measured(spec.name, largest, psnr, part, tolerance), problems
+    for name, bound in demanded.items():
+        if name == "min_psnr" and psnr is not None and not psnr >= bound:
+            problems.append(f"output {spec.name} has a PSNR of {psnr:.1f} dB, expected {bound:g} dB")
+        elif name == "min_equal" and part < bound:
+            problems.append(f"only {100 * part:.2f} % of output {spec.name} are equal, expected {100 * bound:g} %")
+        elif name == "atol" and not largest <= bound:
+            levels = " levels" if spec.kind == "image" else ""
+            problems.append(f"output {spec.name} differs by {largest:.3g}{levels}, expected at most {bound:g}")
+    return Measured(spec.name, largest, psnr, part, demanded), problems
 
 
 def as_dict(measured: Measured) -> dict[str, Any]:

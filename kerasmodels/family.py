@@ -32,10 +32,15 @@ class TensorSpec:
         shape: an int for a fixed dimension, a str for one that may vary; the str is its name in every artifact.
         dtype: NumPy dtype name; or "string": UTF-8, which only SavedModel has.
         doc: meaning, units and range, e.g. "RGB picture, 0-255".
-        kind: "image" if it is an sRGB picture batch (N, H, W, 3) uint8; artifacts may then also accept JPEG/PNG bytes.
+        kind: "image" if it is an sRGB picture batch (N, H, W, 3) uint8; artifacts may then also accept and return the
+            bytes of picture files.
         atol: for outputs, the largest absolute difference to Keras that counts as equal in fp32.
         extremes: for inputs that are no pictures, values of the documented range that artifacts are also checked on:
             the whole tensor of each, and a random mix of them. Empty where only examples make sense.
+        classes: for outputs that hold numbers of classes, or one value for each class in the last axis: their names,
+            in order. Artifacts carry them.
+        follows: for an output that another one decides, as labels decide the picture painted with them: its name. It is
+            judged by the share of equal values, as labels are.
     """
 
     name: str
@@ -45,6 +50,8 @@ class TensorSpec:
     kind: Literal["tensor", "image"] = "tensor"
     atol: float = 1e-4
     extremes: tuple[float, ...] = ()
+    classes: tuple[str, ...] = ()
+    follows: str = ""
 
     def fits(self, array: "np.ndarray") -> bool:
         """Whether an array has the dtype; strings may be bytes of a fixed length, or objects."""
@@ -68,7 +75,11 @@ class Servable:
             time and calibrate.
         dims: the value of each named dimension where an artifact must have a fixed one (LiteRT).
         check_dims: further values of the named dimensions that a dynamic artifact must also agree on.
-        min_psnr: quality gate (dB) of the reduced precisions against the fp32 Keras model, over the outputs' range.
+        min_psnr: quality gate (dB) of the reduced precisions against the fp32 Keras model, over the range of outputs
+            that are pictures or floats.
+        min_equal: their gate for outputs that are decisions, such as labels: the share of equal values.
+        align: (expected, found) -> found, for outputs whose slots have no order of their own, such as a detector's: in
+            reduced precision, what was found is put in the order of what was expected before they are compared.
         doc: one line for the model card.
         without: (format, precision) that cannot exist -> why, in one sentence with what to use instead. Asking for one
             is an error that says so.
@@ -84,6 +95,8 @@ class Servable:
     dims: Mapping[str, int]
     check_dims: tuple[Mapping[str, int], ...] = ()
     min_psnr: Mapping[str, float] = field(default_factory=lambda: {"fp16": 40.0, "dynamic": 25.0, "int8": 25.0})
+    min_equal: Mapping[str, float] = field(default_factory=lambda: {"fp16": 0.99, "dynamic": 0.95, "int8": 0.95})
+    align: "Callable[[Mapping[str, np.ndarray], Mapping[str, np.ndarray]], Mapping[str, np.ndarray]] | None" = None
     doc: str = ""
     without: Mapping[tuple[str, str], str] = field(default_factory=dict)
     unequal: Mapping[str, str] = field(default_factory=dict)

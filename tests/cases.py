@@ -11,12 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 
+from kerasmodels import runs, storage
 from kerasmodels.backbones import sources
 from kerasmodels.data import write_image
 from kerasmodels.data.digits import FILES
 from kerasmodels.data.segmentation import write_label_map
+from kerasmodels.family import Family
 
 FOLDER = Path(__file__).parent / "families"
 
@@ -62,6 +65,19 @@ def golden_path(key: str) -> Path:
     """The golden outputs of a case."""
     family, _, kind = key.partition(":")
     return FOLDER / family / f"golden{kind and f'_{kind}'}.npz"
+
+
+def untrained(family: Family, config: Any, folder: Path) -> Any:
+    """A run folder with a new model's weights, as a training would leave one: for what is done with a run.
+
+    Returns:
+        The model.
+    """
+    keras.utils.set_random_seed(config.seed)
+    model = family.model(config)
+    storage.save_npz(folder / "weights.npz", storage.model_arrays(model))
+    storage.write_json(folder / "run.json", {**runs.new_card(family.name, config, None), "state": "done"})
+    return model
 
 
 def photo(seed: int, height: int, width: int) -> np.ndarray:

@@ -28,7 +28,6 @@ from kerasmodels.training import Interrupted, checkpoint, train
 from tests import cases, golden
 from tests.cases import Case, family_of
 
-pytestmark = pytest.mark.usefixtures("forks")
 NAMES = registry.names()
 PRESETS = [f"{name}/{preset}" for name in NAMES for preset in presets.presets(name)]
 trains = pytest.mark.parametrize(
@@ -99,6 +98,24 @@ def model(world: World, ready: Path | None) -> keras.Model:
     return world.family.model(world.config) if ready is None else runs.RunFolder(ready).trained().load()
 
 
+@dataclass(frozen=True)
+class Answered:
+    """What a servable of `model` was given, of the sizes of the case, and what it answered."""
+
+    given: Mapping[str, np.ndarray]
+    answer: Mapping[str, Any]
+
+
+@pytest.fixture(scope="session")
+def answered(world: World, model: keras.Model) -> dict[str, Answered]:
+    """Each servable's answer to its first example."""
+    found = {}
+    for name, servable in world.servables(model).items():
+        given = servable.example({**servable.dims, **world.case.dims}, 0)
+        found[name] = Answered(given, servable.call(**given))
+    return found
+
+
 @pytest.fixture(scope="session")
 def exported(world: World, ready: Path | None, model: keras.Model) -> Callable[[str], dict[str, Exported]]:
     """All servables in all formats that support a precision, made when first asked for, in one process per runtime."""
@@ -153,38 +170,47 @@ class Stop(keras.callbacks.Callback):
             os.kill(os.getpid(), signal.SIGTERM)
 
 
-def fitted(world: World, config: Any, steps: int) -> Record:
-    """The record of a plain `fit`; its `model` is the trained one."""
-    keras.utils.set_random_seed(config.seed)
-    model, record = world.family.build(config), Record()
-    model.fit(world.family.batches(config, model), steps_per_epoch=steps, shuffle=False, verbose=0, callbacks=[record])
-    return record
+@dataclass(frozen=True)
+class Reused(Family):
+    """The family, but for a model whose training step has been compiled once, which takes most of a short training.
 
-
-def first_loss(world: World, config: Any, compiled: keras.Model) -> float:
-    """The loss of the first step of a training with `config`, taken by the step that `compiled` has compiled already.
-
-    What a new model of that config begins with is written into `compiled`.
+    `build` makes a new model as ever, writes what that one begins with into `kept`, and hands out `kept`.
     """
-    keras.utils.set_random_seed(config.seed)
-    model, record = world.family.build(config), Record()
-    for mine, theirs in zip(_variables(compiled), _variables(model), strict=True):
-        mine.assign(theirs)
-    compiled.set_training_state(model.training_state())
-    batches = world.family.batches(config, compiled)
-    compiled.fit(batches, steps_per_epoch=1, shuffle=False, verbose=0, callbacks=[record])
-    return record.losses[0]
+
+    kept: Any = None
+
+    def build(self, config: Any) -> keras.Model:
+        new: Any = super().build(config)
+        for mine, theirs in zip(_variables(self.kept), _variables(new), strict=True):
+            mine.assign(theirs)
+        self.kept.set_training_state(new.training_state())
+        return self.kept
 
 
-def _variables(model: keras.Model) -> list[Any]:
+def _variables(model: Any) -> list[Any]:
     """Weights, random states and the optimizers' variables."""
     return [*model.variables, *(v for optimizer in model.optimizers.values() for v in optimizer.variables)]
 
 
+def fitted(family: Family, config: Any, steps: int) -> Record:
+    """The record of a plain `fit`; its `model` is the trained one."""
+    keras.utils.set_random_seed(config.seed)
+    model, record = family.build(config), Record()
+    model.fit(family.batches(config, model), steps_per_epoch=steps, shuffle=False, verbose=0, callbacks=[record])
+    return record
+
+
 @pytest.fixture(scope="session")
-def two_steps(world: World) -> Record:
+def reused(world: World, trained: tuple[Path, Record]) -> Reused:
+    """The family, building the model that `trained` has compiled."""
+    own = {field.name: getattr(world.family, field.name) for field in dataclasses.fields(world.family)}
+    return Reused(**own, kept=trained[1].model)
+
+
+@pytest.fixture(scope="session")
+def two_steps(world: World, reused: Reused) -> Record:
     """Two steps of plain `fit`. Of the model only what it consists of is of use: its values change."""
-    return fitted(world, world.config, 2)
+    return fitted(reused, world.config, 2)
 
 
 # --- config -----------------------------------------------------------------------------------------------------------
@@ -232,15 +258,15 @@ def test_the_paper_s_network_needs_no_data(world: World, monkeypatch: pytest.Mon
 # --- forward ----------------------------------------------------------------------------------------------------------
 
 
-def test_servables_answer_as_they_declare(world: World, model: keras.Model) -> None:
+def test_servables_answer_as_they_declare(world: World, model: keras.Model, answered: dict[str, Answered]) -> None:
     servables = world.servables(model)
     assert servables
     for name, servable in servables.items():
         assert servable.doc, name
         for change in ({}, *servable.check_dims):
             dims = {**servable.dims, **world.case.dims, **change}
-            given = servable.example(dims, 0)
-            answer = servable.call(**given)
+            given = servable.example(dims, 0) if change else answered[name].given
+            answer = servable.call(**given) if change else answered[name].answer
             assert list(given) == [spec.name for spec in servable.inputs]
             assert sorted(answer) == sorted(spec.name for spec in servable.outputs)
             for spec, array in [
@@ -255,15 +281,15 @@ def test_servables_answer_as_they_declare(world: World, model: keras.Model) -> N
                 assert spec.doc, (name, spec.name)
 
 
-def test_answers_depend_on_inputs(world: World, model: keras.Model) -> None:
+def test_answers_depend_on_inputs(world: World, model: keras.Model, answered: dict[str, Answered]) -> None:
     for name, servable in world.servables(model).items():
-        given, other = servable.example(world.case.dims, 0), servable.example(world.case.dims, 1)
-        for key, value in servable.call(**given).items():
-            assert np.any(value != servable.call(**other)[key]), (name, key)
+        other = servable.call(**servable.example({**servable.dims, **world.case.dims}, 1))
+        for key, value in answered[name].answer.items():
+            assert np.any(value != other[key]), (name, key)
 
 
 @trains
-def test_answers_depend_on_weights(world: World, model: keras.Model) -> None:
+def test_answers_depend_on_weights(world: World, model: keras.Model, answered: dict[str, Answered]) -> None:
     others, random = world.servables(world.family.model(world.config)), np.random.default_rng(77)
     for other in others.values():
         for variable in other.model.weights:
@@ -272,12 +298,12 @@ def test_answers_depend_on_weights(world: World, model: keras.Model) -> None:
     for name, servable in world.servables(model).items():
         if not servable.model.variables:
             continue
-        given = servable.example(world.case.dims, 0)
-        for key, value in servable.call(**given).items():
-            assert np.any(value != others[name].call(**given)[key]), (name, key)
+        other = others[name].call(**answered[name].given)
+        for key, value in answered[name].answer.items():
+            assert np.any(value != other[key]), (name, key)
 
 
-def test_keras_file(world: World, model: keras.Model, tmp_path: Path) -> None:
+def test_keras_file(world: World, model: keras.Model, answered: dict[str, Answered], tmp_path: Path) -> None:
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
     assert type(loaded) is type(model)
@@ -285,11 +311,9 @@ def test_keras_file(world: World, model: keras.Model, tmp_path: Path) -> None:
     assert before.keys() == after.keys()
     for key, value in before.items():
         np.testing.assert_array_equal(after[key], value, err_msg=key)
-    others = world.servables(loaded)
-    for name, servable in world.servables(model).items():
-        given = servable.example(world.case.dims, 0)
-        answers = others[name].call(**given)
-        for key, value in servable.call(**given).items():
+    for name, servable in world.servables(loaded).items():
+        answers = servable.call(**answered[name].given)
+        for key, value in answered[name].answer.items():
             np.testing.assert_array_equal(answers[key], value, err_msg=f"{name} {key}")
 
 
@@ -323,7 +347,7 @@ def test_one_step_moves_every_trainable_weight(world: World, two_steps: Record) 
 
 
 @trains
-def test_same_seed_same_losses(world: World, two_steps: Record, trained: tuple[Path, Record]) -> None:
+def test_same_seed_same_losses(world: World, reused: Reused, two_steps: Record, trained: tuple[Path, Record]) -> None:
     """Plain `fit` and `train` make the same model twice, and take the same steps."""
     again = trained[1]
     assert len(two_steps.losses) == 2
@@ -333,15 +357,14 @@ def test_same_seed_same_losses(world: World, two_steps: Record, trained: tuple[P
         assert mine.keys() == theirs.keys()
         for path, value in theirs.items():
             np.testing.assert_array_equal(mine[path], value, err_msg=path)
-    assert first_loss(world, world.config, two_steps.model) == two_steps.losses[0]
     other = dataclasses.replace(world.config, seed=world.config.seed + 1)
-    assert first_loss(world, other, two_steps.model) != two_steps.losses[0]
+    assert fitted(reused, other, 1).losses[0] != again.losses[0]
 
 
 @trains
 def test_mixed_precision(world: World) -> None:
     config = dataclasses.replace(world.config, precision="mixed_bfloat16")
-    record = fitted(world, config, 1)
+    record = fitted(world.family, config, 1)
     assert "bfloat16" in {layer.compute_dtype for layer in record.model._flatten_layers()}
     assert {variable.dtype for variable in record.model.trainable_variables} == {"float32"}
     assert np.isfinite(record.losses).all()
@@ -374,11 +397,14 @@ def test_the_data_can_start_at_any_batch(world: World, model: keras.Model) -> No
 
 
 @trains
-def test_stopped_and_resumed_is_bit_equal(world: World, whole: Path) -> None:
-    """4 steps == 2 steps, SIGTERM, and 2 more: weights, optimizers, random states, whatever else the family saves."""
+def test_stopped_and_resumed_is_bit_equal(world: World, reused: Reused, whole: Path) -> None:
+    """4 steps == 2 steps, SIGTERM, and 2 more: weights, optimizers, random states, whatever else the family saves.
+
+    What goes on is a new model, which knows nothing but what was saved.
+    """
     folder = world.folder / "resumed"
     with pytest.raises(Interrupted, match="stopped at step 2 of 4"):
-        train(world.family, world.config, folder, callbacks=[Stop()], **TRAIN)
+        train(reused, world.config, folder, callbacks=[Stop()], **TRAIN)
     assert [p.name for p in checkpoint.paths(folder / "checkpoints")] == ["step-000002.npz"]
     keras.utils.set_random_seed(99)  # another process would not have our random states
     train(world.family, None, folder, resume=True, **TRAIN)

@@ -3,7 +3,8 @@
 import json
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
 os.environ["KERAS_BACKEND"] = "tensorflow"
 
 ROOT = Path(__file__).resolve().parents[1]
+PROTOBUF = "PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION"
 
 
 @pytest.fixture(scope="session")
@@ -40,23 +42,45 @@ def shared_data() -> Path:
     return folder
 
 
-@pytest.fixture
-def forks() -> Iterator[None]:
-    """The test's exports wait for no import of TensorFlow. Other runtimes execute artifacts without it, as ever.
+@pytest.fixture(scope="session", autouse=True)
+def forks() -> Iterator[Callable[[], AbstractContextManager[None]]]:
+    """Exports wait for no import of TensorFlow; other runtimes execute artifacts without it, as ever.
 
-    The exports in fixtures of a wider scope, as `exported` of tests/export, start every process as a user's do.
+    Within the context of what is yielded, every process is started as a user's is: `exported` of tests/export does so.
     """
     from kerasmodels.export import children
 
-    plain = children._fresh
+    plain, runners = children._fresh, children.RUNNERS
 
     def fresh(script: Path, given: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
-        with_tensorflow = json.loads(given)[0].get("runtime", "tensorflow") == "tensorflow"
-        return (forked.python if with_tensorflow else plain)(script, given, environment)
+        ours = script.parent == runners and json.loads(given)[0].get("runtime", "tensorflow") == "tensorflow"
+        # Which protobuf it is, is decided when it is imported.
+        decided = environment.get(PROTOBUF) == os.environ.get(PROTOBUF)
+        return (forked.python if ours and decided else plain)(script, given, environment)
+
+    @contextmanager
+    def as_users_do() -> Iterator[None]:
+        with pytest.MonkeyPatch.context() as inner:
+            inner.setattr(children, "_fresh", plain)
+            yield
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(children, "_fresh", fresh)
-        yield
+        yield as_users_do
+
+
+@pytest.fixture
+def plain_graphs(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Graphs run as they were traced: to optimize one takes longer than the moment for which a test runs it.
+
+    A test marked `optimized` is left as a user's process is.
+    """
+    import tensorflow as tf
+
+    plain = request.node.get_closest_marker("optimized") is None
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": plain})
+    yield
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": False})
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -65,7 +89,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
     What takes long comes first, so that no process is left with it at the end when the others have nothing more to do.
     """
-    longest = ("conformance.py", "families", "export")
+    longest = (
+        "conformance.py", "families", "export", "optimizers", "apps", "training", "layers", "test_docs.py", "losses",
+        "ops", "backbones",
+    )  # fmt: skip
 
     def place(item: pytest.Item) -> int:
         parts = item.path.relative_to(ROOT).parts

@@ -285,14 +285,15 @@ def routes(serving: Serving) -> list[Route]:
     async def predict(request: Request) -> Response:
         model, body = model_of(request), await serving.body(request)
 
-        def read() -> tuple[list[Arrays], bool]:
-            return tensors.from_predict(tensors.parse(body), model)
+        def read() -> tuple[list[Arrays], bool, str]:
+            parsed = tensors.parse(body)
+            return *tensors.from_predict(parsed, model), str(parsed.get("signature_name", ""))
 
-        calls, by_row = read() if len(body) < SMALL and b'"b64"' not in body else await serving.worked(read)
+        calls, by_row, signature = read() if len(body) < SMALL and b'"b64"' not in body else await serving.worked(read)
         answers = await asyncio.gather(*(serving.computed(model, call, _version(request)) for call in calls))
 
         def write() -> bytes:
-            return tensors.text(tensors.to_predict(answers, model, by_row))
+            return tensors.text(tensors.to_predict(answers, model, by_row, signature))
 
         large = sum(array.nbytes for answer in answers for array in answer.values()) > SMALL
         content = await serving.worked(write) if large else write()

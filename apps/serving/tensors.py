@@ -36,6 +36,8 @@ DTYPES = {
 """V2's name of a dtype -> NumPy's."""
 DATATYPES = {dtype: name for name, dtype in DTYPES.items()}
 BYTES_SIGNATURE = "serve_bytes"
+PNG_SIGNATURE = "serve_png"
+"""Takes files as the one above, and answers with PNG files of the outputs that are pictures, or maps of classes."""
 BYTES_SUFFIX = "_bytes"
 TYPES = {"png": "image/png", "jpeg": "image/jpeg", "json": "application/json"}
 """What a picture's answer may be written as -> media type."""
@@ -196,15 +198,17 @@ def from_predict(request: Mapping[str, Any], model: Model) -> tuple[list[Arrays]
         ServingError: 400, 413 or 415.
     """
     signature = request.get("signature_name", "serving_default")
-    if signature not in ("serving_default", "", BYTES_SIGNATURE):
+    in_files = signature in (BYTES_SIGNATURE, PNG_SIGNATURE)
+    if not in_files and signature not in ("serving_default", ""):
         raise ServingError(
             400,
-            f"unknown signature {signature!r}. Known: serving_default, and {BYTES_SIGNATURE} for files of pictures.",
+            f"unknown signature {signature!r}. Known: serving_default; {BYTES_SIGNATURE} for files of pictures, and "
+            f"{PNG_SIGNATURE} to have files back, too.",
         )
     by_row = "instances" in request
     if by_row == ("inputs" in request):
         raise ServingError(400, f'expected either "instances" or "inputs". Received: {sorted(map(str, request))}.')
-    suffix = BYTES_SUFFIX if signature == BYTES_SIGNATURE else ""
+    suffix = BYTES_SUFFIX if in_files else ""
     specs = {spec["name"] + (suffix if takes_picture(spec) else ""): spec for spec in model.inputs}
     if not by_row:
         columns = request["inputs"]
@@ -256,8 +260,34 @@ def from_predict(request: Mapping[str, Any], model: Model) -> tuple[list[Arrays]
     return calls, by_row
 
 
-def to_predict(answers: Sequence[Arrays], model: Model, by_row: bool) -> dict[str, Any]:
-    """The answer to `from_predict`."""
+def as_files(answer: Arrays, model: Model) -> dict[str, list[Any]]:
+    """The pictures of an answer, and its maps of classes, as PNG files: {"b64": ...} for each row.
+
+    Raises:
+        ServingError: 400, there are none.
+    """
+    made: dict[str, list[Any]] = {}
+    for spec in model.outputs:
+        rows = answer[spec["name"]]
+        of_classes = rows.ndim == 3 and spec.get("classes") and rows.dtype.kind in "iu"
+        if of_classes or (takes_picture(spec) and rows.shape[-1] == 3):
+            files = [encoded(Image.fromarray(row.astype("uint8")), "png") for row in rows]
+            made[spec["name"] + BYTES_SUFFIX] = [{"b64": base64.b64encode(file).decode()} for file in files]
+    if not made:
+        raise ServingError(400, f"expected a model whose outputs are pictures. {model.name} has none: use serve_bytes.")
+    return made
+
+
+def to_predict(answers: Sequence[Arrays], model: Model, by_row: bool, signature: str = "") -> dict[str, Any]:
+    """The answer to `from_predict`, whose request named this signature."""
+    if signature == PNG_SIGNATURE:
+        files = [as_files(answer, model) for answer in answers]
+        columns = {name: [row for each in files for row in each[name]] for name in files[0]}
+        if not by_row:
+            return {"outputs": next(iter(columns.values())) if len(columns) == 1 else columns}
+        if len(columns) == 1:
+            return {"predictions": next(iter(columns.values()))}
+        return {"predictions": [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]}
     names = [spec["name"] for spec in model.outputs]
     if by_row:
         rows = [

@@ -18,6 +18,7 @@ import tf2onnx
 from job_protocol import answer  # type: ignore[import-not-found]
 from onnx_deform_conv import deform_conv, raised  # type: ignore[import-not-found]
 from onnx_fusions import instance_normalization  # type: ignore[import-not-found]
+from onnx_repairs import repaired  # type: ignore[import-not-found]
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quant_pre_process, quantize_static
 from onnxruntime.transformers.float16 import convert_float_to_float16
 from onnxruntime.transformers.onnx_model import OnnxModel
@@ -238,7 +239,7 @@ def describe(job: dict[str, Any], model: onnx.ModelProto) -> None:
 
 
 def convert(job: dict[str, Any]) -> dict[str, Any]:
-    model = instance_normalization(traced(job))
+    model = repaired(instance_normalization(traced(job)))
     describe(job, model)
     if job["precision"] == "fp16":
         model = halved(model)

@@ -17,7 +17,7 @@ from kerasmodels.errors import DataError
 from kerasmodels.family import Claim, Experiment
 from kerasmodels.losses import Perceptual
 from kerasmodels.models.fast_style import perceptual_loss, stylize
-from kerasmodels.optimizers import minimize_function
+from kerasmodels.optimizers import minimize
 
 
 def one_pass(data: Path | None, figures: Path, quick: bool) -> Sequence[Claim]:
@@ -107,9 +107,9 @@ def _optimize(loss: Perceptual, photo: np.ndarray, iterations: int) -> tuple[lis
     noise = np.random.default_rng(0).normal(127.5, 1.0, (1, *photo.shape))
     target, pixels = loss.target(_batch(photo)), tf.Variable(noise, dtype=tf.float32)
     times = []
-    result = minimize_function(
+    result = minimize(
         lambda: tf.reduce_sum(list(loss.terms(target, pixels).values())),
-        [pixels],
+        variables=[pixels],
         max_iterations=iterations,
         first_length=1000.0,
         callback=lambda iteration, value: times.append(time.perf_counter()),

@@ -79,10 +79,10 @@ LENGTHS = (10, 20, 30, 40, 60, 80, 100, 120)
 
 
 def copy(data: Path | None, figures: Path, quick: bool) -> Sequence[Claim]:
-    """Section 4.1: ten seeds of the variant `copy`, each until it copies 40 vectors, too, or to its end."""
+    """Section 4.1: ten seeds of the variant `paper`, each until it copies 40 vectors, too, or to its end."""
     from kerasmodels.data import plots
 
-    config = VARIANTS["copy"]
+    config = VARIANTS["paper"]
     seeds, most = (2, 6000) if quick else (10, config.steps * config.batch)
     trainings = _Trainings(config)
     model, curves, long = trainings.model, [], []
@@ -90,7 +90,7 @@ def copy(data: Path | None, figures: Path, quick: bool) -> Sequence[Claim]:
     for seed in range(seeds):
 
         def enough(values: Sequence[float]) -> bool:
-            return values[-1] <= 0.1 and _bits(model, (40,), 20) <= 0.5
+            return values[-1] <= 0.1 and _bits(model, (40,)) <= 0.5
 
         curves.append(trainings.run(seed, most, enough))
         long.append(_bits(model, (40,)))
@@ -116,7 +116,7 @@ def copy(data: Path | None, figures: Path, quick: bool) -> Sequence[Claim]:
             f"copy: of {seeds} seeds, those with <= 0.1 bits per sequence within 100,000 and <= 1 at length 40",
             "about 0.1 after 100,000 sequences (figure 3)",
             float(good),
-            at_least=1 if quick else 9,
+            at_least=None if quick else 9,
         ),
         Claim(
             "copy_sequences",

@@ -4,7 +4,9 @@ Multi30k (Elliott et al. 2016; non-commercial research) is read from the folder 
 .{en,fr}.gz. The model is the preset `multi30k`, English to French.
 """
 
+import tempfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -188,6 +190,57 @@ def attention(data: Path | None, figures: Path, quick: bool) -> Sequence[Claim]:
     ]
 
 
+# --- reduced precision ------------------------------------------------------------------------------------------------
+
+_REDUCED = {("litert", "fp16"): 0.99, ("litert", "dynamic"): 0.9, ("litert", "int8"): 0.9, ("onnx", "fp16"): 0.99}
+
+
+def reduced(data: Path | None, figures: Path, quick: bool) -> Sequence[Claim]:
+    """The decoder's step, exported in half precision and in 8 bits: whether it would write the same ids.
+
+    The ids before are those of the model; the state is the artifact's own, so that what is rounded adds up.
+    """
+    from kerasmodels.export import export_servable
+    from kerasmodels.export.runners import runtimes
+
+    model = _preset()
+    encode, step = (FAMILY.servables(model)[name] for name in ("encode", "step"))
+    length, texts = step.dims["length"], []
+    for ids in model.source_vocabulary.encode_all(SENTENCES[: 3 if quick else None]):
+        if len(ids) < length:
+            texts.append(np.pad(np.array([ids], "int32"), [(0, 0), (0, length - len(ids))]))
+
+    def written(call: Any, source: np.ndarray, forced: Sequence[int] | None) -> list[int]:
+        given = {name: np.asarray(value) for name, value in encode.call(source=source).items()}
+        given["source"], previous, found = source, 0, list[int]()
+        while len(found) < (40 if forced is None else len(forced)):
+            answer = call({"previous": np.array([previous], "int32"), **given})
+            given["state"] = np.asarray(answer["next_state"])
+            found.append(int(np.argmax(answer["log_probabilities"])))
+            previous = (found if forced is None else forced)[len(found) - 1]
+            if previous == 0:
+                break
+        return found
+
+    theirs = [written(lambda given: step.call(**given), source, None) for source in texts]
+    claims = []
+    for (form, precision), gate in _REDUCED.items():
+        with tempfile.TemporaryDirectory() as folder:
+            export_servable(step, "step", folder, formats=[form], precision=precision)
+            if form == "litert":
+                loaded = runtimes.ai_edge_litert(str(next(Path(folder).rglob("*.tflite"))), 1)
+            else:
+                loaded = runtimes.onnxruntime(str(next(Path(folder).rglob("*.onnx"))), 1)
+            same = [
+                a == b
+                for source, ids in zip(texts, theirs, strict=True)
+                for a, b in zip(written(partial(loaded.call, runtimes.DEFAULT), source, ids), ids, strict=True)
+            ]
+        text = f"decoder step as {form}, {precision}: part of {len(same)} steps with the id that the model writes"
+        claims.append(Claim(f"{form}_{precision}", text, "not given", round(float(np.mean(same)), 4), at_least=gate))
+    return claims
+
+
 # --- the space of phrases ---------------------------------------------------------------------------------------------
 
 
@@ -274,5 +327,6 @@ EXPERIMENTS = {
     "ranking": Experiment("the true target among others, and among its own words in another order", ranking),
     "translations": Experiment("BLEU of the preset", translations),
     "attention": Experiment("with attention and without, after as many updates", attention),
+    "reduced": Experiment("the decoder's step in half precision and in 8 bits", reduced),
     "space": Experiment("phrases of one kind lie together", space),
 }

@@ -60,7 +60,8 @@ class PhotorealisticObjective:
             "total_variation": self.total_variation_weight * total_variation(picture),
         }
         if self._affine is not None:
-            found["affine"] = self.affine_weight * self._affine(picture)
+            # Of a variable, as a model hands it over, TensorFlow has no gradient here when it runs eagerly.
+            found["affine"] = self.affine_weight * self._affine(ops.convert_to_tensor(picture))
         return found
 
 

@@ -2,7 +2,7 @@
 
 from kerasmodels.metrics.bits import bits_per_sequence
 from kerasmodels.metrics.checkerboard import checkerboard
-from kerasmodels.metrics.detection import MeanAveragePrecision
+from kerasmodels.metrics.detection import MeanAveragePrecision, align_detections
 from kerasmodels.metrics.mixture import mixture_log_likelihood
 from kerasmodels.metrics.pictures import LPIPS, PSNR, SSIM
 from kerasmodels.metrics.segmentation import SegmentationIoU, boundary_band, boundary_iou
@@ -16,6 +16,7 @@ __all__ = [
     "MeanAveragePrecision",
     "SegmentationIoU",
     "TermMean",
+    "align_detections",
     "bits_per_sequence",
     "boundary_band",
     "boundary_iou",

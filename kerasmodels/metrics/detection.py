@@ -1,5 +1,7 @@
 """How well boxes are found: mean average precision."""
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from kerasmodels.errors import DataError
@@ -120,6 +122,32 @@ class MeanAveragePrecision:
         precision = (found / np.arange(1, len(order) + 1))[last]
         highest = np.maximum.accumulate(precision[::-1])[::-1]
         return float(np.sum(np.diff(recall, prepend=0.0) * highest))
+
+
+def align_detections(expected: Mapping[str, np.ndarray], found: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """`found` with its slots in the order of `expected`: pairs of boxes that overlap most, over all.
+
+    Args:
+        expected, found: `boxes` (N, D, 4) and further arrays (N, D, ...) of so many slots.
+
+    Example:
+        >>> import numpy as np, kerasmodels as km
+        >>> boxes = np.array([[[0, 0, 9, 9], [5, 5, 8, 8]]], "float32")
+        >>> found = {"boxes": boxes[:, ::-1], "scores": np.array([[0.7, 0.6]])}
+        >>> km.metrics.align_detections({"boxes": boxes}, found)["scores"].tolist()
+        [[0.6, 0.7]]
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    aligned = {name: array.copy() for name, array in found.items()}
+    for picture, (wanted, boxes) in enumerate(zip(expected["boxes"], found["boxes"], strict=True)):
+        # Slots left over have boxes without an area, which overlap nothing, not even each other.
+        with np.errstate(invalid="ignore"):
+            overlap = np.nan_to_num(overlaps(wanted.astype("float64"), boxes.astype("float64")))
+        rows, columns = linear_sum_assignment(-overlap)
+        for name, array in found.items():
+            aligned[name][picture, rows] = array[picture, columns]
+    return aligned
 
 
 def overlaps(first: np.ndarray, second: np.ndarray) -> np.ndarray:

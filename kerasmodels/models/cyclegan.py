@@ -223,6 +223,14 @@ class CycleGAN(Translator):
         # Generated pictures of earlier steps, so that the discriminators do not forget them.
         self._pools = {domain: ImagePool(self.config.pool, self.seed_generator) for domain in "ab"}
 
+    def fit(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """As `PaperModel.fit`."""
+        if isinstance(x, tf.data.Dataset):
+            # What is generated of domain B has the size of what it was made from, and the other way around.
+            for domain, spec in zip("ba", x.element_spec, strict=False):
+                self._pools[domain].begin(tuple(spec.shape[1:]))
+        return super().fit(x, *args, **kwargs)
+
     def train_step(self, data: Any) -> dict[str, Any]:
         """The generators' update, then the discriminators'."""
         a, b, *_ = (to_unit(pictures) for pictures in data)

@@ -18,6 +18,7 @@ from kerasmodels.data.scenes import GroundTruth, ground_truth, pasted, read_phot
 from kerasmodels.data.streams import numbered
 from kerasmodels.family import Servable, TensorSpec
 from kerasmodels.layers import DeformablePSRoIPooling, PSRoIPooling
+from kerasmodels.metrics import align_detections
 from kerasmodels.ops import box_iou, clip_boxes, decode_boxes, encode_boxes, non_max_suppression
 from kerasmodels.ops.bilinear import shape_of
 from kerasmodels.ops.boxes import rows_of
@@ -292,6 +293,7 @@ class RegionDetector(PaperModel):
                 example=example_strokes,
                 dims={"batch": 1, "height": side, "width": side},
                 check_dims=({"batch": 2, "height": side + 5, "width": side - 3},),
+                align=align_detections,
                 doc="finds handwritten digits on photos, by proposals and regions whose bins move",
             )
         }

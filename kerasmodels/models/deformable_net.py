@@ -281,7 +281,15 @@ class DeformableNet(PaperModel):
                 call=classify,
                 model=self.network,
                 inputs=(digits,),
-                outputs=(TensorSpec("probabilities", ("batch", CLASSES), "float32", "of the classes 0 to 9"),),
+                outputs=(
+                    TensorSpec(
+                        "probabilities",
+                        ("batch", CLASSES),
+                        "float32",
+                        "of the classes 0 to 9",
+                        classes=tuple(map(str, range(CLASSES))),
+                    ),
+                ),
                 example=example_digits,
                 dims={"batch": 1, "height": SIDE, "width": SIDE},
                 check_dims=({"batch": 2, "height": 33, "width": 30},),

@@ -442,7 +442,7 @@ def _servables(model: EBGAN) -> dict[str, Servable]:
             "tells how unlike the pictures it was trained on a picture is, and where",
             TensorSpec("energy", ("batch",), "float32", f"high for anomalies ({config.energy})", atol=1e-3),
             TensorSpec("anomaly_map", shape[:3], "float32", "squared differences, pixels -1 to 1", atol=1e-3),
-            TensorSpec("reconstruction", shape, "uint8", "the auto-encoder's, 0-255", atol=1),
+            TensorSpec("reconstruction", shape, "uint8", "the auto-encoder's, 0-255", image.kind, atol=1),
         ),
     }
     if model.classifier is not None:

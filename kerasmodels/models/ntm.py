@@ -95,7 +95,6 @@ class Config(TrainingConfig):
 _ADAM: dict[str, Any] = {"controller": "feedforward", "optimizer": "adam", "learning_rate": 2e-3, "batch": 4}
 VARIANTS = {
     "paper": Config(),
-    "copy": Config(steps=6250, **_ADAM),
     "repeat_copy": Config(task="repeat_copy", steps=25000, **_ADAM),
     "associative_recall": Config(task="associative_recall", heads=4, units=256, steps=25000, **_ADAM),
     "ngrams": Config(task="ngrams", steps=25000, **_ADAM),

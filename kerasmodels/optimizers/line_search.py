@@ -37,8 +37,8 @@ def epsilon(dtype: tf.DType) -> float:
 
 
 def dot(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
-    """The scalar product of two vectors, without a third one in between."""
-    return tf.tensordot(a, b, 1)
+    """The scalar product of two vectors: of all ways to write it, the one that reads each of them once."""
+    return tf.matmul(a[None], b[None], transpose_b=True)[0, 0]
 
 
 def _cubic_minimum(

@@ -70,11 +70,12 @@ class MinimizeResult:
     history_evaluations: tuple[int, ...]
 
 
-def minimize_function(
-    value_fn: Callable[[], Any],
-    variables: Sequence[Any],
+def minimize(
+    model_or_function: keras.Model | Callable[..., Any],
+    data: Any = (),
     method: str = "lbfgs",
     *,
+    variables: Sequence[Any] | None = None,
     bounds: tuple[Any, Any] | None = None,
     max_iterations: int = 200,
     max_evaluations: int | None = None,
@@ -94,20 +95,30 @@ def minimize_function(
     callback_every: int = 10,
     checkpoint: str | Path | None = None,
 ) -> MinimizeResult:
-    """Minimizes `value_fn()` over `variables`, which hold the position found when it returns.
+    """Minimizes a compiled model's loss, or any function, on one fixed batch of data.
+
+    A model is minimized over its trainable variables, which hold the position found when this returns. Its loss is its
+    own `compute_loss`, regularizers included; the compiled optimizer is not used. It runs in inference mode, because a
+    line search needs a deterministic function: dropout is off, batch normalization uses its moving statistics and
+    leaves them alone. For float64, build it under `keras.config.set_floatx("float64")`, in which type Keras adds up
+    losses, and `set_dtype_policy("float64")`.
 
     The variables are one vector to the optimizer, of the widest dtype among them; L-BFGS keeps some `2 * memory + 6`
     vectors of that size. In float32 the line search stalls once the value changes by less than about 1e-6 of itself,
     and the result says `failed`; use float64 variables to go further. Constraints of Keras variables are not applied.
 
     Args:
-        value_fn: takes nothing, reads the variables, returns a scalar; deterministic. Traced without AutoGraph.
-        variables: float32 or float64 `tf.Variable`s or `keras.Variable`s of any shapes.
+        model_or_function: a compiled model, or a function that returns a scalar and is deterministic, called with the
+            parts of `data`. It is traced without AutoGraph.
+        data: for a model `(x, y)`, `(x, y, sample_weight)` or `(x,)`, as in `fit`, of one batch; for a function its
+            arguments, if it takes any. Streams of batches are refused: values of different batches cannot be compared.
         method: "lbfgs"; "lbfgsb", within bounds; "cg" (Polak-Ribiere+, restarted where its beta is negative) or "cg_fr"
             (Fletcher-Reeves); "newton_cg" (Hessian-vector products; the function is differentiated twice); "coordinate"
             (an iteration is a sweep with a line search along each coordinate: for few variables). By TensorFlow
             Probability, extra `prob`: "bfgs" (keeps n x n numbers), and without gradients, for few variables,
             "nelder_mead" and "differential_evolution".
+        variables: float32 or float64 `tf.Variable`s or `keras.Variable`s of any shapes, which a function must be given;
+            None for all trainable ones of a model.
         bounds: (lower, upper) for lbfgsb, coordinate and differential_evolution. Each is a number, or a sequence with a
             number, None (unbounded) or an array for each variable. A start beyond them is moved onto them.
         max_iterations: steps at most, >= 1. A step costs one or two evaluations of value and gradient, at times more.
@@ -139,16 +150,23 @@ def minimize_function(
         What was done, and why it stopped. A run that ends without convergence is no error.
 
     Raises:
-        UsageError: an unknown method, an option out of range, bounds that contradict, variables that cannot be
-            optimized, a function that is not scalar or not deterministic, a checkpoint of something else.
+        UsageError: an unknown method, an option out of range, a model that is not compiled, data of another form,
+            bounds that contradict, variables that cannot be optimized, a function that is not scalar or not
+            deterministic, a checkpoint of something else.
         DataError: a checkpoint that cannot be read.
         DivergedError: the value or its gradient is not finite at the start, or at every step the line search tried. The
             variables hold the last finite position (at the start: what they held).
         KerasModelsError: the method is TensorFlow Probability's, and that is not installed.
 
     Example:
+        >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+        >>> model.compile(loss="mse")
+        >>> x = np.random.default_rng(0).normal(size=(20, 3)).astype("float32")
+        >>> minimize(model, (x, x @ np.float32([[1], [2], [3]])), max_iterations=50).value < 1e-8
+        True
+
         >>> picture = tf.Variable(tf.zeros((8, 8, 3)))
-        >>> result = minimize_function(lambda: tf.reduce_sum((picture - 0.5) ** 2), [picture])
+        >>> result = minimize(lambda: tf.reduce_sum((picture - 0.5) ** 2), variables=[picture])
         >>> result.converged
         True
     """
@@ -182,6 +200,7 @@ def minimize_function(
         raise UsageError(f"inner_tolerance must lie in [0, 1). Received: inner_tolerance={inner_tolerance}.")
     if dtype not in (None, "float32", "float64"):
         raise UsageError(f"dtype must be float32, float64 or None. Received: dtype={dtype!r}.")
+    value_fn, variables = _objective(model_or_function, data, variables)
     held = _tensorflow_variables(variables)
     widest = tf.float64 if any(v.dtype == tf.float64 for v in held) else tf.float32
     number = tf.as_dtype(dtype or widest)
@@ -288,6 +307,49 @@ def minimize_function(
 
 
 # --- the function and its variables -----------------------------------------------------------------------------------
+
+
+def _objective(
+    model_or_function: keras.Model | Callable[..., Any], data: Any, variables: Sequence[Any] | None
+) -> tuple[Callable[[], Any], Sequence[Any]]:
+    """What is minimized, without arguments, and over what."""
+    if isinstance(data, tf.data.Dataset | keras.utils.PyDataset) or hasattr(data, "__next__"):
+        raise UsageError(
+            "expected one fixed batch, (x, y): a full-batch method compares values of the loss, and on another batch "
+            f"the loss is another function. Received: {type(data).__name__}. Gather the data into arrays (as much as "
+            "fits into memory), or train with `fit` and an optimizer for random batches, such as Adam."
+        )
+    if not isinstance(model_or_function, keras.Model):
+        if not callable(model_or_function):
+            raise UsageError(f"expected a model or a function. Received: {type(model_or_function).__name__}.")
+        if variables is None:
+            raise UsageError("a function is minimized over variables that it reads. Name them: variables=[...].")
+        if not isinstance(data, (tuple, list)):
+            raise UsageError(f"data must be a tuple, the function's arguments. Received: {type(data).__name__}.")
+        parts = _tensors(data)
+        return lambda: model_or_function(*parts), variables
+    model = model_or_function
+    if not model.compiled:
+        raise UsageError("the model has no loss yet. Call `model.compile(loss=...)` first.")
+    if not isinstance(data, (tuple, list)) or not 1 <= len(data) <= 3:
+        received = f"{len(data)} parts" if isinstance(data, (tuple, list)) else type(data).__name__
+        raise UsageError(f"data must be (x, y), (x, y, sample_weight) or (x,). Received: {received}.")
+    x, y, sample_weight = (*_tensors(data), None, None)[:3]
+
+    def loss() -> Any:
+        y_pred = model(x, training=False)
+        return model.compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=False)
+
+    if not model.built:
+        model(x, training=False)
+    return loss, model.trainable_variables if variables is None else variables
+
+
+def _tensors(data: Sequence[Any]) -> list[Any]:
+    return [
+        keras.tree.map_structure(lambda part: None if part is None else tf.convert_to_tensor(part), part)
+        for part in data
+    ]
 
 
 def _place(held: Sequence[tf.Variable], x: tf.Tensor) -> None:
@@ -539,56 +601,3 @@ class _Checkpoint:
         ):
             ended = state.ended
         return state._replace(ended=ended), [(float(value), int(count)) for value, count in kept["history"]]
-
-
-# --- models -----------------------------------------------------------------------------------------------------------
-
-
-def minimize(model: keras.Model, data: Any, method: str = "lbfgs", **options: Any) -> MinimizeResult:
-    """Minimizes a compiled model's loss on one fixed batch over its trainable variables.
-
-    The model runs in inference mode, because a line search needs a deterministic function: dropout is off, batch
-    normalization uses its moving statistics and leaves them alone. The loss is `model.compute_loss`, regularizers
-    included; the compiled optimizer is not used. For float64, build the model under
-    `keras.config.set_floatx("float64")`, in which type Keras adds up losses, and `set_dtype_policy("float64")`.
-
-    Args:
-        model: compiled. Its own `compute_loss` is used, so a model whose only weight is a picture serves as well.
-        data: `(x, y)`, `(x, y, sample_weight)` or `(x,)`, as in `fit`, of one batch. Streams of batches are refused:
-            values of different batches cannot be compared.
-        method: one of those of `minimize_function`.
-        **options: those of `minimize_function`: max_iterations, tolerance, callback and so on.
-
-    Raises:
-        UsageError: a model that is not compiled or has nothing to train, data of another form; see `minimize_function`.
-        DivergedError: see `minimize_function`.
-
-    Example:
-        >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
-        >>> model.compile(loss="mse")
-        >>> x = np.random.default_rng(0).normal(size=(20, 3)).astype("float32")
-        >>> minimize(model, (x, x @ np.float32([[1], [2], [3]])), max_iterations=50).value < 1e-8
-        True
-    """
-    if not model.compiled:
-        raise UsageError("the model has no loss yet. Call `model.compile(loss=...)` first.")
-    if isinstance(data, tf.data.Dataset | keras.utils.PyDataset) or hasattr(data, "__next__"):
-        raise UsageError(
-            "expected one fixed batch, (x, y): a full-batch method compares values of the loss, and on another batch "
-            f"the loss is another function. Received: {type(data).__name__}. Gather the data into arrays (as much as "
-            "fits into memory), or train with `fit` and an optimizer for random batches, such as Adam."
-        )
-    if not isinstance(data, (tuple, list)) or not 1 <= len(data) <= 3:
-        raise UsageError(f"data must be (x, y), (x, y, sample_weight) or (x,). Received: {type(data).__name__}.")
-    x, y, sample_weight = (
-        keras.tree.map_structure(lambda part: None if part is None else tf.convert_to_tensor(part), part)
-        for part in (*data, None, None)[:3]
-    )
-
-    def loss() -> Any:
-        y_pred = model(x, training=False)
-        return model.compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=False)
-
-    if not model.built:
-        model(x, training=False)
-    return minimize_function(loss, model.trainable_variables, method, **options)

@@ -5,9 +5,10 @@ what becomes of the variables is the driver's business (minimize.py). L-BFGS-B a
 files of their own (lbfgsb.py, probability.py).
 
 References:
-    Nocedal and Wright, Numerical Optimization, 2nd ed.: two-loop recursion (algorithm 7.4), Fletcher-Reeves (5.41) with
-    restarts (5.52), Polak-Ribiere+ (5.45), truncated Newton (7.1). Goodfellow, Bengio, Courville, Deep Learning,
-    sections 8.6 and 8.7.2.
+    Nocedal and Wright, Numerical Optimization, 2nd ed.: the two-loop recursion (algorithm 7.4) in its compact form
+    (7.24), Fletcher-Reeves (5.41) with restarts (5.52), Polak-Ribiere+ (5.45), truncated Newton (7.1). Goodfellow,
+    Bengio, Courville, Deep Learning, sections 8.6 and 8.7.2. Only scalar products decide the direction, as in Chen,
+    Wang, Zhou: Large-scale L-BFGS using MapReduce, 2014.
 """
 
 from collections.abc import Callable
@@ -21,7 +22,7 @@ from kerasmodels.optimizers.line_search import Evaluate, Search, dot, epsilon, l
 
 @dataclass(frozen=True)
 class Options:
-    """What the methods can be told; see `minimize_function`."""
+    """What the methods can be told; see `minimize`."""
 
     memory: int
     first_length: float
@@ -169,40 +170,70 @@ def _step(state: State, move: _Move, memory: Any, products: Any = 0) -> Step:
 
 
 class _Pairs(NamedTuple):
-    steps: tuple[tf.Tensor, ...]  # the last changes of x, oldest first; zeros where there is none yet
-    turns: tuple[tf.Tensor, ...]  # the changes of g that go with them
-    products: tuple[tf.Tensor, ...]  # of each change of x and that of g
-    count: tf.Tensor  # how many of them there are
+    """The last m changes of x (s) and of g (y), and their scalar products, which are all that the recursion needs.
+
+    The rows of `both` are a ring; everything else is in order of time, the newest pair last.
+    """
+
+    both: tf.Tensor  # (2 m, n): the s, and then the y
+    place: tf.Tensor  # of the next pair in the ring
+    count: tf.Tensor  # how many pairs there are
+    s_y: tf.Tensor  # (m, m) float64, s_i y_j; only i <= j is true
+    y_y: tf.Tensor  # (m, m) float64
+    s_g: tf.Tensor  # (m,) float64, with the gradient at x
+    y_g: tf.Tensor
 
 
 def _lbfgs_start(problem: Problem, state: State) -> tuple[_Pairs, int]:
-    nothing = (tf.zeros_like(state.x),) * problem.options.memory
-    zeros = (tf.zeros_like(state.f),) * problem.options.memory
-    return _Pairs(nothing, nothing, zeros, tf.constant(0)), 0
+    m, none = problem.options.memory, tf.constant(0)
+    square, line = tf.zeros((m, m), tf.float64), tf.zeros(m, tf.float64)
+    return _Pairs(tf.zeros((2 * m, state.x.shape[0]), state.x.dtype), none, none, square, square, line, line), 0
 
 
-def _two_loops(g: tf.Tensor, pairs: _Pairs) -> tf.Tensor:
-    """-H g by the two-loop recursion. Empty pairs are zeros and drop out of every sum."""
-    q, alphas = g, []
-    products = pairs.products
-    for s, y, sy in zip(reversed(pairs.steps), reversed(pairs.turns), reversed(products), strict=True):
-        alphas.append(tf.math.divide_no_nan(dot(s, q), sy))
-        q = q - alphas[-1] * y
-    scale = tf.math.divide_no_nan(products[-1], dot(pairs.turns[-1], pairs.turns[-1]))
-    q = q * tf.where(pairs.count > 0, scale, tf.ones_like(scale))
-    for s, y, sy, alpha in zip(pairs.steps, pairs.turns, products, reversed(alphas), strict=True):
-        q = q + (alpha - tf.math.divide_no_nan(dot(y, q), sy)) * s
-    return -q
+def _lbfgs_direction(g: tf.Tensor, pairs: _Pairs) -> tf.Tensor:
+    """-H g. The two loops over the pairs are two triangular systems of scalar products; one pass reads the pairs."""
+    m = pairs.s_y.shape[0]
+    there = tf.range(m) >= m - pairs.count
+    known = there[:, None] & there[None]
+    r = tf.where(known, tf.linalg.band_part(pairs.s_y, 0, -1), tf.eye(m, dtype=tf.float64))
+    y_y, d = tf.where(known, pairs.y_y, 0.0), tf.where(there, tf.linalg.diag_part(pairs.s_y), 0.0)
+    scale = tf.where(pairs.count > 0, tf.math.divide_no_nan(d[-1], y_y[-1, -1]), 1.0)
+    s_g, y_g = tf.where(there, pairs.s_g, 0.0), tf.where(there, pairs.y_g, 0.0)
+    alpha = tf.linalg.triangular_solve(r, s_g[:, None], lower=False)[:, 0]
+    left = d * alpha + scale * (tf.linalg.matvec(y_y, alpha) - y_g)
+    beta = tf.linalg.triangular_solve(r, left[:, None], lower=False, adjoint=True)[:, 0]
+    parts = tf.stack([tf.roll(beta, pairs.place, 0), tf.roll(-scale * alpha, pairs.place, 0)])
+    sums = tf.matmul(tf.cast(tf.reshape(parts, (1, -1)), g.dtype), pairs.both)[0]
+    return -(tf.cast(scale, g.dtype) * g + sums)
+
+
+def _pushed(pairs: _Pairs, s: tf.Tensor, y: tf.Tensor, g: tf.Tensor, curved: tf.Tensor) -> _Pairs:
+    """The pairs with a new one, or none if the function did not curve upwards along it."""
+    m = pairs.s_y.shape[0]
+    kept = tf.cond(curved, lambda: tf.stack([s, y]), lambda: tf.zeros((2, s.shape[0]), s.dtype))
+    # A scatter would copy all pairs in every iteration. Writing into them is safe: what read the old row has
+    # determined the new one, and nothing else holds them.
+    both = tf.raw_ops.InplaceUpdate(x=pairs.both, i=tf.stack([pairs.place, pairs.place + m]), v=kept)
+    place = (pairs.place + 1) % m
+    products = tf.cast(tf.matmul(tf.stack([y, g]), both, transpose_b=True), tf.float64)
+    products = tf.roll(tf.reshape(products, (2, 2, m)), -place, 2)
+    (s_y, y_y), (s_g, y_g) = tf.unstack(products[0]), tf.unstack(products[1])
+    older = tf.concat([pairs.y_y[1:, 1:], y_y[None, :-1]], 0)
+    return _Pairs(
+        both,
+        place,
+        tf.where(curved, tf.minimum(pairs.count + 1, m), 0),
+        tf.concat([tf.concat([pairs.s_y[1:, 1:], s_y[None, :-1]], 0), s_y[:, None]], 1),
+        tf.concat([older, y_y[:, None]], 1),
+        s_g,
+        y_g,
+    )
 
 
 def _lbfgs_step(problem: Problem, state: State) -> Step:
     pairs: _Pairs = state.memory
-    move = _move(problem, state, _two_loops(state.g, pairs), pairs.count == 0, tf.ones_like)
-    s, y = move.s, move.g - state.g
-    count = tf.minimum(pairs.count + 1, len(pairs.steps))
-    pushed = _Pairs((*pairs.steps[1:], s), (*pairs.turns[1:], y), (*pairs.products[1:], dot(s, y)), count)
-    memory = tf.cond(move.curved, lambda: pushed, lambda: _lbfgs_start(problem, state)[0])
-    return _step(state, move, memory)
+    move = _move(problem, state, _lbfgs_direction(state.g, pairs), pairs.count == 0, tf.ones_like)
+    return _step(state, move, _pushed(pairs, move.s, move.g - state.g, move.g, move.curved))
 
 
 # --- nonlinear conjugate gradients ------------------------------------------------------------------------------------

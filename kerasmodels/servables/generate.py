@@ -28,7 +28,14 @@ def generate(network: keras.Model, to_rgb: Callable[[Any], Any], doc: str) -> Se
         model=network,
         inputs=(TensorSpec("latent", ("batch", length), "float32", "standard normal numbers", extremes=(-4, 0, 4)),),
         outputs=(
-            TensorSpec("pictures", ("batch", *network.output_shape[1:]), "uint8", "generated pictures, 0-255", atol=1),
+            TensorSpec(
+                "pictures",
+                ("batch", *network.output_shape[1:]),
+                "uint8",
+                "generated pictures, 0-255",
+                "image" if network.output_shape[-1] == 3 else "tensor",
+                atol=1,
+            ),
         ),
         example=lambda dims, seed: {
             "latent": np.random.default_rng(seed).standard_normal((dims["batch"], length), "float32")

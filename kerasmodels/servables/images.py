@@ -50,7 +50,7 @@ def image_to_image(
     )
     if side is not None:
         sizes = ({}, {}, {})
-    given = f"{what[0]}, 0-255, of any size" if side is None else f"{what[0]}, 0-255"
+    given = f"{what[0]}, 0-255"
     return Servable(
         call=call,
         model=network,

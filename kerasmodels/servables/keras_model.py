@@ -407,4 +407,4 @@ def _with_classes(outputs: tuple[TensorSpec, ...], classes: Sequence[str]) -> tu
         shapes = "; ".join(f"{spec.name} {spec.shape}" for spec in outputs)
         raise UsageError(f"expected one output whose last axis has the {len(classes)} classes. Received: {shapes}.")
     listed = ", ".join(f"{number} {name}" for number, name in enumerate(classes))
-    return (replace(outputs[0], doc=f"of each class: {listed}"),)
+    return (replace(outputs[0], doc=f"of each class: {listed}", classes=tuple(classes)),)

@@ -51,17 +51,25 @@ def image_to_labels(
         return outputs(image, tf.nn.softmax(refine([logits, tf.cast(image, tf.float32)])))
 
     shape = ("batch", "height", "width")
+    names = tuple(names)
     listed = ", ".join(f"{number} {name}" for number, name in enumerate(names))
     meaning = f": {listed}" if listed else ""
     shared: dict[str, Any] = {
         "model": model,
-        "inputs": (TensorSpec("image", (*shape, 3), "uint8", "RGB pictures, 0-255, of any size", "image"),),
+        "inputs": (TensorSpec("image", (*shape, 3), "uint8", "RGB pictures, 0-255", "image"),),
         "outputs": (
-            TensorSpec("labels", shape, "int32", f"the likeliest of {classes} labels of each pixel{meaning}"),
             TensorSpec(
-                "overlay", (*shape, 3), "uint8", "the pictures with PASCAL VOC's colors of the labels over them"
+                "labels", shape, "int32", f"the likeliest of {classes} labels of each pixel{meaning}", classes=names
             ),
-            TensorSpec("probabilities", (*shape, classes), "float32", "of each label, 0-1", atol=1e-3),
+            TensorSpec(
+                "overlay",
+                (*shape, 3),
+                "uint8",
+                "the pictures with PASCAL VOC's colors of the labels over them",
+                "image",
+                follows="labels",
+            ),
+            TensorSpec("probabilities", (*shape, classes), "float32", "of each label, 0-1", atol=1e-3, classes=names),
         ),
         "example": example_shapes,
         "dims": {"batch": 1, "height": 240, "width": 320},

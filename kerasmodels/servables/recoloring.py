@@ -59,7 +59,7 @@ def recoloring(model: keras.Model, photo: Picture, found: Picture) -> dict[str, 
             call=smooth,
             model=smoother,
             inputs=(
-                picture_of("photo", "photos, RGB 0-255, of any size"),
+                picture_of("photo", "photos, RGB 0-255"),
                 picture_of("stylized", "the same photos, stylized by whatever means, RGB 0-255"),
             ),
             outputs=(picture_of("smoothed", "the photos in the stylized pictures' colors, RGB 0-255", 1),),

@@ -21,7 +21,7 @@ from kerasmodels.config import Config, Positive, PositiveInt, check
 from kerasmodels.data.images import write_image
 from kerasmodels.errors import DataError, DivergedError, UsageError, unknown_name
 from kerasmodels.family import RunReport
-from kerasmodels.optimizers import BOOK, METHOD_NAMES, MinimizeResult, minimize, minimize_function
+from kerasmodels.optimizers import BOOK, METHOD_NAMES, MinimizeResult, minimize
 from kerasmodels.tasks.pictures import check_targets
 
 
@@ -194,10 +194,10 @@ def descend(
         def look(iteration: int, value: float) -> None:
             points.append(np.asarray(x.value))
 
-        result = minimize_function(
+        result = minimize(
             lambda: function(tf.convert_to_tensor(x.value)),
-            [x],
-            method,
+            variables=[x],
+            method=method,
             max_iterations=steps,
             max_evaluations=steps,
             tolerance=1e-8,

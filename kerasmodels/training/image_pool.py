@@ -52,11 +52,16 @@ class ImagePool:
                 f"Received shape: {tuple(pictures.shape)}. Set it with tf.ensure_shape, compile anew for another one, "
                 "or train with pool=0."
             )
-        self._begin(shape)
+        self.begin(shape)
         return tf.map_fn(self._exchanged, pictures, parallel_iterations=1)
 
-    def _begin(self, shape: tuple[int, ...]) -> None:
-        if self._kept is None:
+    def begin(self, shape: tuple[int | None, ...]) -> None:
+        """Make room for pictures of a shape without batch, as the first call does.
+
+        A `tf.function` whose first call makes variables is traced twice: called before, it is traced once. Nothing is
+        done where a size is not known.
+        """
+        if self._size and self._kept is None and None not in shape:
             with tf.init_scope():
                 self._kept = tf.Variable(tf.zeros((self._size, *shape)), trainable=False)
                 self._count = tf.Variable(0, trainable=False)
@@ -79,6 +84,9 @@ class ImagePool:
     def set_state(self, state: Mapping[str, np.ndarray]) -> None:
         """Put `state()` back."""
         if state:
-            self._begin(state["kept"].shape[1:])
+            self.begin(state["kept"].shape[1:])
             self._kept.assign(state["kept"])
             self._count.assign(state["count"])
+        elif self._kept is not None:
+            self._kept.assign(tf.zeros_like(self._kept))
+            self._count.assign(0)

@@ -5,8 +5,6 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.usefixtures("forks")
-
 
 def test_run_folder_to_artifacts(command, tmp_path: Path) -> None:
     command("train", "tiny", "--steps", "1", "--out", "runs/mine")

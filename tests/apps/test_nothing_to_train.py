@@ -9,8 +9,6 @@ from kerasmodels.apps import cli
 from kerasmodels.errors import UsageError
 from tests.apps import ready, tiny
 
-pytestmark = pytest.mark.usefixtures("forks")
-
 
 @pytest.fixture(autouse=True)
 def two_families(tiny_family: None, monkeypatch: pytest.MonkeyPatch) -> None:

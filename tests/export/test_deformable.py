@@ -15,8 +15,6 @@ from kerasmodels import export
 from kerasmodels.errors import UsageError
 from kerasmodels.family import Servable, TensorSpec
 
-pytestmark = pytest.mark.usefixtures("forks")
-
 
 def shaken(model, offsets=0.4):
     """With offsets that reach a few pixels, some out of the picture."""

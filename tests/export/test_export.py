@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import shlex
 import shutil
 import struct
 import subprocess
@@ -35,7 +36,6 @@ from kerasmodels.export.place import Made, Place, digest
 from kerasmodels.family import Servable
 from tests.export.servables import make_rounding_servable, photo_like
 
-pytestmark = pytest.mark.usefixtures("forks")
 Exported = tuple[Path, export.Report]
 
 
@@ -320,12 +320,14 @@ def test_litert_standard_metadata(exported: Exported) -> None:
         assert colors.Get(flatbuffers.number_types.Int8Flags, colors.Pos + slot(colors, 0)) == 1  # RGB
 
 
-def test_litert_metadata_leaves_the_file_in_order(exported: Exported, tmp_path: Path) -> None:
+def test_litert_metadata_leaves_the_file_in_order(
+    exported: Exported, picture_servable: Servable, tmp_path: Path
+) -> None:
     from ai_edge_litert import schema_py_generated as schema
 
     path = tmp_path / "again.tflite"
     shutil.copy(exported[0] / "waves.tflite", path)
-    litert_metadata.attach(path, {**export.read_metadata(path), "author": "B"})
+    litert_metadata.attach(path, {**export.read_metadata(path), "author": "B"}, picture_servable)
     content = path.read_bytes()
     assert content[4:8] == b"TFL3"
     model = schema.Model.GetRootAs(content)
@@ -458,15 +460,21 @@ def test_next_steps_work_as_pasted(exported: Exported, tmp_path: Path) -> None:
     run_snippets(report, tmp_path)
     with Image.open(tmp_path / "stylized.png") as picture:
         assert picture.size == (40, 32)
-    docker, curl = report.next_steps[:2]
-    assert f"-v '{out.resolve()}/saved_model:/models'" in docker
+    docker, curl, show = report.next_steps[:3]
+    assert f"-v {shlex.quote(f'{out.resolve()}/saved_model:/models')}" in docker
     assert "--model_config_file=/models/models.config" in docker
     # Everything before the network, as a shell does it: the body must be JSON with the file's bytes.
     body = subprocess.run(["sh", "-c", curl.split(" | curl")[0]], cwd=tmp_path, capture_output=True, check=True).stdout
     request = json.loads(body)
-    assert request["signature_name"] == "serve_bytes"
+    assert request["signature_name"] == "serve_png"
     assert base64.b64decode(request["instances"][0]["b64"]) == (tmp_path / "photo.jpg").read_bytes()
     assert curl.split(" > ")[0].endswith("http://localhost:8501/v1/models/waves:predict")
+    # And everything after it, on an answer as the server gives it for one output.
+    content = base64.b64encode((tmp_path / "stylized.png").read_bytes()).decode()
+    (tmp_path / "answer.json").write_text(json.dumps({"predictions": [{"b64": content}]}))
+    (tmp_path / "stylized.png").rename(tmp_path / "expected.png")
+    subprocess.run(["sh", "-c", show.replace("python", sys.executable, 1)], cwd=tmp_path, check=True)
+    assert (tmp_path / "stylized.png").read_bytes() == (tmp_path / "expected.png").read_bytes()
 
 
 # --- models of families -----------------------------------------------------------------------------------------------

@@ -37,7 +37,6 @@ def two_faced() -> Servable:
     return dataclasses.replace(honest, call=call)
 
 
-@pytest.mark.usefixtures("forks")
 def test_unequal_artifacts_are_rejected(two_faced: Servable, exported: Exported, tmp_path: Path) -> None:
     out = tmp_path / "served"
     shutil.copytree(exported[0], out)
@@ -105,7 +104,6 @@ def test_a_file_changed_after_conversion_is_noticed(
     assert broken.problems
 
 
-@pytest.mark.usefixtures("forks")
 def test_nan_and_tolerance_of_floats(float_servable: Servable, tmp_path: Path) -> None:
     out = tmp_path / "out"
     export.export_servable(float_servable, "series", out, formats="litert")
@@ -152,7 +150,6 @@ def test_names_dtypes_and_shapes_are_compared(exported: Exported, picture_servab
     ]
 
 
-@pytest.mark.usefixtures("forks")
 def test_quality_gate(tmp_path: Path) -> None:
     servable = dataclasses.replace(make_picture_servable(), min_psnr={"dynamic": 99.0})
     with pytest.raises(VerificationError, match=r"PSNR of \d+\.\d dB, expected 99 dB"):
@@ -186,7 +183,6 @@ def needs_flex() -> Servable:
     )
 
 
-@pytest.mark.usefixtures("forks")
 def test_flex_operators_are_refused_by_name(needs_flex: Servable, tmp_path: Path) -> None:
     with pytest.raises(
         UnsupportedOpsError, match=r"no built-in operator for MatrixInverse \(in .*solver.*allow-flex"
@@ -196,7 +192,6 @@ def test_flex_operators_are_refused_by_name(needs_flex: Servable, tmp_path: Path
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.usefixtures("forks")
 def test_flex_operators_on_request(needs_flex: Servable, tmp_path: Path) -> None:
     report = export.export_servable(needs_flex, "inverse", tmp_path / "out", formats=["litert"], allow_flex=True)
     (artifact,) = report.artifacts
@@ -281,7 +276,6 @@ def test_wrong_requests_write_nothing(
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.usefixtures("forks")
 def test_a_form_that_cannot_exist_is_refused_with_the_reason(float_servable: Servable, tmp_path: Path) -> None:
     lacking = dataclasses.replace(float_servable, without={("litert", "int8"): "its converter crashes."})
     with pytest.raises(UsageError, match="thing does not exist as litert in int8: its converter crashes"):

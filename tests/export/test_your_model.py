@@ -13,8 +13,6 @@ from kerasmodels.errors import UsageError
 from kerasmodels.servables import of_keras_model
 from tests.export import foreign
 
-pytestmark = pytest.mark.usefixtures("forks")
-
 
 def _served(name: str) -> Any:
     make, arguments = foreign.MODELS[name]

@@ -3,6 +3,7 @@
 import builtins
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import keras
@@ -13,7 +14,9 @@ import tensorflow as tf
 
 from kerasmodels.claims.optimization import PROBLEMS
 from kerasmodels.errors import DataError, DivergedError, KerasModelsError, UsageError
-from kerasmodels.optimizers import METHOD_NAMES, MinimizeResult, minimize, minimize_function
+from kerasmodels.optimizers import METHOD_NAMES, MinimizeResult, minimize, steps
+
+pytestmark = pytest.mark.usefixtures("plain_graphs")
 
 
 def quadratic(n: int, condition: float = 50.0) -> tuple[np.ndarray, np.ndarray]:
@@ -31,7 +34,7 @@ def solve(hessian: np.ndarray, best: np.ndarray, method: str, **options: Any) ->
         d = x - best
         return 0.5 * tf.reduce_sum(d * tf.linalg.matvec(h, d))
 
-    result = minimize_function(value, [x], method, **{"tolerance": 1e-8, "callback_every": 1000, **options})
+    result = minimize(value, variables=[x], method=method, **{"tolerance": 1e-8, "callback_every": 1000, **options})
     return result, x.numpy()
 
 
@@ -51,6 +54,30 @@ def test_conjugate_gradients_solve_a_quadratic_of_n_variables_in_n_steps(method:
     # One step less does not do: the bound is sharp.
     _, short = solve(hessian, best, method, curvature=1e-9, max_iterations=6)
     assert np.abs(short - best).max() > 1e-3
+
+
+def test_the_direction_of_lbfgs_is_that_of_the_two_loops() -> None:
+    """Algorithm 7.4 of Nocedal and Wright, while the ring fills, is emptied by a pair of no use, and goes round."""
+    n, m, random = 12, 4, np.random.default_rng(0)
+    a = random.normal(size=(n, n))
+    hessian, g, kept = a @ a.T + np.eye(n), random.normal(size=n), []
+    problem = SimpleNamespace(options=SimpleNamespace(memory=m))
+    pairs, _ = steps._lbfgs_start(problem, SimpleNamespace(x=tf.zeros(n, tf.float64)))
+    for k in range(12):
+        s = random.normal(size=n)
+        y, curved = hessian @ s, k != 6
+        g = g + y
+        pairs = steps._pushed(pairs, *map(tf.constant, (s, y, g)), tf.constant(curved))
+        kept = [*kept, (s, y)][-m:] if curved else []
+        q, alphas = g.copy(), []
+        for s, y in reversed(kept):
+            alphas.append(s @ q / (s @ y))
+            q = q - alphas[-1] * y
+        if kept:
+            q = q * (kept[-1][0] @ kept[-1][1]) / (kept[-1][1] @ kept[-1][1])
+        for (s, y), alpha in zip(kept, reversed(alphas), strict=True):
+            q = q + (alpha - y @ q / (s @ y)) * s
+        np.testing.assert_allclose(steps._lbfgs_direction(tf.constant(g), pairs), -q, rtol=1e-9, atol=1e-9)
 
 
 def test_lbfgs_with_a_memory_of_n_terminates_as_conjugate_gradients_do() -> None:
@@ -95,7 +122,9 @@ def test_coordinate_descent_needs_one_sweep_where_the_function_is_separable() ->
 @pytest.mark.parametrize("method", ["newton_cg", "cg_fr", "bfgs"])
 def test_rosenbrock_in_ten_dimensions(method: str) -> None:
     x = tf.Variable(np.full(10, 0.5))
-    result = minimize_function(rosenbrock(x), [x], method, max_iterations=1500, tolerance=1e-8, callback_every=1500)
+    result = minimize(
+        rosenbrock(x), variables=[x], method=method, max_iterations=1500, tolerance=1e-8, callback_every=1500
+    )
     assert result.converged, result.reason
     np.testing.assert_allclose(x.numpy(), 1.0, atol=1e-6)
     if method == "newton_cg":
@@ -112,13 +141,16 @@ def test_methods_without_a_direction_find_beales_minimum(method: str) -> None:
         a, b = x[0], x[1]
         return (1.5 - a + a * b) ** 2 + (2.25 - a + a * b**2) ** 2 + (2.625 - a + a * b**3) ** 2
 
-    result = minimize_function(value, [x], method, max_iterations=3000, tolerance=1e-8, callback_every=3000, **bounds)
+    result = minimize(
+        value, variables=[x], method=method, max_iterations=3000, tolerance=1e-8, callback_every=3000, **bounds
+    )
     assert result.converged, result.reason
     assert ("width" in result.reason) == (method != "coordinate")
     assert np.isnan(result.gradient_norm) == (method != "coordinate")
     np.testing.assert_allclose(x.numpy(), [3.0, 0.5], atol=1e-6)
 
 
+@pytest.mark.optimized
 def test_all_methods_agree_on_a_convex_problem_of_real_data() -> None:
     """Logistic regression with a small penalty on Fisher's irises: two kinds, petals."""
     features = np.loadtxt(Path(__file__).with_name("iris.csv"), delimiter=",", skiprows=1)
@@ -137,10 +169,10 @@ def test_all_methods_agree_on_a_convex_problem_of_real_data() -> None:
         def value(w: tf.Variable = w) -> tf.Tensor:
             return tf.reduce_mean(tf.math.softplus(-signs * tf.linalg.matvec(data, w))) + 0.005 * tf.reduce_sum(w**2)
 
-        result = minimize_function(
+        result = minimize(
             value,
-            [w],
-            method,
+            variables=[w],
+            method=method,
             max_iterations=1000,
             # Values cannot tell points apart that are closer than the root of their rounding.
             tolerance=1e-7 if method in ("nelder_mead", "differential_evolution") else 1e-8,
@@ -178,7 +210,9 @@ def test_bounds_for_each_variable_and_a_start_beyond_them() -> None:
 
     for method in ("lbfgsb", "coordinate"):
         a.assign([5.0, 5.0])
-        result = minimize_function(value, [a, b], method, bounds=([[-1.0, 2.0], None], [4.0, [[-2.5, 0], [0, 0]]]))
+        result = minimize(
+            value, variables=[a, b], method=method, bounds=([[-1.0, 2.0], None], [4.0, [[-2.5, 0], [0, 0]]])
+        )
         assert result.converged
         np.testing.assert_allclose(a.numpy(), [1, 2], atol=1e-4)
         np.testing.assert_allclose(b.numpy(), [[-2.5, -2], [-2, -2]], atol=1e-4)
@@ -198,7 +232,7 @@ def test_bounds_for_each_variable_and_a_start_beyond_them() -> None:
 def test_bounds_that_cannot_be(method: str, bounds: Any, message: str) -> None:
     x = tf.Variable([1.0, 2.0])
     with pytest.raises(UsageError, match=message):
-        minimize_function(lambda: tf.reduce_sum(x**2), [x], method, bounds=bounds)
+        minimize(lambda: tf.reduce_sum(x**2), variables=[x], method=method, bounds=bounds)
 
 
 # --- stopping, resuming -----------------------------------------------------------------------------------------------
@@ -221,7 +255,7 @@ class Stop(Exception):
 def test_interrupted_and_resumed_equals_uninterrupted(method: str, tmp_path: Path) -> None:
     options: dict[str, Any] = {"max_iterations": 9, "tolerance": 0.0, "callback_every": 3}
     x = tf.Variable(np.array([-1.2, 1.0, -0.5]))
-    whole = minimize_function(rosenbrock(x), [x], method, **options)
+    whole = minimize(rosenbrock(x), variables=[x], method=method, **options)
     assert whole.reason.startswith("max_iterations=9")
     end = x.numpy()
 
@@ -232,10 +266,10 @@ def test_interrupted_and_resumed_equals_uninterrupted(method: str, tmp_path: Pat
     x.assign([-1.2, 1.0, -0.5])
     file = tmp_path / "run.npz"
     with pytest.raises(Stop):
-        minimize_function(rosenbrock(x), [x], method, checkpoint=file, callback=interrupt, **options)
+        minimize(rosenbrock(x), variables=[x], method=method, checkpoint=file, callback=interrupt, **options)
     x.assign([9.0, 9.0, 9.0])
     # What it begins with is in the file, but a start must be one that can be evaluated.
-    resumed = minimize_function(rosenbrock(x), [x], method, checkpoint=file, **options)
+    resumed = minimize(rosenbrock(x), variables=[x], method=method, checkpoint=file, **options)
     np.testing.assert_array_equal(x.numpy(), end)
     assert resumed.history == whole.history
     assert resumed.history_evaluations == whole.history_evaluations
@@ -245,31 +279,32 @@ def test_interrupted_and_resumed_equals_uninterrupted(method: str, tmp_path: Pat
 def test_checkpoints_of_something_else_are_refused(tmp_path: Path) -> None:
     x = tf.Variable(np.array([-1.2, 1.0]))
     file = tmp_path / "run.npz"
-    minimize_function(rosenbrock(x), [x], checkpoint=file, max_iterations=3)
+    minimize(rosenbrock(x), variables=[x], checkpoint=file, max_iterations=3)
     with pytest.raises(UsageError, match="checkpoint of another run"):
-        minimize_function(rosenbrock(x), [x], "cg", checkpoint=file)
+        minimize(rosenbrock(x), variables=[x], method="cg", checkpoint=file)
     with pytest.raises(UsageError, match="checkpoint of another function"):
-        minimize_function(lambda: tf.reduce_sum(x**2), [x], checkpoint=file)
+        minimize(lambda: tf.reduce_sum(x**2), variables=[x], checkpoint=file)
     file.write_bytes(b"no zip")
     with pytest.raises(DataError, match="cannot be read"):
-        minimize_function(rosenbrock(x), [x], checkpoint=file)
+        minimize(rosenbrock(x), variables=[x], checkpoint=file)
 
 
 def test_the_reason_is_always_given() -> None:
     x = tf.Variable(np.array([-1.2, 1.0]))
     value = rosenbrock(x)
-    assert "max_iterations=3" in minimize_function(value, [x], max_iterations=3).reason
-    limited = minimize_function(value, [x], max_evaluations=5)
+    assert "max_iterations=3" in minimize(value, variables=[x], method="cg", max_iterations=3).reason
+    limited = minimize(value, variables=[x], method="cg", max_evaluations=5)
     assert "max_evaluations=5" in limited.reason
     assert 5 <= limited.evaluations <= 30
-    assert "callback" in minimize_function(value, [x], callback=lambda i, f: True, callback_every=1).reason
-    assert "value_tolerance" in minimize_function(value, [x], value_tolerance=0.9).reason
-    done = minimize_function(value, [x], tolerance=1e-6)
+    stopped = minimize(value, variables=[x], method="cg", callback=lambda i, f: True, callback_every=1)
+    assert "callback" in stopped.reason
+    assert "value_tolerance" in minimize(value, variables=[x], method="cg", value_tolerance=0.9).reason
+    done = minimize(value, variables=[x], tolerance=1e-6)
     assert done.reason.startswith("converged: the gradient")
     assert done.converged
     # A kink, where the gradient is nowhere 0.
-    worn = minimize_function(
-        lambda: tf.reduce_sum(tf.abs(x - 1 / 3) + 0.1 * x), [x], tolerance=0.0, max_iterations=10_000
+    worn = minimize(
+        lambda: tf.reduce_sum(tf.abs(x - 1 / 3) + 0.1 * x), variables=[x], tolerance=0.0, max_iterations=10_000
     )
     assert worn.failed, worn.reason
     assert "float64" in worn.reason
@@ -279,7 +314,7 @@ def test_the_reason_is_always_given() -> None:
 def test_float64_inside_by_choice() -> None:
     """The variables stay float32; sums over steps no longer round."""
     x = tf.Variable([-1.2, 1.0])
-    result = minimize_function(rosenbrock(x), [x], dtype="float64", max_iterations=500, tolerance=1e-3)
+    result = minimize(rosenbrock(x), variables=[x], dtype="float64", max_iterations=500, tolerance=1e-3)
     assert x.dtype == tf.float32
     assert result.converged
     np.testing.assert_allclose(x.numpy(), 1.0, atol=1e-2)
@@ -301,7 +336,7 @@ def test_data_in_random_batches_are_refused() -> None:
 def test_functions_that_are_not_deterministic_are_refused() -> None:
     x = tf.Variable([1.0, 2.0])
     with pytest.raises(UsageError, match=r"must be deterministic.*one fixed batch"):
-        minimize_function(lambda: tf.reduce_sum(x**2) + tf.random.uniform(()), [x])
+        minimize(lambda: tf.reduce_sum(x**2) + tf.random.uniform(()), variables=[x])
     assert x.numpy().tolist() == [1.0, 2.0]
 
 
@@ -310,8 +345,10 @@ def test_a_value_that_stops_being_finite_leaves_the_last_good_weights() -> None:
     for method in ("lbfgs", "lbfgsb", "newton_cg"):
         x = tf.Variable(np.array([2.0]))
         with pytest.raises(DivergedError, match="hold the last finite position"):
-            minimize_function(
-                lambda x=x: tf.reduce_sum(tf.where(x < 2, tf.constant(np.nan, tf.float64), x)), [x], method
+            minimize(
+                lambda x=x: tf.reduce_sum(tf.where(x < 2, tf.constant(np.nan, tf.float64), x)),
+                variables=[x],
+                method=method,
             )
         assert x.numpy().tolist() == [2.0]
 
@@ -319,9 +356,9 @@ def test_a_value_that_stops_being_finite_leaves_the_last_good_weights() -> None:
 def test_nothing_but_a_scalar_is_minimized() -> None:
     x = tf.Variable([1.0, 2.0])
     with pytest.raises(UsageError, match=r"scalar. Received a shape of \(2,\)"):
-        minimize_function(lambda: x**2, [x], "nelder_mead")
+        minimize(lambda: x**2, variables=[x], method="nelder_mead")
     with pytest.raises(UsageError, match=r"scalar\. Received: None"):
-        minimize_function(lambda: None, [x])
+        minimize(lambda: None, variables=[x])
 
 
 @pytest.mark.parametrize("method", ["bfgs", "nelder_mead"])
@@ -336,7 +373,7 @@ def test_without_the_extra_the_error_says_how_to_install_it(method: str, monkeyp
     monkeypatch.setattr(builtins, "__import__", without)
     x = tf.Variable([1.0, 2.0])
     with pytest.raises(KerasModelsError, match=r"pip install 'kerasmodels\[prob\]'.*Without it: lbfgs"):
-        minimize_function(lambda: tf.reduce_sum(x**2), [x], method)
+        minimize(lambda: tf.reduce_sum(x**2), variables=[x], method=method)
     assert x.numpy().tolist() == [1.0, 2.0]
 
 
@@ -355,4 +392,4 @@ def test_without_the_extra_the_error_says_how_to_install_it(method: str, monkeyp
 def test_options_out_of_range(options: dict[str, Any]) -> None:
     x = tf.Variable(1.0)
     with pytest.raises(UsageError, match=next(iter(options))):
-        minimize_function(lambda: x**2, [x], **options)
+        minimize(lambda: x**2, variables=[x], **options)

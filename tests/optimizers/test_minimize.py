@@ -10,7 +10,9 @@ import scipy.optimize
 import tensorflow as tf
 
 from kerasmodels.errors import DivergedError, UsageError
-from kerasmodels.optimizers import minimize, minimize_function
+from kerasmodels.optimizers import minimize
+
+pytestmark = pytest.mark.usefixtures("plain_graphs")
 
 METHODS = ["lbfgs", "cg"]
 
@@ -28,7 +30,7 @@ def test_rosenbrock_ends_where_scipy_does(method: str, n: int) -> None:
         scipy.optimize.rosen, start, jac=scipy.optimize.rosen_der, method="L-BFGS-B", options={"gtol": 1e-10, "ftol": 0}
     )
     x = tf.Variable(start)
-    result = minimize_function(_rosenbrock(x), [x], method, max_iterations=500, tolerance=1e-9)
+    result = minimize(_rosenbrock(x), variables=[x], method=method, max_iterations=500, tolerance=1e-9)
     assert result.converged
     assert not result.failed
     assert result.gradient_norm <= 1e-9
@@ -54,7 +56,7 @@ def test_lbfgs_ends_where_tensorflow_probability_does(n: int) -> None:
         value_and_gradient, start, tolerance=1e-9, max_iterations=500, num_correction_pairs=10
     )
     x = tf.Variable(start)
-    ours = minimize_function(_rosenbrock(x), [x], max_iterations=500, tolerance=1e-9)
+    ours = minimize(_rosenbrock(x), variables=[x], max_iterations=500, tolerance=1e-9)
     assert bool(theirs.converged)
     np.testing.assert_allclose(x.numpy(), theirs.position.numpy(), atol=1e-6)
     assert ours.iterations <= 1.5 * int(theirs.num_iterations)
@@ -74,10 +76,10 @@ def test_quadratic_ends_after_as_many_steps_as_dimensions(method: str) -> None:
     n = 6
     a, b, solution = _quadratic(n)
     x = tf.Variable(np.zeros(n))
-    result = minimize_function(
+    result = minimize(
         lambda: 0.5 * tf.tensordot(x, tf.linalg.matvec(a, x), 1) - tf.tensordot(b, x, 1),
-        [x],
-        method,
+        variables=[x],
+        method=method,
         memory=n,
         max_iterations=n,
         curvature=2e-4,
@@ -90,8 +92,8 @@ def test_quadratic_ends_after_as_many_steps_as_dimensions(method: str) -> None:
 def test_lbfgs_solves_a_quadratic_to_rounding() -> None:
     a, b, solution = _quadratic(30)
     x = tf.Variable(np.zeros(30))
-    result = minimize_function(
-        lambda: 0.5 * tf.tensordot(x, tf.linalg.matvec(a, x), 1) - tf.tensordot(b, x, 1), [x], tolerance=1e-10
+    result = minimize(
+        lambda: 0.5 * tf.tensordot(x, tf.linalg.matvec(a, x), 1) - tf.tensordot(b, x, 1), variables=[x], tolerance=1e-10
     )
     assert result.converged
     assert result.iterations < 80
@@ -150,9 +152,9 @@ def test_model_and_function_forms_agree(classification: tuple[np.ndarray, np.nda
     x, y = classification
     model, twin = _logistic(), _logistic()
     by_model = minimize(model, (x, y), max_iterations=7, tolerance=0)
-    by_function = minimize_function(
+    by_function = minimize(
         lambda: twin.compute_loss(x, y, twin(x, training=False)),
-        twin.trainable_variables,
+        variables=twin.trainable_variables,
         max_iterations=7,
         tolerance=0,
     )
@@ -208,7 +210,7 @@ def test_variables_of_several_shapes_and_dtypes() -> None:
         first = tf.cast((scalar - 1) ** 2 + tf.reduce_sum((row.value + 2) ** 2), tf.float64)
         return first + tf.reduce_sum((matrix - np.arange(6.0).reshape(2, 3)) ** 2)
 
-    result = minimize_function(value, [scalar, matrix, row, unused])
+    result = minimize(value, variables=[scalar, matrix, row, unused])
     assert result.converged
     assert scalar.numpy() == pytest.approx(1, abs=1e-5)
     np.testing.assert_allclose(matrix.numpy(), np.arange(6.0).reshape(2, 3), atol=1e-5)
@@ -218,7 +220,7 @@ def test_variables_of_several_shapes_and_dtypes() -> None:
 
 def test_gathered_rows_give_sparse_gradients() -> None:
     table = tf.Variable(np.ones((5, 2)))
-    assert minimize_function(lambda: tf.reduce_sum(tf.gather(table, [1, 3]) ** 2), [table]).converged
+    assert minimize(lambda: tf.reduce_sum(tf.gather(table, [1, 3]) ** 2), variables=[table]).converged
     np.testing.assert_allclose(table.numpy()[[1, 3]], 0, atol=1e-5)
     np.testing.assert_array_equal(table.numpy()[[0, 2, 4]], 1)
 
@@ -233,7 +235,7 @@ def test_callback_sees_the_position_and_can_stop() -> None:
         seen.append((iteration, at))
         return iteration >= 9
 
-    result = minimize_function(value, [x], callback=callback, callback_every=3)
+    result = minimize(value, variables=[x], callback=callback, callback_every=3)
     assert [iteration for iteration, _ in seen] == [3, 6, 9]
     assert result.stopped
     assert not result.converged
@@ -244,8 +246,8 @@ def test_callback_sees_the_position_and_can_stop() -> None:
 @pytest.mark.parametrize("method", METHODS)
 def test_chunks_do_not_change_the_path(method: str) -> None:
     x, twin = tf.Variable(np.tile([-1.2, 1.0], 5)), tf.Variable(np.tile([-1.2, 1.0], 5))
-    one = minimize_function(_rosenbrock(x), [x], method, max_iterations=20, callback_every=20)
-    many = minimize_function(_rosenbrock(twin), [twin], method, max_iterations=20, callback_every=1)
+    one = minimize(_rosenbrock(x), variables=[x], method=method, max_iterations=20, callback_every=20)
+    many = minimize(_rosenbrock(twin), variables=[twin], method=method, max_iterations=20, callback_every=1)
     assert one.history == many.history
     assert len(one.history) == 21
     assert all(after <= before for before, after in zip(one.history, one.history[1:], strict=False))
@@ -262,27 +264,27 @@ def test_callback_errors_leave_the_current_position() -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        minimize_function(value, [x], callback=callback, callback_every=2)
+        minimize(value, variables=[x], callback=callback, callback_every=2)
     assert float(value()) == pytest.approx(at[0])
 
 
 def test_value_that_is_not_finite_at_the_start() -> None:
     x = tf.Variable([0.0, 1.0])
     with pytest.raises(DivergedError, match="loss is nan at step 0"):
-        minimize_function(lambda: tf.reduce_sum(tf.math.log(x - 1)), [x])
+        minimize(lambda: tf.reduce_sum(tf.math.log(x - 1)), variables=[x])
     assert x.numpy().tolist() == [0.0, 1.0]
 
 
 def test_gradient_that_is_not_finite_at_the_start() -> None:
     x = tf.Variable([0.0, 1.0])
     with pytest.raises(DivergedError, match="the gradient is inf"):
-        minimize_function(lambda: tf.reduce_sum(tf.sqrt(x)), [x])
+        minimize(lambda: tf.reduce_sum(tf.sqrt(x)), variables=[x])
 
 
 def test_a_wall_of_nan_is_backed_away_from() -> None:
     """x - log(x) is NaN for x < 0, where the first step of length 10 ends; the minimum is at 1."""
     x = tf.Variable(np.array(3.0))
-    result = minimize_function(lambda: x - tf.math.log(x), [x], first_length=10.0, tolerance=1e-8)
+    result = minimize(lambda: x - tf.math.log(x), variables=[x], first_length=10.0, tolerance=1e-8)
     assert result.converged
     assert x.numpy() == pytest.approx(1, abs=1e-7)
 
@@ -295,15 +297,15 @@ def test_nan_all_around_ends_at_the_best_finite_point() -> None:
         return tf.where(x < 2, tf.constant(np.nan, tf.float64), x)
 
     with pytest.raises(DivergedError, match=r"loss is nan.*of value 2\.0") as raised:
-        minimize_function(value, [x])
+        minimize(value, variables=[x])
     assert raised.value.step == 1
     assert x.numpy() == 2.0
 
 
 def test_value_tolerance_stops_early() -> None:
     x, twin = tf.Variable(np.tile([-1.2, 1.0], 5)), tf.Variable(np.tile([-1.2, 1.0], 5))
-    early = minimize_function(_rosenbrock(x), [x], value_tolerance=0.01)
-    late = minimize_function(_rosenbrock(twin), [twin])
+    early = minimize(_rosenbrock(x), variables=[x], value_tolerance=0.01)
+    late = minimize(_rosenbrock(twin), variables=[twin])
     assert early.converged
     assert late.converged
     assert early.iterations < late.iterations
@@ -311,13 +313,13 @@ def test_value_tolerance_stops_early() -> None:
 
 def test_nothing_to_do_at_the_optimum() -> None:
     x = tf.Variable([1.0, 1.0])
-    result = minimize_function(_rosenbrock(x), [x])
+    result = minimize(_rosenbrock(x), variables=[x])
     assert (result.converged, result.iterations, result.evaluations) == (True, 0, 1)
 
 
 def test_unknown_method_names_the_closest() -> None:
     with pytest.raises(UsageError, match=r"unknown method 'l-bfgs'.*'lbfgs'.*cg, .*lbfgs"):
-        minimize_function(lambda: None, [tf.Variable(1.0)], "l-bfgs")
+        minimize(lambda: None, variables=[tf.Variable(1.0)], method="l-bfgs")
 
 
 @pytest.mark.parametrize(
@@ -336,7 +338,7 @@ def test_unknown_method_names_the_closest() -> None:
 def test_options_out_of_range(options: dict[str, Any]) -> None:
     x = tf.Variable(1.0)
     with pytest.raises(UsageError, match=next(iter(options))):
-        minimize_function(lambda: x**2, [x], **options)
+        minimize(lambda: x**2, variables=[x], **options)
 
 
 @pytest.mark.parametrize(
@@ -349,21 +351,21 @@ def test_options_out_of_range(options: dict[str, Any]) -> None:
 )
 def test_variables_that_cannot_be_optimized(variables: list[Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        minimize_function(lambda: tf.constant(0.0), variables)
+        minimize(lambda: tf.constant(0.0), variables=variables)
 
 
 def test_a_variable_twice() -> None:
     x = tf.Variable(1.0)
     with pytest.raises(UsageError, match="listed twice"):
-        minimize_function(lambda: x**2, [x, x])
+        minimize(lambda: x**2, variables=[x, x])
 
 
 def test_functions_that_cannot_be_minimized() -> None:
     x = tf.Variable([1.0, 2.0])
     with pytest.raises(UsageError, match="must return a scalar"):
-        minimize_function(lambda: x**2, [x])
+        minimize(lambda: x**2, variables=[x])
     with pytest.raises(UsageError, match="does not depend on"):
-        minimize_function(lambda: tf.constant(1.0), [x])
+        minimize(lambda: tf.constant(1.0), variables=[x])
     assert x.numpy().tolist() == [1.0, 2.0]
 
 
@@ -378,3 +380,32 @@ def test_models_and_data_that_cannot_be_used() -> None:
     model.trainable = False
     with pytest.raises(UsageError, match="no variables"):
         minimize(model, (x, x[:, :1]))
+
+
+def test_a_function_takes_its_data_as_arguments_and_a_model_may_keep_some_weights() -> None:
+    random = np.random.default_rng(0)
+    x = random.normal(size=(30, 3)).astype("float32")
+    y = x @ np.float32([[1], [-2], [0.5]]) + 3
+    w, b = tf.Variable(tf.zeros((3, 1))), tf.Variable(tf.zeros(1))
+    result = minimize(lambda x, y: tf.reduce_mean((x @ w + b - y) ** 2), (x, y), "cg", variables=[w, b])
+    assert result.converged, result.reason
+    np.testing.assert_allclose(w.numpy()[:, 0], [1, -2, 0.5], atol=1e-3)
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+    model.compile(loss="mse")
+    kernel, bias = model.trainable_variables
+    before = kernel.numpy()
+    minimize(model, (x, y), variables=[bias])
+    np.testing.assert_array_equal(kernel.numpy(), before)
+    np.testing.assert_allclose(bias.numpy(), np.mean(y - x @ before, 0), atol=1e-4)
+
+
+def test_functions_want_variables_and_one_fixed_batch() -> None:
+    v = tf.Variable(1.0)
+    with pytest.raises(UsageError, match=r"Name them: variables=\[\.\.\.\]"):
+        minimize(lambda: v**2)
+    with pytest.raises(UsageError, match=r"one fixed batch.*Received: _?RangeDataset"):
+        minimize(lambda x: v**2, tf.data.Dataset.range(3), variables=[v])
+    with pytest.raises(UsageError, match="the function's arguments"):
+        minimize(lambda x: v**2, np.zeros(3), variables=[v])
+    with pytest.raises(UsageError, match="a model or a function"):
+        minimize(3, variables=[v])

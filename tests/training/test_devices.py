@@ -48,23 +48,24 @@ def of(name, **changes):
     changes = case.data(data) | {"steps": 2, **changes}
     return registry.family(name.split(":")[0]), dataclasses.replace(case.config, **changes)
 
-def plain(make, rate):
+def plain(make, rate, devices):
     # Adam makes steps of one size of gradients that are all but zero, whatever their sign.
     def made(config, dtype=None):
         model = make(config, dtype=dtype)
         for layer in model._flatten_layers():
             if isinstance(layer, keras.layers.BatchNormalization):
                 layer.trainable = False
-        if rate:
-            model.compile = partial(model.compile, keras.optimizers.SGD(rate))
+        # What two devices are compared with are two steps, sooner taken than compiled.
+        how = {"run_eagerly": devices == "one"}
+        model.compile = partial(model.compile, *([keras.optimizers.SGD(rate)] if rate else []), **how)
         return model
     return made
 
 for name, (rate, changes) in shared.items():
     family, config = of(name, batch=4, **changes)
-    family = dataclasses.replace(family, model=plain(family.model, rate))
-    results, losses = [], []
+    make, results, losses = family.model, [], []
     for devices, strategy in (("one", None), ("two", two)):
+        family = dataclasses.replace(family, model=plain(make, rate, devices))
         out = folder / "runs" / name.replace(":", "_") / devices
         results.append(train(family, config, out, strategy=strategy, **OPTIONS).model)
         rows = csv.DictReader(open(out / "log.csv"))

@@ -1,15 +1,11 @@
 """Two tiny models, exported once, and one server for them."""
 
-import json
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from kerasmodels import export
-from kerasmodels.export import children
-from tests import forked
 from tests.apps.serving.servers import Running, running
 from tests.export.servables import make_float_servable, make_picture_servable
 
@@ -18,16 +14,8 @@ from tests.export.servables import make_float_servable, make_picture_servable
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An export of two models: `waves` repaints pictures, `series` takes two inputs. Tests must not change it."""
     out = tmp_path_factory.mktemp("serving") / "served"
-    plain = children._fresh
-
-    def fresh(script: Path, given: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
-        with_tensorflow = json.loads(given)[0].get("runtime", "tensorflow") == "tensorflow"
-        return (forked.python if with_tensorflow else plain)(script, given, environment)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(children, "_fresh", fresh)
-        export.export_servable(make_picture_servable(), "waves", out, formats=["onnx", "litert"])
-        export.export_servable(make_float_servable(), "series", out, formats=["onnx"])
+    export.export_servable(make_picture_servable(), "waves", out, formats=["onnx", "litert"])
+    export.export_servable(make_float_servable(), "series", out, formats=["onnx"])
     return out
 
 

@@ -72,6 +72,10 @@ def test_files_of_several_sizes_and_one_that_is_none(server: Running, waves: Loa
     for file, answer in zip(files, answers, strict=True):
         wanted = waves.call(DEFAULT, {"image": read_image(file)[None]})["stylized"][0]
         assert np.array_equal(np.array(answer), wanted)
+    # And the same as files.
+    pngs = server.json("/v1/models/waves:predict", {**request, "signature_name": "serve_png"})["predictions"]
+    for png, answer in zip(pngs, answers, strict=True):
+        assert np.array_equal(read_image(base64.b64decode(png["b64"])), np.array(answer))
     request["instances"].append(_b64(b"no picture"))
     with pytest.raises(ServingError, match="not a picture") as error:
         server.json("/v1/models/waves:predict", request)

@@ -20,10 +20,9 @@ from kerasmodels.errors import DataError, UsageError, WeightsError
 from kerasmodels.models import cyclegan
 from kerasmodels.models.cyclegan import Config, CycleGAN
 from kerasmodels.ports.cyclegan import from_torch
-from kerasmodels.training import train
 from kerasmodels.translator import DIRECTIONS
 from tests.backbones.test_sources import torch_file as written
-from tests.cases import case_of, photo
+from tests.cases import case_of, photo, untrained
 
 SMALL = Config(filters=4, blocks=1, discriminator_filters=4, size=32, upsampling="resize", batch=1)
 
@@ -57,6 +56,26 @@ def test_sizes_and_range():
     assert tuple(made.shape) == (2, 36, 44, 3)
     assert float(np.min(made)) >= 0
     assert float(np.max(made)) <= 255
+
+
+def simple(config: Config) -> CycleGAN:
+    """With networks of a layer or two: for what is not the networks' business, as the pools of generated pictures."""
+
+    def generator() -> keras.Model:
+        return keras.Sequential([keras.Input((None, None, 3)), keras.layers.Conv2D(3, 3, padding="same")])
+
+    def discriminator() -> keras.Model:
+        return keras.Sequential([keras.Input((None, None, 3)), keras.layers.Conv2D(1, 4, 2)])
+
+    model = CycleGAN(
+        config,
+        a_to_b=generator(),
+        b_to_a=generator(),
+        discriminator_a=discriminator(),
+        discriminator_b=discriminator(),
+    )
+    model.compile()
+    return model
 
 
 @pytest.fixture
@@ -109,7 +128,7 @@ def test_domains_do_not_come_in_step(config):
 
 
 def test_folders_and_directions(config, tmp_path: Path):
-    train(cyclegan.FAMILY, dataclasses.replace(config, steps=1), tmp_path / "run", preview_every=0, progress=False)
+    untrained(cyclegan.FAMILY, config, tmp_path / "run")
     options = cyclegan.FAMILY.task.options(inputs=(config.a,), out=tmp_path / "out", run=tmp_path / "run")
     report = cyclegan.FAMILY.task.run(options)
     assert [p.name for p in report.outputs] == ["0.png", "1.png", "2.png"]
@@ -130,8 +149,7 @@ def test_folders_and_directions(config, tmp_path: Path):
 
 def test_fit_takes_what_unpaired_gives(config, tmp_path: Path):
     """The size of the crops need not be the config's, and pools begin with the first batch."""
-    model = CycleGAN(SMALL)
-    model.compile()
+    model = simple(SMALL)
     history = model.fit(unpaired(config.a, config.b, size=36), steps_per_epoch=2, epochs=2, verbose=0).history
     assert np.isfinite(history["loss"]).all()
     state = model.training_state()
@@ -139,24 +157,32 @@ def test_fit_takes_what_unpaired_gives(config, tmp_path: Path):
         "a/kept": (50, 36, 36, 3), "b/kept": (50, 36, 36, 3),
     }  # fmt: skip
     assert int(state["a/count"]) == 4
-    other = CycleGAN(SMALL)
-    other.compile()
+    other = simple(SMALL)
     other.set_training_state(state)
     for name, value in other.training_state().items():
         np.testing.assert_array_equal(value, state[name])
+    # Before the first batch there was nothing.
+    other.set_training_state({})
+    assert not any(np.any(value) for value in other.training_state().values())
+
+
+def test_a_step_is_traced_once(config, monkeypatch):
+    """The pools are made before: TensorFlow traces a function that makes variables twice."""
+    step, calls = CycleGAN.train_step, []
+    monkeypatch.setattr(CycleGAN, "train_step", lambda self, data: calls.append(data) or step(self, data))
+    simple(SMALL).fit(unpaired(config.a, config.b, size=36), steps_per_epoch=2, verbose=0)
+    assert len(calls) == 1
 
 
 def test_fit_takes_arrays_whose_last_batch_is_smaller():
-    model = CycleGAN(SMALL)
-    model.compile()
+    model = simple(SMALL)
     a, b = (np.random.default_rng(seed).uniform(0, 255, (3, 32, 32, 3)).astype("float32") for seed in range(2))
     model.fit(a, b, batch_size=2, verbose=0)
     assert int(model.training_state()["a/count"]) == 3
 
 
 def test_pools_keep_pictures_of_one_size():
-    model = CycleGAN(SMALL)
-    model.compile()
+    model = simple(SMALL)
 
     def batches(*shape):
         spec = tf.TensorSpec((None, *shape), tf.float32)
@@ -168,8 +194,7 @@ def test_pools_keep_pictures_of_one_size():
         model.fit(batches(None, None, 3), steps_per_epoch=1, verbose=0)
     model.compile()
     model.fit(batches(32, 32, 3), steps_per_epoch=1, verbose=0)
-    without = CycleGAN(dataclasses.replace(SMALL, pool=0))
-    without.compile()
+    without = simple(dataclasses.replace(SMALL, pool=0))
     without.fit(batches(None, None, 3), steps_per_epoch=1, verbose=0)
 
 

@@ -22,8 +22,7 @@ from kerasmodels.models.dense_crf import refine
 from kerasmodels.ports import trunks as ports
 from kerasmodels.servables import served
 from kerasmodels.tasks.label import segment
-from kerasmodels.training import train
-from tests.cases import case_of, photo, write_vgg16
+from tests.cases import case_of, photo, untrained, write_vgg16
 
 TINY_CONFIG = case_of("deeplab").config
 PLAIN = dataclasses.replace(TINY_CONFIG, pyramid=(), batch_norm="frozen")
@@ -197,6 +196,7 @@ def test_what_is_frozen_stays(config):
         model = FAMILY.build(dataclasses.replace(config, frozen=kept, batch_norm="trained" if kept else "frozen"))
         names = [w.path for w in model.weights]
         before = model.get_weights()
+        model.run_eagerly = True  # one step is sooner taken than compiled
         model.fit(picture, labels, verbose=0)
         moved[kept] = {n for n, a, b in zip(names, before, model.get_weights(), strict=True) if np.any(a != b)}
     statistics = {"gamma", "beta", "moving_mean", "moving_variance"}
@@ -221,7 +221,9 @@ def test_one_class_everywhere_or_nothing_known(tmp_path, value):
     stride = config.output_stride
     crops = segmentation_crops(label_pairs(config.photos, config.masks), config.crop, config.batch)
     stream = crops.map(lambda photo, labels: (photo, labels[:, ::stride, ::stride]))
-    history = FAMILY.build(config).fit(stream, steps_per_epoch=2, shuffle=False, verbose=0).history
+    model = FAMILY.build(config)
+    model.run_eagerly = True  # two steps are sooner taken than compiled
+    history = model.fit(stream, steps_per_epoch=2, shuffle=False, verbose=0).history
     assert np.isfinite(history["loss"]).all()
 
 
@@ -330,8 +332,8 @@ def test_files_that_are_none(port):
 
 
 def test_start_from_a_run(tmp_path, net):
-    config = dataclasses.replace(PLAIN, **case_of("deeplab").data(tmp_path), steps=1)
-    first = train(FAMILY, config, tmp_path / "run", progress=False).model
+    config = dataclasses.replace(PLAIN, **case_of("deeplab").data(tmp_path))
+    first = untrained(FAMILY, config, tmp_path / "run")
     again = DeepLab(config)
     again.start_from(str(tmp_path / "run"))
     for mine, theirs in zip(again.get_weights(), first.get_weights(), strict=True):
@@ -452,8 +454,7 @@ def test_probabilities_sum_to_one(net):
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
-    config = dataclasses.replace(PLAIN, **case_of("deeplab").data(folder), steps=1)
-    train(FAMILY, config, folder / "run", progress=False)
+    untrained(FAMILY, dataclasses.replace(PLAIN, **case_of("deeplab").data(folder)), folder / "run")
     return folder / "run"
 
 

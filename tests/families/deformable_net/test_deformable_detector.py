@@ -16,8 +16,7 @@ from kerasmodels.metrics.detection import overlaps
 from kerasmodels.models import deformable_detector as detector
 from kerasmodels.models.deformable_net import FAMILY, DeformableDetector
 from kerasmodels.ops import encode_boxes
-from kerasmodels.training import train
-from tests.cases import case_of, photo
+from tests.cases import case_of, photo, untrained
 
 TINY_CONFIG = case_of("deformable_net:detector").config
 TRUTH = GroundTruth(
@@ -185,8 +184,7 @@ def test_it_learns(data):
 @pytest.fixture(scope="module")
 def run(data, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "run"
-    config = dataclasses.replace(TINY_CONFIG, steps=1, **data)
-    train(FAMILY, config, folder, save_every=2, preview_every=0, progress=False)
+    untrained(FAMILY, dataclasses.replace(TINY_CONFIG, **data), folder)
     return folder
 
 

@@ -25,9 +25,8 @@ from kerasmodels.layers import DenseCRF
 from kerasmodels.models.dilated_net import FAMILY, MEAN, ContextIdentity, DilatedNet, context_module, front_end
 from kerasmodels.ports.caffe import read_caffemodel
 from kerasmodels.tasks.label import segment
-from kerasmodels.training import train
 from tests.backbones.test_mobile import write_lite
-from tests.cases import case_of, photo, write_vgg16
+from tests.cases import case_of, photo, untrained, write_vgg16
 
 TINY_CONFIG = case_of("dilated_net").config
 MOBILE = dataclasses.replace(
@@ -345,8 +344,7 @@ def test_a_file_that_does_not_fit_leaves_the_weights(net, tmp_path):
 
 @trunks
 def test_start_from_a_run(config, tmp_path):
-    config = dataclasses.replace(config, **case_of("dilated_net").data(tmp_path), steps=1)
-    first = train(FAMILY, config, tmp_path / "run", progress=False).model
+    first = untrained(FAMILY, config, tmp_path / "run")
     again = DilatedNet(config)
     again.start_from(str(tmp_path / "run"))
     for mine, theirs in zip(again.get_weights(), first.get_weights(), strict=True):
@@ -440,6 +438,7 @@ def test_one_class_everywhere_or_nothing_known(folders):
         with pytest.raises(DataError, match=f"at least two labels .* Received: {value} on 100 %"):
             FAMILY.batches(config)
         model = FAMILY.build(config)
+        model.run_eagerly = True  # two steps are sooner taken than compiled
         crops = segmentation_crops(pairs, config.crop - 2 * config.margin, config.batch, margin=config.margin)
         stream = crops.map(lambda photo, labels: (photo, labels[:, 4::8, 4::8]))
         history = model.fit(stream, steps_per_epoch=2, shuffle=False, verbose=0).history
@@ -456,6 +455,7 @@ def test_what_is_frozen_stays(batch_norm, trains):
     names, before = [w.path for w in model.weights], model.get_weights()
     random = np.random.default_rng(0)
     picture = random.uniform(0, 255, (2, 136, 136, 3)).astype("float32")
+    model.run_eagerly = True  # one step is sooner taken than compiled
     model.fit(picture, random.integers(0, 3, (2, 8, 8)), verbose=0)
     moved = {n for n, a, b in zip(names, before, model.get_weights(), strict=True) if np.any(a != b)}
     kinds = {path.rpartition("/")[2] for path in moved}
@@ -500,8 +500,7 @@ def test_what_begins_at_random_may_learn_faster():
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
-    config = dataclasses.replace(TINY_CONFIG, **case_of("dilated_net").data(folder), steps=1)
-    train(FAMILY, config, folder / "run", progress=False)
+    untrained(FAMILY, dataclasses.replace(TINY_CONFIG, **case_of("dilated_net").data(folder)), folder / "run")
     return folder / "run"
 
 

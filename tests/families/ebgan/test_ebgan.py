@@ -20,7 +20,7 @@ from kerasmodels.models.ebgan import EBGAN, VARIANTS, Config
 from kerasmodels.tasks.energies import anomaly_map
 from kerasmodels.training import NaNStop, train
 from kerasmodels.training.margin_watch import MarginWatch
-from tests.cases import case_of, photo
+from tests.cases import case_of, photo, untrained
 
 SMALL = Config(network="mlp", size=8, channels=1, generator_layers=2, generator_width=16, discriminator_width=12,
                latent=4, margin=5.0, learning_rate=1e-3, batch=6)  # fmt: skip
@@ -140,8 +140,9 @@ def test_running_means_are_of_real_pictures_alone():
     keras.utils.set_random_seed(0)
     model = EBGAN(dataclasses.replace(SMALL, discriminator_layers=3))
     model.compile({"generator": keras.optimizers.SGD(0.0), "discriminator": keras.optimizers.SGD(0.0)})
+    step = tf.function(model.train_step)
     for _ in range(100):
-        model.train_step(pictures)
+        step(tf.constant(pictures))
     (norm,) = [layer for layer in model.encoder.layers if isinstance(layer, keras.layers.BatchNormalization)]
     before = keras.Model(model.encoder.inputs[0], norm.input)
     np.testing.assert_allclose(norm.moving_mean, np.mean(before(pictures / 127.5 - 1), axis=0), rtol=1e-3, atol=1e-7)
@@ -323,7 +324,7 @@ def test_labels_that_do_not_fit(with_labels, tmp_path: Path):
 
 def test_sheets_and_energies(config, tmp_path: Path):
     options, run = ebgan.FAMILY.task.options, ebgan.FAMILY.task.run
-    train(ebgan.FAMILY, dataclasses.replace(config, steps=1), tmp_path / "run", preview_every=0, progress=False)
+    untrained(ebgan.FAMILY, config, tmp_path / "run")
     asked = options(out=tmp_path / "a.png", run=tmp_path / "run", rows=2, columns=3, between=True)
     (path,) = run(asked).outputs
     assert read_image(path).shape == (32, 48, 3)
@@ -344,7 +345,7 @@ def test_sheets_and_energies(config, tmp_path: Path):
 
 
 def test_one_bad_picture_costs_neither_the_others_nor_the_table(config, tmp_path: Path):
-    train(ebgan.FAMILY, dataclasses.replace(config, steps=1), tmp_path / "run", preview_every=0, progress=False)
+    untrained(ebgan.FAMILY, config, tmp_path / "run")
     for name in ("a/1.png", "b/1.png", "b/2.png"):
         write_image(tmp_path / "in" / name, photo(1, 21, 35))
     (tmp_path / "in" / "a" / "0.png").write_bytes((tmp_path / "in" / "a" / "1.png").read_bytes()[:300])

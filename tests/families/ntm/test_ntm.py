@@ -15,8 +15,7 @@ from kerasmodels.errors import DataError, UsageError
 from kerasmodels.export.runners.runtimes import RUNTIMES
 from kerasmodels.models import ntm
 from kerasmodels.tasks import sequences
-from kerasmodels.training import train
-from tests.cases import case_of
+from tests.cases import case_of, untrained
 
 TINY = case_of("ntm").config
 
@@ -37,7 +36,9 @@ def test_numbers_of_parameters(config, count):
 
 @pytest.mark.parametrize("task", TASKS)
 def test_every_task_fits_its_network(task):
-    config = dataclasses.replace(TINY, task=task, bits=None, largest=None, rows=30)
+    # The paper's 200 bits are a long way to go step by step.
+    largest = (20,) if task == "ngrams" else None
+    config = dataclasses.replace(TINY, task=task, bits=None, largest=largest, rows=30)
     model = ntm.FAMILY.build(config)
     inputs, targets, weights = next(iter(ntm.FAMILY.batches(config)))
     logits = model(inputs)
@@ -67,7 +68,10 @@ def test_with_xla_it_takes_the_same_steps():
         keras.utils.set_random_seed(0)
         model = ntm.FAMILY.build(config)
         assert model.jit_compile is xla
-        losses.append(model.fit(ntm.FAMILY.batches(config), steps_per_epoch=3, verbose=0).history["loss"])
+        # One batch over and over: XLA compiles anew for each length.
+        batches = ntm.FAMILY.batches(config).take(1).repeat()
+        losses.append(model.fit(batches, steps_per_epoch=1, epochs=3, verbose=0).history["loss"])
+    assert len(set(losses[0])) == 3
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-5)
 
 
@@ -162,8 +166,7 @@ def test_a_stream_begins_anew_where_it_is_told():
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("ntm") / "run"
-    config = ntm.Config(rows=24, columns=6, units=12, batch=2, steps=1, xla=False)
-    train(ntm.FAMILY, config, folder, preview_every=0, progress=False)
+    untrained(ntm.FAMILY, ntm.Config(rows=24, columns=6, units=12), folder)
     return folder
 
 
@@ -203,10 +206,10 @@ def test_tasks_of_the_others(tmp_path):
         ("priority_sort", {"vectors": ("10101010",) * 5, "priorities": (0.5, 0.1, -0.2, 0.9, -1.0)}, 4),
         ("ngrams", {"vectors": ("0110101101",)}, 10),
     ):
-        config = dataclasses.replace(TINY, task=task, bits=None, largest=None, rows=30, steps=1)
+        config = dataclasses.replace(TINY, task=task, bits=None, largest=None, rows=30)
         if task == "repeat_copy":
             config = dataclasses.replace(config, largest=(3, 3))
-        train(ntm.FAMILY, config, tmp_path / task, preview_every=0, progress=False)
+        untrained(ntm.FAMILY, config, tmp_path / task)
         options = ntm.FAMILY.task.options(out=tmp_path / f"{task}.png", run=tmp_path / task, **given)
         report = ntm.FAMILY.task.run(options)
         assert len(report.outputs[1].read_text().splitlines()) == lines

@@ -14,6 +14,8 @@ from kerasmodels.errors import DataError, UsageError
 from kerasmodels.models import optimization
 from kerasmodels.tasks.compare_optimizers import OBJECTIVES, compare_on_model, descend
 
+pytestmark = pytest.mark.usefixtures("plain_graphs")
+
 FILE = """
 import tensorflow as tf
 

@@ -12,8 +12,7 @@ from kerasmodels.claims import wgan as claims
 from kerasmodels.data import read_image
 from kerasmodels.errors import DataError, UsageError
 from kerasmodels.models import wgan
-from kerasmodels.training import train
-from tests.cases import case_of
+from tests.cases import case_of, untrained
 
 TINY_WGAN = case_of("wgan")
 
@@ -98,7 +97,7 @@ def test_a_trained_critic_tells_apart_and_the_generator_follows():
 
 
 def test_sheets(config, tmp_path: Path):
-    train(wgan.FAMILY, dataclasses.replace(config, steps=1), tmp_path / "run", preview_every=0, progress=False)
+    untrained(wgan.FAMILY, config, tmp_path / "run")
     options = wgan.FAMILY.task.options(out=tmp_path / "a.png", run=tmp_path / "run", rows=3, columns=5)
     report = wgan.FAMILY.task.run(options)
     first = read_image(report.outputs[0])
