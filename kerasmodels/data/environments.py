@@ -214,6 +214,7 @@ class Atari:
             self._emulator.act(self._fired)
         self._frames, self._lives = 0, self._emulator.lives()
         self._emulator.getScreenGrayscale(self._screens[0])
+        self._screens[1] = self._screens[0]
         return observed(self._screens[0], self._resize)
 
     def step(self, action: int) -> Step:
@@ -231,15 +232,17 @@ class Atari:
                 break
         lives = emulator.lives()
         lost, self._lives = lives < self._lives, lives
-        screen = self._screens.max(axis=0) if self._pooled == 2 and self._skip > 1 else self._screens[0]
+        screen = self._screens[: self._pooled].max(axis=0)
         cut = self._frames >= self._limit and not over
         return Step(observed(screen, self._resize), reward, over, cut, lost)
 
-    def screen(self) -> np.ndarray:
-        """The emulator's picture, (210, 160, 3) uint8."""
-        return self._emulator.getScreenRGB()
+    @property
+    def screens(self) -> np.ndarray:
+        """The gray screens that the last observation was made of, the older first, (pooled, H, W) uint8."""
+        return self._screens[: self._pooled][::-1].copy()
 
-    picture = screen
+    def picture(self) -> np.ndarray:
+        return self._emulator.getScreenRGB()
 
     def state(self) -> dict[str, np.ndarray]:
         emulator = self._emulator.cloneState(include_rng=True).serialize()
@@ -404,4 +407,6 @@ def _needs(module: str, what: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise DataError(f"{what} need the `rl` extra: pip install 'kerasmodels[rl]' (missing: {error.name}).") from error
+        raise DataError(
+            f"{what} need the `rl` extra: pip install 'kerasmodels[rl]' (missing: {error.name})."
+        ) from error

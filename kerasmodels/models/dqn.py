@@ -110,7 +110,9 @@ class Config(TrainingConfig):
         """Raise UsageError where fields contradict each other."""
         check(self.batch <= self.learning_starts, f"learning_starts >= the batch of {self.batch}", self.learning_starts)
         least = self.stack + self.return_steps + 1
-        check(self.replay > least and self.learning_starts > least, f"replay and learning_starts > {least}", self.replay)
+        check(
+            self.replay > least and self.learning_starts > least, f"replay and learning_starts > {least}", self.replay
+        )
         check(self.target_every > 0 or not self.double, "a target network (target_every > 0) for double", 0)
 
     def made_environment(self, seed: int) -> Environment:
@@ -139,7 +141,7 @@ VARIANTS = {
     ),
     "pong": Config(
         game="pong", network="2013", learning_rate=2.5e-4, target_every=500, return_steps=3, replay=100_000,
-        learning_starts=5_000, epsilon_last=0.02, epsilon_steps=80_000, steps=400_000, **{**_ATARI, "train_every": 2},
+        learning_starts=5_000, epsilon_last=0.02, epsilon_steps=50_000, steps=400_000, precision="mixed_bfloat16", **{**_ATARI, "train_every": 2},
     ),
     "cartpole": Config(
         game="CartPole-v1", learning_rate=5e-4, batch=64, target_every=250, train_every=2, replay=50_000,
@@ -339,7 +341,7 @@ class Playing:
         self._score: float = 0.0
         self._scores: list[float] = []
         self._held_out = np.zeros((0, *shape, config.stack), dtype)
-        self._held_out_q = 0.0
+        self._held_out_q = np.nan
 
     def batches(self, model: DQN, start: int) -> tf.data.Dataset:
         """See `Source`."""
@@ -349,7 +351,7 @@ class Playing:
             while True:
                 while self._played < self.config.learning_starts + number * self.config.train_every:
                     self._step(model)
-                if number % 250 == 0:
+                if number % 250 == 0 or np.isnan(self._held_out_q):
                     self._held_out_q = float(model.values(self._held_out).max(axis=1).mean())
                 told = {
                     "score": np.mean(self._scores or [self._score]),
@@ -364,7 +366,9 @@ class Playing:
         specs["count"] = tf.TensorSpec((1,), tf.int64)
         options = tf.data.Options()
         # What is played ahead would not know the model's last update.
+        options.experimental_optimization.apply_default_optimizations = False
         options.experimental_optimization.inject_prefetch = False
+        options.autotune.enabled = False
         rows = self._replay.rows
         played = tf.data.Dataset.from_generator(play, output_signature=specs)
         return played.map(lambda told: (rows, told)).with_options(options)
