@@ -29,7 +29,7 @@ import numpy as np
 import tensorflow as tf
 from keras import layers, ops
 
-from kerasmodels.config import Fraction, NonNegativeInt, Positive, PositiveInt, TrainingConfig, check
+from kerasmodels.config import Fraction, NonNegativeInt, PositiveInt, TrainingConfig, check
 from kerasmodels.data.environments import Environment, make_environment, pushed, spaces
 from kerasmodels.data.replay import ReplayMemory, ReplaySampler
 from kerasmodels.family import Family, Servable, Task

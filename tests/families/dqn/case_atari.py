@@ -18,6 +18,6 @@ CASE = Case(
         fire=True, time_limit=800,
     ),
     data=lambda folder: {},
-    dims={"batch": 16},
+    dims={"batch": 3},
     task=_play,
 )  # fmt: skip
