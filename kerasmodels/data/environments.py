@@ -261,8 +261,8 @@ class Atari:
 class GymEnvironment:
     """An environment of Gymnasium with discrete actions, whose observations are vectors, or frames (H, W) of bytes.
 
-    Its state is the number of the episode and the actions taken in it, which `set_state` takes again: Gymnasium can save
-    no environment, but one that draws from its own generator alone repeats an episode from its seed.
+    Its state is the number of the episode and the actions taken in it, which `set_state` takes again: Gymnasium cannot
+    save an environment, but one that draws from its own generator alone repeats an episode from its seed.
 
     Args:
         name: as `gymnasium.make` takes it, such as "CartPole-v1".
@@ -289,7 +289,7 @@ class GymEnvironment:
         if not frames and not (isinstance(seen, gymnasium.spaces.Box) and len(seen.shape) == 1):
             raise UsageError(
                 f"expected observations that are vectors, or frames (H, W) of bytes. Received: {name} with {seen}. "
-                "Wrap the environment so that it shows one of these; Atari games go by the name of their ROM, e.g. pong."
+                "Wrap the environment so that it shows one of these; Atari games go by the name of their ROM, as pong."
             )
         self.shape, self.dtype = seen.shape, np.uint8 if frames else np.float32
         self._first = int(space.start)

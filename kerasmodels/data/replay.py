@@ -22,12 +22,12 @@ _KINDS = {"actions": np.int32, "rewards": np.float32, "ends": np.uint8, "weights
 class ReplayMemory:
     """A ring of observations and of what was done on each.
 
-    A row holds an observation, the action taken on it, and what came of that. The next row is the next observation. So a
-    transition of Atari costs 7056 bytes, and 14 for the rest. Adding takes the same time however much is kept. The arrays
-    are read in place by TensorFlow, through `rows`.
+    A row holds an observation, the action taken on it, and what came of that. The next row is the next observation. So
+    a transition of Atari costs 7056 bytes, and 14 for the rest. Adding takes the same time however much is kept. The
+    arrays are read in place by TensorFlow, through `rows`.
 
-    An episode that ends needs nothing after its last row, since no value follows; one that is cut off by a limit of time
-    has its last observation in a row of its own, with weight 0, so that its value counts.
+    An episode that ends needs nothing after its last row, since no value follows; one that is cut off by a limit of
+    time has its last observation in a row of its own, with weight 0, so that its value counts.
 
     Args:
         capacity: rows kept.

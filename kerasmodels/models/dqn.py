@@ -1,21 +1,18 @@
 """DQN: a network that learns to play from the screen and the score alone.
 
-Mnih, Kavukcuoglu, Silver, Graves, Antonoglou, Wierstra, Riedmiller: Playing Atari with Deep Reinforcement Learning, NIPS
-Deep Learning Workshop 2013; Mnih et al.: Human-level control through deep reinforcement learning, Nature 2015.
+Mnih, Kavukcuoglu, Silver, Graves, Antonoglou, Wierstra, Riedmiller: Playing Atari with Deep Reinforcement Learning,
+2013; Mnih et al.: Human-level control through deep reinforcement learning, Nature 2015.
 
 Reproduced: both networks, Q-learning from a replay memory, with and without a target network, all of the preprocessing
 of Atari's screens, evaluation with epsilon 0.05, the average Q of held-out states as the measure of progress.
 
 | departure from the papers | why |
 |---|---|
-| the defaults are for Catch, a bundled game that is learned in a minute; variants `2013` and `nature` are the papers' | \
-a first run needs no ROMs |
-| 2013: rate, discount, constants of RMSProp, updates per step and where the screen is cropped are Nature's, or common | \
-the paper does not give them |
-| losses are means over the batch, the papers' code sums | Keras' custom; RMSProp hardly sees a factor |
-| the first observation fills a stack at the beginning of an episode, not zeros | no frame that the game never shows |
-| `replay` is 1,000,000 only in the variants of the papers | 7 GB |
-| double and dueling networks, prioritized replay and returns of several steps are options | later papers' |
+| the defaults are for Catch; variants `2013` and `nature` are the papers' | a first run in a minute, without ROMs |
+| 2013: rate, discount, RMSProp's constants, steps per update are Nature's; rows 18-101 kept | the paper is silent |
+| losses are means over the batch, not sums | Keras' custom; RMSProp hardly sees a factor |
+| the first observation fills a stack where an episode begins, not zeros | a screen that the game does show |
+| double and dueling networks, prioritized replay, returns of several steps are options | later papers' |
 
 A step of `fit` is one update. `train_every` steps of the game come before each, `learning_starts` before the first.
 """
@@ -46,8 +43,8 @@ class Config(TrainingConfig):
     game: str = "catch"
     """catch; an Atari game by the name of its ROM, such as pong; or a Gymnasium environment, such as CartPole-v1."""
     network: Literal["2013", "nature", "small", "dense"] | None = None
-    """2013 and nature: the papers', for frames of 84 x 84; small: one convolution, for small frames; dense: for vectors.
-    Left out: 2013 for frames of 84 x 84, else small or dense."""
+    """2013 and nature: the papers', for frames of 84 x 84; small: one convolution, for small frames; dense: for
+    vectors. Left out: 2013 for frames of 84 x 84, else small or dense."""
     double: bool = False
     """The network that learns chooses the next action, the target network values it (van Hasselt et al. 2016)."""
     dueling: bool = False
@@ -141,7 +138,8 @@ VARIANTS = {
     ),
     "pong": Config(
         game="pong", network="2013", learning_rate=2.5e-4, target_every=500, return_steps=3, replay=100_000,
-        learning_starts=5_000, epsilon_last=0.02, epsilon_steps=50_000, steps=400_000, precision="mixed_bfloat16", **{**_ATARI, "train_every": 2},
+        learning_starts=5_000, epsilon_last=0.02, epsilon_steps=50_000, steps=400_000, precision="mixed_bfloat16",
+        **{**_ATARI, "train_every": 2},
     ),
     "cartpole": Config(
         game="CartPole-v1", learning_rate=5e-4, batch=64, target_every=250, train_every=2, replay=50_000,
@@ -327,8 +325,8 @@ class Playing:
     """The source of batches: plays the game with the model, by epsilon-greedy actions, and remembers.
 
     A batch is the rows of the replay memory, of which the model's step draws, and what `fit` is to show: `score`, the
-    mean over the last 100 episodes, and `held_out_q`, the mean value of the best action in 256 states of the time before
-    learning, computed anew after each 250 updates. What is random follows from the seed and the number of the step.
+    mean over the last 100 episodes, and `held_out_q`, the mean value of the best action in 256 states of the time
+    before learning, computed anew after each 250 updates. What is random follows from the seed and the number of the step.
     """
 
     def __init__(self, config: Config):

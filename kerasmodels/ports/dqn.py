@@ -35,8 +35,8 @@ def from_torch(path: str | Path, game: str) -> DQN:
     """The model with a network that Stable-Baselines3 or CleanRL has trained, in PyTorch.
 
     Args:
-        path: a .zip of `DQN.save` with CnnPolicy, or its policy.pth (Stable-Baselines3); or the state dict of `QNetwork`
-            of dqn_atari.py (CleanRL).
+        path: a .zip of `DQN.save` with CnnPolicy, or its policy.pth (Stable-Baselines3); or the state dict of
+            `QNetwork` in dqn_atari.py (CleanRL).
         game: what it plays, by the name of the ROM.
 
     Raises:
@@ -69,8 +69,8 @@ def from_torch(path: str | Path, game: str) -> DQN:
     actions = model.network.output_shape[-1]
     if len(found["values"][1]) != actions:
         raise WeightsError(
-            f"expected the {actions} actions of {game}. Received: {path}, a network with {len(found['values'][1])}. Name "
-            "the game that it was trained on."
+            f"expected the {actions} actions of {game}. Received: {path}, a network with {len(found['values'][1])}. "
+            "Name the game that it was trained on."
         )
     assign(model.network, found, path)
     return model

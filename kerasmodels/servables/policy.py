@@ -109,7 +109,7 @@ def _matrix(length: int, size: int) -> np.ndarray:
 
 def _frames(random: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     """(N, H, W, stack) uint8: a few bright blocks before a ground, that move from frame to frame."""
-    count, height, width, stack = shape
+    height, width, stack = shape[1:]
     found = np.zeros(shape, np.uint8)
     for each in found:
         each[:] = random.integers(0, 120)

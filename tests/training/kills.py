@@ -1,7 +1,8 @@
 """Kills trainings of every family at random moments, resumes them, and compares their end with one that was left alone.
 
-Run by test_kills.py in a process of its own: `python -m tests.training.kills COUNT SEED FOLDER [CASE ...]`, of all cases
-if none is named. Prints JSON. Each training is a fork of this process, which has imported everything and started nothing, so that it begins at once.
+Run by test_kills.py in a process of its own: `python -m tests.training.kills COUNT SEED FOLDER [CASE ...]`, of all
+cases if none is named. Prints JSON. Each training is a fork of this process, which has imported everything and started
+nothing, so that it begins at once.
 """
 
 import dataclasses

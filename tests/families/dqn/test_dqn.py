@@ -1,4 +1,4 @@
-"""DQN: it learns, its replay memory tells the truth, the screens are the emulator's, and what cannot be learned is said."""
+"""DQN: it learns, its replay memory tells the truth, its screens are the emulator's, errors say what to do."""
 
 import dataclasses
 import sys
@@ -436,7 +436,7 @@ def test_what_cannot_be_learned(config, message):
 
 
 def test_a_network_plays_its_own_game_only(run):
-    with pytest.raises(UsageError, match="the game that the network has learned, catch.*Received: game='pong'"):
+    with pytest.raises(UsageError, match=r"the game that the network has learned, catch.*Received: game='pong'"):
         play_files(PlayOptions(run=run, game="pong"))
     with pytest.raises(UsageError, match="--game with --artifact"):
         PlayOptions(artifact=Path("a.tflite"))
@@ -485,7 +485,9 @@ def test_networks_of_sb3_and_cleanrl(names, zipped, tmp_path):
         layer: (random.normal(0, 1.5 / np.sqrt(np.prod(shape[1:])), shape), random.normal(0, 0.1, shape[0]))
         for layer, shape in shapes.items()
     }
-    state = {f"{names[n]}.{part}": a for n, pair in weights.items() for part, a in zip(("weight", "bias"), pair)}
+    state = {
+        f"{names[n]}.{part}": a for n, pair in weights.items() for part, a in zip(("weight", "bias"), pair, strict=True)
+    }
     content = torch_file({**state, **({"q_net_target.x": np.zeros(1)} if names is SB3 else {})})
     path = tmp_path / ("model.zip" if zipped else "policy.pth")
     if zipped:
