@@ -326,7 +326,7 @@ class Playing:
 
     A batch is the rows of the replay memory, of which the model's step draws, and what `fit` is to show: `score`, the
     mean over the last 100 episodes, and `held_out_q`, the mean value of the best action in 256 states of the time
-    before learning, computed anew after each 250 updates. What is random follows from the seed and the number of the step.
+    before learning, computed anew after each 250 updates. What is random follows from the seed and the step's number.
     """
 
     def __init__(self, config: Config):
