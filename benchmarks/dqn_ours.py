@@ -1,4 +1,4 @@
-"""Our side of the benchmark of DQN, a worker of `interleaved`: a call is `job["steps"]` steps of the game, with learning."""
+"""Our side of the benchmark of DQN, a worker of `interleaved`: a call is some steps of the game, with learning."""
 
 import time
 from typing import Any

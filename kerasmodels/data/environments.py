@@ -109,8 +109,8 @@ class Catch:
         Mnih, Heess, Graves, Kavukcuoglu: Recurrent Models of Visual Attention, NIPS 2014, section 4.4 (the game).
     """
 
-    actions = ("left", "stay", "right")
-    shape = (10, 10)
+    actions: tuple[str, ...] = ("left", "stay", "right")
+    shape: tuple[int, ...] = (10, 10)
     dtype = np.uint8
 
     def __init__(self, seed: int = 0):
@@ -194,7 +194,7 @@ class Atari:
         emulator = self._emulator
         self._legal = emulator.getLegalActionSet() if all_actions else emulator.getMinimalActionSet()
         self.actions = tuple(action.name.lower() for action in self._legal)
-        self.shape = (84, 84)
+        self.shape: tuple[int, ...] = (84, 84)
         self._seed, self._episode, self._frames, self._lives = seed, 0, 0, 0
         self._skip, self._pooled, self._resize, self._noops = frame_skip, pooled, resize, noops
         self._fire, self._limit = fire and "fire" in self.actions, time_limit

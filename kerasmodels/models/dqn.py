@@ -423,21 +423,13 @@ class Playing:
 # --- family -----------------------------------------------------------------------------------------------------------
 
 
-def _servables(model: DQN) -> dict[str, Servable]:
-    return policy(model.network, model.config)
-
-
-def _preview(model: DQN) -> dict[str, np.ndarray | str]:
-    return film(model)
-
-
 FAMILY = Family(
     name="dqn",
     config=Config,
     variants=VARIANTS,
     model=DQN,
-    servables=_servables,
+    servables=lambda model: policy(model.network, model.config),
     task=Task(PlayOptions, play_files),
     source=Playing,
-    preview=_preview,
+    preview=film,
 )

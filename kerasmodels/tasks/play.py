@@ -169,18 +169,19 @@ def _of_artifact(path: Path, environment: Environment) -> tuple[Values, int, Env
         call, name, shape, actions = _loaded(path)
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise DataError(f"{path} cannot be read as an exported policy ({error}).") from error
+    values: Values = call
     if name == "screens" and isinstance(environment, Atari):
         environment = _Screens(environment)
         stack = shape[0] // environment.shape[0]
         fits = shape[1:] == [*environment.shape[1:], 3]
 
-        def values(state: np.ndarray) -> np.ndarray:
+        def of_screens(state: np.ndarray) -> np.ndarray:
             gray = state[0].transpose(3, 0, 1, 2).reshape(shape[:3])
             return call(np.repeat(gray[..., None], 3, axis=3))
 
+        values = of_screens
     else:
-        stack, values = shape[-1], call
-        fits = name == "state" and list(shape[1:-1]) == list(environment.shape)
+        stack, fits = shape[-1], name == "state" and list(shape[1:-1]) == list(environment.shape)
     if not fits or actions != len(environment.actions):
         raise UsageError(
             f"expected a policy for observations {environment.shape} and {len(environment.actions)} actions. Received: "
