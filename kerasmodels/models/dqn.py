@@ -29,7 +29,7 @@ from keras import layers, ops
 from kerasmodels.config import Fraction, NonNegativeInt, PositiveInt, TrainingConfig, check
 from kerasmodels.data.environments import Environment, make_environment, pushed, spaces
 from kerasmodels.data.replay import ReplayMemory, ReplaySampler
-from kerasmodels.family import Family, Servable, Task
+from kerasmodels.family import Family, Task
 from kerasmodels.paper_model import PaperModel
 from kerasmodels.servables.policy import policy
 from kerasmodels.tasks.play import PlayOptions, film, play_files
