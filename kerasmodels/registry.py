@@ -146,6 +146,13 @@ ROWS = (
         "learn to copy, recall, count and sort bits, with a memory whose use can be watched",
     ),
     Row(
+        "dqn",
+        ("DQN",),
+        "Mnih, Kavukcuoglu, Silver, Graves, Antonoglou, Wierstra, Riedmiller: Playing Atari with Deep Reinforcement "
+        "Learning, 2013",
+        "learn to play Atari, Catch or any game of Gymnasium from screen and score, and watch it play",
+    ),
+    Row(
         "optimization",
         ("ObjectiveFunction",),
         "Goodfellow, Bengio, Courville: Deep Learning, chapter 8, MIT Press 2016",

@@ -1,13 +1,15 @@
 """Reading and writing video, frame by frame. Needs the `video` extra (imageio with the ffmpeg wheel)."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from kerasmodels.errors import DataError, KerasModelsError, storage_error
+from kerasmodels.storage import write_atomic
 
 SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm")
 """File name endings taken for videos."""
@@ -63,6 +65,50 @@ def restyle_video(source: Path, target: Path, frame: Callable[[np.ndarray], np.n
     finally:
         partial.unlink(missing_ok=True)
     return count
+
+
+def write_video(target: Path, pictures: Iterable[np.ndarray], rate: float) -> None:
+    """Write pictures (H, W, 3) uint8, all of one size, as a video; an odd last row or column is dropped.
+
+    Args:
+        target: written beside its place and renamed when whole.
+        pictures: at least one.
+        rate: of them in a second.
+
+    Raises:
+        DataError: the `video` extra is not installed, or ffmpeg fails.
+        StorageError: it cannot be written there.
+    """
+    imageio = _imageio()
+    partial = target.with_name(f".{target.stem}.partial{target.suffix}")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with imageio.get_writer(partial, "ffmpeg", fps=rate, macro_block_size=1, output_params=_even()) as writer:
+            for picture in pictures:
+                writer.append_data(picture)
+        os.replace(partial, target)
+    except OSError as error:
+        raise storage_error(target, error) from error
+    except (RuntimeError, ValueError) as error:
+        raise DataError(f"{target} cannot be made ({error}).") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_gif(target: Path, pictures: Sequence[np.ndarray], milliseconds: int) -> None:
+    """Write pictures (H, W, 3) or (H, W) uint8, at least one, as a .gif that repeats itself.
+
+    Args:
+        target: replaced when it is whole.
+        pictures: all of one size.
+        milliseconds: each is shown for.
+
+    Raises:
+        StorageError: it cannot be written there.
+    """
+    first, *others = map(Image.fromarray, pictures)
+    saved = {"save_all": True, "append_images": others, "duration": milliseconds, "loop": 0}
+    write_atomic(target, lambda file: first.save(file, "GIF", **saved))
 
 
 def _unreadable(source: Path, error: Exception) -> DataError:

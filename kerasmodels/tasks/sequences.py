@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,10 +11,11 @@ import tyro
 from kerasmodels import registry
 from kerasmodels.config import Finite, NonNegativeInt, PositiveInt, check
 from kerasmodels.data.algorithmic import AlgorithmicTask, AssociativeRecall, Example, NGrams, PrioritySort, RepeatCopy
+from kerasmodels.data.video import write_gif
 from kerasmodels.errors import DataError, UsageError
 from kerasmodels.family import RunReport
 from kerasmodels.servables import served
-from kerasmodels.storage import check_writable, write_atomic, write_text
+from kerasmodels.storage import check_writable, write_text
 from kerasmodels.tasks import TrainedOptions
 from kerasmodels.tasks.pictures import check_targets
 
@@ -139,8 +139,7 @@ def answer_files(options: AnswerOptions) -> RunReport:
         said.append(probabilities)
     traced = trace(model, examples[0].inputs)
     if options.out.suffix.lower() == ".gif":
-        frames = memory_frames(examples[0], traced)
-        write_atomic(options.out, partial(_write_gif, frames))
+        write_gif(options.out, memory_frames(examples[0], traced), 200)
     else:
         from kerasmodels.data import write_image
 
@@ -154,13 +153,6 @@ def answer_files(options: AnswerOptions) -> RunReport:
         "seconds": round(time.perf_counter() - began, 1),
     }
     return RunReport((options.out, text_path), facts)
-
-
-def _write_gif(frames: Sequence[np.ndarray], file: Any) -> None:
-    from PIL import Image
-
-    pictures = [Image.fromarray(frame) for frame in frames]
-    pictures[0].save(file, "GIF", save_all=True, append_images=pictures[1:], duration=200, loop=0)
 
 
 def _examples(task: AlgorithmicTask, options: AnswerOptions) -> list[Example]:

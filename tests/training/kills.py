@@ -1,7 +1,8 @@
 """Kills trainings of every family at random moments, resumes them, and compares their end with one that was left alone.
 
-Run by test_kills.py in a process of its own: `python -m tests.training.kills COUNT SEED FOLDER`. Prints JSON. Each
-training is a fork of this process, which has imported everything and started nothing, so that it begins at once.
+Run by test_kills.py in a process of its own: `python -m tests.training.kills COUNT SEED FOLDER [CASE ...]`, of all
+cases if none is named. Prints JSON. Each training is a fork of this process, which has imported everything and started
+nothing, so that it begins at once.
 """
 
 import dataclasses
@@ -89,9 +90,9 @@ def _compare(folder: Path, whole: Path) -> None:
             assert (folder / name).read_bytes() == (whole / name).read_bytes(), name
 
 
-def main(count: int, seed: int, place: Path) -> None:
+def main(count: int, seed: int, place: Path, named: list[str]) -> None:
     draws = random.Random(seed)
-    keys = [key for key in cases.names() if registry.row(cases.family_of(key)).trains]
+    keys = [key for key in named or cases.names() if registry.row(cases.family_of(key)).trains]
     subjects = {}
     for key in keys:
         case, family = cases.case_of(key), registry.family(cases.family_of(key))
@@ -125,4 +126,4 @@ def main(count: int, seed: int, place: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))
+    main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]), sys.argv[4:])
