@@ -393,7 +393,7 @@ def _aligned(
     aligned = dict(found)
     for index, case in cases.items():
         answer = {name: found[f"{index}/{name}"] for name in names if f"{index}/{name}" in found}
-        same = all(name in answer and answer[name].shape == np.shape(case.expected.get(name)) for name in names)
+        same = all(name in answer and answer[name].shape == np.shape(case.expected.get(name, ())) for name in names)
         if servable.align is not None and same:
             ordered = servable.align(case.expected, answer)
             aligned |= {f"{index}/{name}": ordered[name] for name in names}
