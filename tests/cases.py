@@ -53,9 +53,12 @@ def names() -> list[str]:
 
 
 def case_of(key: str) -> Case:
-    """The case of a key."""
+    """The case of a key; one whose file is named by the kind alone is no part of the battery."""
     family, _, kind = key.partition(":")
-    return importlib.import_module(f"tests.families.{family}.case{kind and f'_{kind}'}").CASE
+    alone = (FOLDER / family / f"{kind}.py").is_file()
+    return importlib.import_module(
+        f"tests.families.{family}.{kind if alone else '_'.join(filter(None, ('case', kind)))}"
+    ).CASE
 
 
 def golden_path(key: str) -> Path:
