@@ -55,10 +55,8 @@ def names() -> list[str]:
 def case_of(key: str) -> Case:
     """The case of a key; one whose file is named by the kind alone is no part of the battery."""
     family, _, kind = key.partition(":")
-    alone = (FOLDER / family / f"{kind}.py").is_file()
-    return importlib.import_module(
-        f"tests.families.{family}.{kind if alone else '_'.join(filter(None, ('case', kind)))}"
-    ).CASE
+    name = kind if (FOLDER / family / f"{kind}.py").is_file() else f"case{kind and f'_{kind}'}"
+    return importlib.import_module(f"tests.families.{family}.{name}").CASE
 
 
 def golden_path(key: str) -> Path:
