@@ -56,9 +56,10 @@ def names() -> list[str]:
 
 
 def case_of(key: str) -> Case:
-    """The case of a key."""
+    """The case of a key; one whose file is named by the kind alone is no part of the battery."""
     family, _, kind = key.partition(":")
-    return importlib.import_module(f"tests.families.{family}.case{kind and f'_{kind}'}").CASE
+    name = kind if (FOLDER / family / f"{kind}.py").is_file() else f"case{kind and f'_{kind}'}"
+    return importlib.import_module(f"tests.families.{family}.{name}").CASE
 
 
 def golden_path(key: str) -> Path:

@@ -17,8 +17,9 @@ from kerasmodels.errors import DataError, UsageError, WeightsError
 from kerasmodels.models import dqn
 from kerasmodels.ports.dqn import from_torch
 from kerasmodels.tasks.play import PlayOptions, play, play_files
-from kerasmodels.training import train
+from kerasmodels.training import checkpoint, train
 from tests.backbones.test_sources import torch_file
+from tests.cases import case_of
 
 TINY = dqn.Config(batch=8, replay=200, learning_starts=40, steps=4)
 
@@ -372,6 +373,28 @@ def test_a_lost_life_ends_what_is_learned_and_not_the_game(tmp_path):
     assert len(goes_on) >= 4
     assert over
     assert set(state["replay/rewards"]) <= {-1.0, 0.0, 1.0}
+
+
+def test_a_training_on_the_emulator_goes_on_with_equal_bits(tmp_path):
+    """Four steps are two, SIGTERM's way out, and two more: weights, emulator, replay memory, scores."""
+    pytest.importorskip("ale_py")
+    config = case_of("dqn:atari").config
+
+    class Stop(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if batch == 1:
+                raise KeyboardInterrupt
+
+    options = {"save_every": 2, "preview_every": 0, "progress": False}
+    train(dqn.FAMILY, config, tmp_path / "whole", **options)
+    with pytest.raises(KeyboardInterrupt):
+        train(dqn.FAMILY, config, tmp_path / "resumed", callbacks=[Stop()], **{**options, "save_every": 1})
+    keras.utils.set_random_seed(99)
+    train(dqn.FAMILY, None, tmp_path / "resumed", resume=True, progress=False)
+    ours, theirs = (checkpoint.read(tmp_path / f / "checkpoints/step-000004.npz") for f in ("resumed", "whole"))
+    assert {"source/game/emulator", "source/replay/observations", "source/state"} <= theirs.arrays.keys()
+    for key, value in theirs.arrays.items():
+        np.testing.assert_array_equal(ours.arrays[key], value, err_msg=key)
 
 
 # --- used -------------------------------------------------------------------------------------------------------------

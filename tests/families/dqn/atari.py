@@ -1,4 +1,4 @@
-"""The family on the emulator, in miniature, for the conformance battery."""
+"""The family on the emulator, in miniature, for kills.py: `python -m tests.training.kills 20 0 FOLDER dqn:atari`."""
 
 from pathlib import Path
 from typing import Any
