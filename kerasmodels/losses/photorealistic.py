@@ -60,8 +60,7 @@ class PhotorealisticObjective:
             "total_variation": self.total_variation_weight * total_variation(picture),
         }
         if self._affine is not None:
-            # Of a variable, as a model hands it over, TensorFlow has no gradient here when it runs eagerly.
-            found["affine"] = self.affine_weight * self._affine(ops.convert_to_tensor(picture))
+            found["affine"] = self.affine_weight * self._affine(picture)
         return found
 
 

@@ -127,16 +127,6 @@ def test_the_affine_term_begins_with_stage_2():
     assert second - first == pytest.approx(float(compared.terms(picture)["affine"][0]), rel=1e-3)
 
 
-def test_a_step_can_be_taken_eagerly():
-    model = PhotoStyle(SMALL)
-    model.compile("adam", objective(SMALL, PAIR), run_eagerly=True)
-    model.optimizer.iterations.assign(3)
-    model.picture.show(photo(5, 33, 46))
-    before = model.pixels()
-    assert float(model.train_step(None)["affine"]) > 0
-    assert np.abs(model.pixels() - before).max() > 0
-
-
 def test_stage_2_keeps_a_tenth_of_the_affine_energy(tmp_path):
     """The property the paper is about, with a network that was never trained."""
     config = dataclasses.replace(SMALL, steps=80, plain_steps=40, start="photo", style_weight=5.0)
