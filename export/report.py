@@ -68,8 +68,9 @@ class Artifact:
 
     @property
     def psnr(self) -> float | None:
-        """The smallest of all outputs, in dB; None if nothing differs."""
-        return min((m["psnr"] for m in self.measured if m["psnr"] is not None), default=None)
+        """The smallest of all outputs, in dB, in reduced precision of those it is asked of; None if nothing differs."""
+        asked = [m for m in self.measured if self.precision == "fp32" or "min_psnr" in m["tolerance"]]
+        return min((m["psnr"] for m in asked if m["psnr"] is not None), default=None)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
