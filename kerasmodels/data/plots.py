@@ -23,7 +23,7 @@ except ImportError as error:
 
 COLORS = ("#b4532a", "#2a6fb4", "#3a8f4d", "#7a4fa3", "#a08a10")
 """Of curves and of groups of points, in order."""
-_MANY = (*COLORS, "#222222", "#c24f8f", "#4fb0b8", "#8a5a2b")
+_MANY = (*COLORS, "#222222", "#c24f8f", "#4fb0b8", "#8a5a2b", "#888888")
 
 
 def curves(
@@ -54,7 +54,10 @@ def curves(
         for name, some in (points or {}).items():
             axes.plot(list(some), list(some.values()), "o", color=next(colors), label=name)
         axes.grid(alpha=0.3)
-        axes.legend()
+        if len(lines) > len(COLORS):  # beside the axes: on them, it would hide some of so many
+            figure.legend(loc="outside right upper")
+        else:
+            axes.legend()
         return _pixels(figure)
 
 

@@ -68,7 +68,7 @@ def test_ngrams_follow_their_table():
 
 def test_the_optimum_is_beta_bernoulli_s():
     """Against TensorFlow Probability: a context's bits are Beta-binomial, but for the number of their orders."""
-    tfp = pytest.importorskip("tensorflow_probability")
+    tfp = pytest.importorskip("tensorflow_probability", reason="the `prob` extra is not installed")
     from scipy.special import gammaln
 
     task = NGrams()

@@ -23,6 +23,8 @@ from tests.cases import case_of
 
 TINY = dqn.Config(batch=8, replay=200, learning_starts=40, steps=4)
 
+NO_EMULATOR = "the `rl` extra is not installed"
+
 
 @pytest.mark.parametrize(
     ("network", "game", "count"),
@@ -304,7 +306,7 @@ def test_a_game_goes_on_where_it_was_saved(game):
 
 
 def test_the_emulator_s_games_are_those_of_the_table():
-    ale_py = pytest.importorskip("ale_py")
+    ale_py = pytest.importorskip("ale_py", reason=NO_EMULATOR)
     emulator = ale_py.ALEInterface()
     supported = {g for g in ale_py.roms.get_all_rom_ids() if emulator.isSupportedROM(ale_py.roms.get_rom_path(g))}
     assert supported == set(environments.ATARI)
@@ -318,7 +320,7 @@ def test_the_emulator_s_games_are_those_of_the_table():
 @pytest.mark.parametrize(("game", "count"), [("pong", 400), ("breakout", 400), ("seaquest", 400)])
 def test_frames_are_the_vector_environment_s(game, count):
     """Byte for byte, rewards and ends too, but for the last frame of an episode, of which nothing is learned."""
-    vector = pytest.importorskip("ale_py.vector_env")
+    vector = pytest.importorskip("ale_py.vector_env", reason=NO_EMULATOR)
     theirs = vector.AtariVectorEnv(
         game, 1, noop_max=0, use_fire_reset=False, reward_clipping=False, repeat_action_probability=0.0
     )
@@ -342,7 +344,7 @@ def test_frames_are_the_vector_environment_s(game, count):
 
 
 def test_preprocessing_is_what_the_options_say():
-    pytest.importorskip("ale_py")
+    pytest.importorskip("ale_py", reason=NO_EMULATOR)
     held = make_environment("pong", 0, noops=0, frame_skip=4, time_limit=40)
     single = make_environment("pong", 0, noops=0, frame_skip=1, pooled=1)
     np.testing.assert_array_equal(held.reset(), single.reset())
@@ -360,7 +362,7 @@ def test_preprocessing_is_what_the_options_say():
 
 
 def test_a_lost_life_ends_what_is_learned_and_not_the_game(tmp_path):
-    pytest.importorskip("ale_py")
+    pytest.importorskip("ale_py", reason=NO_EMULATOR)
     config = dqn.Config(game="breakout", stack=4, replay=600, learning_starts=500, life_loss=True, clip_rewards=True)
     source = dqn.Playing(config)
     model = dqn.DQN(config)
@@ -377,7 +379,7 @@ def test_a_lost_life_ends_what_is_learned_and_not_the_game(tmp_path):
 
 def test_a_training_on_the_emulator_goes_on_with_equal_bits(tmp_path):
     """Four steps are two, SIGTERM's way out, and two more: weights, emulator, replay memory, scores."""
-    pytest.importorskip("ale_py")
+    pytest.importorskip("ale_py", reason=NO_EMULATOR)
     config = case_of("dqn:atari").config
 
     class Stop(keras.callbacks.Callback):
@@ -419,7 +421,7 @@ def test_an_exported_file_plays_alone(run, tmp_path, form):
 
 
 def test_a_file_with_the_preprocessing_inside_plays_the_same(tmp_path):
-    pytest.importorskip("ale_py")
+    pytest.importorskip("ale_py", reason=NO_EMULATOR)
     config = dqn.Config(game="pong", stack=4)
     keras.utils.set_random_seed(0)
     model = dqn.DQN(config)
