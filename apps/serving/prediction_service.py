@@ -50,13 +50,16 @@ class _Service(prediction_service_pb2_grpc.PredictionServiceServicer):
                 arrays[key] = tf.make_ndarray(proto)
             except (TypeError, ValueError, KeyError) as error:
                 raise ServingError(400, f"expected {key} to be a tensor. Received: {error}.") from None
-        if request.model_spec.signature_name == tensors.BYTES_SIGNATURE:
+        signature = request.model_spec.signature_name
+        if tensors.takes_files(signature):
             arrays = _pictures(arrays, model)
         found = self._repository.submit(name, arrays, version).result()
+        if signature == tensors.PNG_SIGNATURE:
+            found = {key: np.array(files, object) for key, files in tensors.as_files(found, model).items()}
         answer = predict_pb2.PredictResponse()
         answer.model_spec.name = name
         answer.model_spec.version.value = model.version
-        answer.model_spec.signature_name = request.model_spec.signature_name
+        answer.model_spec.signature_name = signature
         for key in request.output_filter or found:
             if key not in found:
                 raise ServingError(400, f"unknown output {key!r}. Known: {', '.join(found)}.")

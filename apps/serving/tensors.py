@@ -186,6 +186,23 @@ def summary(found: Mapping[str, np.ndarray], model: Model, most: int = 100_000) 
 # --- TensorFlow Serving's JSON
 
 
+def takes_files(signature: Any) -> bool:
+    """Whether a request that names this signature gives pictures as files.
+
+    Raises:
+        ServingError: 400, there is no such signature.
+    """
+    if signature in (BYTES_SIGNATURE, PNG_SIGNATURE):
+        return True
+    if signature not in ("serving_default", ""):
+        raise ServingError(
+            400,
+            f"unknown signature {str(signature)[:80]!r}. Known: serving_default; {BYTES_SIGNATURE} for files of "
+            f"pictures, and {PNG_SIGNATURE} to have files back, too.",
+        )
+    return False
+
+
 def from_predict(request: Mapping[str, Any], model: Model) -> tuple[list[Arrays], bool]:
     """The inputs of a TensorFlow Serving request.
 
@@ -198,13 +215,7 @@ def from_predict(request: Mapping[str, Any], model: Model) -> tuple[list[Arrays]
         ServingError: 400, 413 or 415.
     """
     signature = request.get("signature_name", "serving_default")
-    in_files = signature in (BYTES_SIGNATURE, PNG_SIGNATURE)
-    if not in_files and signature not in ("serving_default", ""):
-        raise ServingError(
-            400,
-            f"unknown signature {signature!r}. Known: serving_default; {BYTES_SIGNATURE} for files of pictures, and "
-            f"{PNG_SIGNATURE} to have files back, too.",
-        )
+    in_files = takes_files(signature)
     by_row = "instances" in request
     if by_row == ("inputs" in request):
         raise ServingError(400, f'expected either "instances" or "inputs". Received: {sorted(map(str, request))}.')
@@ -260,21 +271,23 @@ def from_predict(request: Mapping[str, Any], model: Model) -> tuple[list[Arrays]
     return calls, by_row
 
 
-def as_files(answer: Arrays, model: Model) -> dict[str, list[Any]]:
-    """The pictures of an answer, and its maps of classes, as PNG files: {"b64": ...} for each row.
+def as_files(answer: Arrays, model: Model) -> dict[str, list[bytes]]:
+    """The pictures of an answer, and its maps of classes, as PNG files, one for each row.
 
     Raises:
         ServingError: 400, there are none.
     """
-    made: dict[str, list[Any]] = {}
+    made: dict[str, list[bytes]] = {}
     for spec in model.outputs:
         rows = answer[spec["name"]]
-        of_classes = rows.ndim == 3 and spec.get("classes") and rows.dtype.kind in "iu"
-        if of_classes or (takes_picture(spec) and rows.shape[-1] == 3):
+        of_classes = rows.ndim == 3 and 0 < len(spec.get("classes", ())) <= 256 and rows.dtype.kind in "iu"
+        if of_classes or spec["kind"] == "image":
             files = [encoded(Image.fromarray(row.astype("uint8")), "png") for row in rows]
-            made[spec["name"] + BYTES_SUFFIX] = [{"b64": base64.b64encode(file).decode()} for file in files]
+            made[spec["name"] + BYTES_SUFFIX] = files
     if not made:
-        raise ServingError(400, f"expected a model whose outputs are pictures. {model.name} has none: use serve_bytes.")
+        raise ServingError(
+            400, f"expected a model whose outputs are pictures. {model.name} has none: use {BYTES_SIGNATURE}."
+        )
     return made
 
 
@@ -282,7 +295,10 @@ def to_predict(answers: Sequence[Arrays], model: Model, by_row: bool, signature:
     """The answer to `from_predict`, whose request named this signature."""
     if signature == PNG_SIGNATURE:
         files = [as_files(answer, model) for answer in answers]
-        columns = {name: [row for each in files for row in each[name]] for name in files[0]}
+        columns = {
+            name: [{"b64": base64.b64encode(file).decode()} for each in files for file in each[name]]
+            for name in files[0]
+        }
         if not by_row:
             return {"outputs": next(iter(columns.values())) if len(columns) == 1 else columns}
         if len(columns) == 1:

@@ -47,19 +47,23 @@ def test_arrays_and_files(stub: Any, folder: Path) -> None:
     answer = stub.Predict(_request("waves", "serve_bytes", image_bytes=[file]), timeout=20)
     wanted = onnxruntime(str(folder / "waves.onnx"), 1).call(DEFAULT, {"image": read_image(file)[None]})
     assert np.array_equal(tf.make_ndarray(answer.outputs["stylized"]), wanted["stylized"])
+    answer = stub.Predict(_request("waves", "serve_png", image_bytes=[file]), timeout=20)
+    (png,) = tf.make_ndarray(answer.outputs["stylized_bytes"])
+    assert np.array_equal(read_image(png), wanted["stylized"][0])
 
 
 @pytest.mark.parametrize(
     ("request_", "code"),
     [
         (_request("nobody"), grpc.StatusCode.NOT_FOUND),
+        (_request("series", "serve_jpg", series=[1.0]), grpc.StatusCode.INVALID_ARGUMENT),
         (_request("series", series=[1.0]), grpc.StatusCode.INVALID_ARGUMENT),
         (_request("waves", image=np.zeros((1, 4, 4, 3), "float32")), grpc.StatusCode.INVALID_ARGUMENT),
         (_request("waves", "serve_bytes", image_bytes=[b"none"]), grpc.StatusCode.INVALID_ARGUMENT),
         (_request("waves", "serve_bytes", image_bytes=[bomb()]), grpc.StatusCode.RESOURCE_EXHAUSTED),
         (_request("waves", image=np.zeros((1, 900, 900, 3), "uint8")), grpc.StatusCode.RESOURCE_EXHAUSTED),
     ],
-    ids=["model", "inputs", "dtype", "file", "bomb", "size"],
+    ids=["model", "signature", "inputs", "dtype", "file", "bomb", "size"],
 )
 def test_what_is_wrong_has_a_code(stub: Any, request_: Any, code: grpc.StatusCode) -> None:
     with pytest.raises(grpc.RpcError) as error:
