@@ -9,7 +9,6 @@ agree. Beside it: our lattice built once and used again, and the windowed form i
 with ConvCRF's message passing in PyTorch as its peer.
 """
 
-import argparse
 import os
 import sys
 import tempfile
@@ -21,11 +20,10 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
 
 import numpy as np
-from interleaved import Contestant, Result, peer_python, race
+from interleaved import Contestant, Result, circumstances, flags, peer_python, race
 from PIL import Image
 
 from kerasmodels import export, storage
-from kerasmodels.apps import provenance
 from kerasmodels.data import read_image
 from kerasmodels.models.dense_crf import FAMILY, Config, FullyConnectedCRF
 
@@ -44,14 +42,10 @@ TORCH_NAME, WINDOW = "ConvCRF in PyTorch", "kerasmodels, window"
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, print the table, write the JSON file."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--rounds", type=int, default=10, help="turns of each contestant")
-    parser.add_argument("--threads", type=int, default=2, help="and cores, for each contestant")
+    parser = flags(__doc__, RESULT, 10, "100 x 75 pixels, 2 rounds")
     parser.add_argument("--photo", type=Path, help="the picture; by default scikit-image's coffee")
     parser.add_argument("--python", type=Path, help="an interpreter that has pydensecrf; by default one is installed")
     parser.add_argument("--torch-python", type=Path, help="and one that has torch")
-    parser.add_argument("--quick", action="store_true", help="100 x 75 pixels, 2 rounds, another result file")
-    parser.add_argument("--out", type=Path, help=f"default: {RESULT.relative_to(HERE.parent)}")
     options = parser.parse_args(arguments)
     width, height = (100, 75) if options.quick else (500, 375)
     rounds = 2 if options.quick else options.rounds
@@ -64,12 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         results = race(contestants, rounds, options.threads, 0.2 if options.quick else 2.0, _say)
         by_name = {result.name: result for result in results}
         report = {
-            "measured": provenance.now(),
-            "machine": provenance.machine(),
-            "versions": provenance.versions(),
-            "threads": options.threads,
-            "rounds": rounds,
-            "quick": options.quick,
+            **circumstances(options, rounds),
             "photo": "coffee of scikit-image" if options.photo is None else options.photo.name,
             "pixels": [height, width],
             "labels": 21,

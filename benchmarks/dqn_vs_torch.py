@@ -6,7 +6,6 @@
 Nature's network, batches of 32, an update after each four steps of the game, epsilon 0.1. A call is 100 steps.
 """
 
-import argparse
 import os
 import sys
 from collections.abc import Sequence
@@ -16,10 +15,9 @@ from typing import Any
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
 
-from interleaved import Contestant, peer_python, race
+from interleaved import Contestant, circumstances, flags, peer_python, race
 
 from kerasmodels import storage
-from kerasmodels.apps import provenance
 
 HERE = Path(__file__).resolve().parent
 RESULT = HERE / "results" / "dqn_vs_torch.json"
@@ -30,12 +28,8 @@ REQUIREMENTS = ("torch==2.13.0", "stable-baselines3==2.9.2", "gymnasium", "ale-p
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, print the table, write the JSON file."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--rounds", type=int, default=5, help="turns of each contestant")
-    parser.add_argument("--threads", type=int, default=1, help="and cores, for each contestant")
+    parser = flags(__doc__, RESULT, 5, "2 rounds", threads=1)
     parser.add_argument("--python", type=Path, help="an interpreter that has the peers; by default they are installed")
-    parser.add_argument("--quick", action="store_true", help="2 rounds, another result file")
-    parser.add_argument("--out", type=Path, help=f"default: {RESULT.relative_to(HERE.parent)}")
     options = parser.parse_args(arguments)
     rounds = 2 if options.quick else options.rounds
     python = options.python or peer_python(PEERS, REQUIREMENTS, _say)
@@ -64,12 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         rows.append(row)
         print({k: v for k, v in row.items() if k not in ("rounds", "versions")})
     report: dict[str, Any] = {
-        "measured": provenance.now(),
-        "machine": provenance.machine(),
-        "versions": provenance.versions(),
-        "threads": options.threads,
-        "rounds": rounds,
-        "quick": options.quick,
+        **circumstances(options, rounds),
         "training": rows,
         "claims": [],
     }

@@ -23,10 +23,9 @@ os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
 
 import keras
 import numpy as np
-from interleaved import Contestant, Result, peer_python, race
+from interleaved import Contestant, Result, circumstances, flags, peer_python, race
 
 from kerasmodels import presets, storage
-from kerasmodels.apps import provenance
 from kerasmodels.backbones import sources
 from kerasmodels.data import write_image
 from kerasmodels.errors import ExportError, VerificationError
@@ -55,15 +54,11 @@ BATCH, SIDE = 4, 256
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, print the tables, write the JSON file."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = flags(__doc__, RESULT, 10, "128 pixels, 2 rounds, short turns")
     parser.add_argument("--sizes", type=int, nargs="+", default=[256, 512], help="sides of the pictures, pixels")
-    parser.add_argument("--rounds", type=int, default=10, help="turns of each contestant")
-    parser.add_argument("--threads", type=int, default=2, help="and cores, for each contestant")
     parser.add_argument("--preset", action="append", default=[], help="trained weights for the net of this shape")
     parser.add_argument("--compile", action="store_true", help="also torch.compile (needs a C++ compiler)")
     parser.add_argument("--only", choices=("inference", "training"), help="half of it")
-    parser.add_argument("--quick", action="store_true", help="128 pixels, 2 rounds, short turns, another result file")
-    parser.add_argument("--out", type=Path, help=f"default: {RESULT.relative_to(HERE.parent)}")
     options = parser.parse_args(arguments)
     if options.quick:
         options.sizes, options.rounds = [128], 2
@@ -74,12 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     nets = _nets(options.preset)
     python = peer_python(PEERS, REQUIREMENTS, _say)
     report: dict[str, Any] = {
-        "measured": provenance.now(),
-        "machine": provenance.machine(),
-        "versions": provenance.versions(),
-        "threads": options.threads,
-        "rounds": options.rounds,
-        "quick": options.quick,
+        **circumstances(options, options.rounds),
         "weights": {name: preset or "random" for name, (_, preset) in nets.items()},
         "inference": {},
     }

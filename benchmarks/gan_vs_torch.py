@@ -7,7 +7,6 @@ CycleGAN at 128 pixels (6 blocks) and 256 (9 blocks), one picture of each kind; 
 updates of the critic and one of the generator. Networks, losses and optimizers are the papers' on both sides.
 """
 
-import argparse
 import os
 import sys
 from collections.abc import Sequence
@@ -17,10 +16,9 @@ from typing import Any
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
 
-from interleaved import Contestant, peer_python, race
+from interleaved import Contestant, circumstances, flags, peer_python, race
 
 from kerasmodels import storage
-from kerasmodels.apps import provenance
 
 HERE = Path(__file__).resolve().parent
 RESULT = HERE / "results" / "gan_vs_torch.json"
@@ -31,12 +29,8 @@ REQUIREMENTS = ("torch==2.13.0", "numpy")
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, print the tables, write the JSON file."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--rounds", type=int, default=4, help="turns of each contestant")
-    parser.add_argument("--threads", type=int, default=2, help="and cores, for each contestant")
+    parser = flags(__doc__, RESULT, 4, "64 pixels, 2 rounds")
     parser.add_argument("--python", type=Path, help="an interpreter that has torch; by default one is installed")
-    parser.add_argument("--quick", action="store_true", help="64 pixels, 2 rounds, another result file")
-    parser.add_argument("--out", type=Path, help=f"default: {RESULT.relative_to(HERE.parent)}")
     options = parser.parse_args(arguments)
     rounds = 2 if options.quick else options.rounds
     python = options.python or peer_python(PEERS, REQUIREMENTS, _say)
@@ -46,12 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     }
     jobs["wgan 64"] = {"task": "wgan", "batch": 8 if options.quick else 64}
     report: dict[str, Any] = {
-        "measured": provenance.now(),
-        "machine": provenance.machine(),
-        "versions": provenance.versions(),
-        "threads": options.threads,
-        "rounds": rounds,
-        "quick": options.quick,
+        **circumstances(options, rounds),
         "steps": {},
         "claims": [],
     }

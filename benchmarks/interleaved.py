@@ -6,6 +6,7 @@ hit all alike. A contestant that waits must be idle, and the machine too: both a
 Workers may run in another Python environment, so this module needs the standard library only.
 """
 
+import argparse
 import collections
 import json
 import os
@@ -78,6 +79,37 @@ def _stay_on_cores(count: int) -> None:
 
 
 # --- in the driver ----------------------------------------------------------------------------------------------------
+
+
+def flags(doc: str | None, result: Path, rounds: int, quick: str, threads: int = 2) -> argparse.ArgumentParser:
+    """The flags that every race has.
+
+    Args:
+        doc: of the benchmark; its first line is the description.
+        result: the file that is written by default, in `results` beside this module.
+        rounds, threads: the defaults.
+        quick: what `--quick` leaves of it.
+    """
+    parser = argparse.ArgumentParser(description=(doc or "").partition("\n")[0])
+    parser.add_argument("--rounds", type=int, default=rounds, help="turns of each contestant")
+    parser.add_argument("--threads", type=int, default=threads, help="and cores, for each contestant")
+    parser.add_argument("--quick", action="store_true", help=f"{quick}, another result file")
+    parser.add_argument("--out", type=Path, help=f"default: benchmarks/results/{result.name}")
+    return parser
+
+
+def circumstances(options: argparse.Namespace, rounds: int) -> dict[str, Any]:
+    """When, where and how a race was run, for its report."""
+    from kerasmodels.apps import provenance
+
+    return {
+        "measured": provenance.now(),
+        "machine": provenance.machine(),
+        "versions": provenance.versions(),
+        "threads": options.threads,
+        "rounds": rounds,
+        "quick": options.quick,
+    }
 
 
 def peer_python(folder: Path, requirements: Sequence[str], say: Callable[[str], None]) -> Path:

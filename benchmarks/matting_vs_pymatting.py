@@ -7,7 +7,6 @@ One problem of 700 x 525 pixels, 23 % of them unknown, the known ones eliminated
 peers' half of this file needs pymatting only, and runs in an environment of its own.
 """
 
-import argparse
 import os
 import sys
 import tempfile
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from interleaved import Contestant, Job, Prepared, Result, peer_python, race, serve
+from interleaved import Contestant, Job, Prepared, Result, circumstances, flags, peer_python, race, serve
 
 HERE = Path(__file__).resolve().parent
 RESULT = HERE / "results" / "matting_vs_pymatting.json"
@@ -110,13 +109,8 @@ def main() -> None:
     """Measure, print the table, write the JSON file."""
     # Not at the top: the peers' environment has neither us nor TensorFlow.
     from kerasmodels import storage
-    from kerasmodels.apps import provenance
 
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--rounds", type=int, default=6, help="turns of each contestant")
-    parser.add_argument("--threads", type=int, default=2, help="and cores, for each contestant")
-    parser.add_argument("--quick", action="store_true", help="70 x 52 pixels, 2 rounds, another result file")
-    parser.add_argument("--out", type=Path, help=f"default: {RESULT.relative_to(HERE.parent)}")
+    parser = flags(__doc__, RESULT, 6, "70 x 52 pixels, 2 rounds")
     options = parser.parse_args()
     width, height = (70, 52) if options.quick else (700, 525)
     rounds = 2 if options.quick else options.rounds
@@ -137,11 +131,7 @@ def main() -> None:
         results = {r.name: r for r in race(contestants, rounds, options.threads, 2.0, _say)}
         alphas = [np.load(folder / f"{who}.npy") for who in ("peer", "ours")]
     report = {
-        "measured": provenance.now(),
-        "machine": provenance.machine(),
-        "versions": provenance.versions(),
-        "threads": options.threads,
-        "rounds": rounds,
+        **circumstances(options, rounds),
         "pixels": [height, width],
         "unknown": round(float((trimap == 0.5).mean()), 4),
         "largest_difference_of_alpha": float(np.abs(alphas[0] - alphas[1]).max()),

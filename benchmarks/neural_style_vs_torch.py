@@ -6,7 +6,6 @@
 512 x 384 pixels, VGG19 to relu5_1 with the same made-up weights on both sides, whose first losses must agree.
 """
 
-import argparse
 import os
 import sys
 import tempfile
@@ -18,10 +17,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
 
 import numpy as np
-from interleaved import Contestant, Result, peer_python, race
+from interleaved import Contestant, Result, circumstances, flags, peer_python, race
 
 from kerasmodels import storage
-from kerasmodels.apps import provenance
 from kerasmodels.backbones import sources
 from kerasmodels.data import write_image
 
@@ -38,12 +36,8 @@ PEER, PEER_LAST = "PyTorch, Adam step", "PyTorch, Adam step, channels last"
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, print the table, write the JSON file."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--rounds", type=int, default=10, help="turns of each contestant")
-    parser.add_argument("--threads", type=int, default=2, help="and cores, for each contestant")
+    parser = flags(__doc__, RESULT, 10, "64 x 48 pixels, 2 rounds")
     parser.add_argument("--python", type=Path, help="an interpreter that has torch; by default one is installed")
-    parser.add_argument("--quick", action="store_true", help="64 x 48 pixels, 2 rounds, another result file")
-    parser.add_argument("--out", type=Path, help=f"default: {RESULT.relative_to(HERE.parent)}")
     options = parser.parse_args(arguments)
     height, width = (48, 64) if options.quick else (384, 512)
     rounds = 2 if options.quick else options.rounds
@@ -54,12 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         results = race(contestants, rounds, options.threads, 0.2 if options.quick else 4.0, _say)
     by_name = {result.name: result for result in results}
     report = {
-        "measured": provenance.now(),
-        "machine": provenance.machine(),
-        "versions": provenance.versions(),
-        "threads": options.threads,
-        "rounds": rounds,
-        "quick": options.quick,
+        **circumstances(options, rounds),
         "pixels": [height, width],
         "contestants": [result.to_dict() for result in results],
         "claims": _claims(by_name),

@@ -7,7 +7,6 @@ DeepLab's LargeFOV at 321 x 321 pixels (41 x 41 positions), the front end of dil
 positions), 21 labels, one picture: pictures in, scores out. Both sides have the same layers, with random weights.
 """
 
-import argparse
 import dataclasses
 import os
 import sys
@@ -20,10 +19,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
 
 import numpy as np
-from interleaved import Contestant, Result, peer_python, race
+from interleaved import Contestant, Result, circumstances, flags, peer_python, race
 
 from kerasmodels import export, storage
-from kerasmodels.apps import provenance
 from kerasmodels.family import Servable, TensorSpec
 from kerasmodels.models import deeplab, dilated_net
 
@@ -39,22 +37,13 @@ SIDES = {"large_fov": 321, "front_end": 500}
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, print the tables, write the JSON file."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--rounds", type=int, default=6, help="turns of each contestant")
-    parser.add_argument("--threads", type=int, default=2, help="and cores, for each contestant")
+    parser = flags(__doc__, RESULT, 6, "a sixteenth of the channels, 2 rounds")
     parser.add_argument("--python", type=Path, help="an interpreter that has torch; by default one is installed")
-    parser.add_argument("--quick", action="store_true", help="a sixteenth of the channels, 2 rounds, another file")
-    parser.add_argument("--out", type=Path, help=f"default: {RESULT.relative_to(HERE.parent)}")
     options = parser.parse_args(arguments)
     rounds = 2 if options.quick else options.rounds
     python = options.python or peer_python(PEERS, REQUIREMENTS, _say)
     report: dict[str, Any] = {
-        "measured": provenance.now(),
-        "machine": provenance.machine(),
-        "versions": provenance.versions(),
-        "threads": options.threads,
-        "rounds": rounds,
-        "quick": options.quick,
+        **circumstances(options, rounds),
         "networks": {},
         "claims": [],
     }
