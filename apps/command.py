@@ -136,8 +136,16 @@ def _unboxed(text: str) -> str:
     lines = [re.sub(r"[│╭╮╰╯─]", "", line).strip() for line in text.splitlines()]
     words = " ".join([line for line in lines if line.strip("-")][1:])
     words = re.sub(r"\s*For full helptext, (?:see|run):? (.*)$", r" See `\1`.", words)
+    words = re.sub(r"invalid choice (.*) for argument '(-\S+)'\. Expected one of \((.*?),?\)\.", _choice, words)
     # A config's own words need no introduction.
     return re.sub(r"^Error parsing [\w-]+: (?=expected |unknown )", "", words)
+
+
+def _choice(found: "re.Match[str]") -> str:
+    """tyro's word on a choice in this project's form; None, which leaves a flag out, is no choice to name."""
+    received, flag, listed = found.groups()
+    choices = sorted({choice.strip(" '") for choice in listed.split(",")} - {"None"})
+    return f"expected {flag} with one of {', '.join(choices)}. Received: {received}."
 
 
 def with_group(options: type, group: str, fields: type, name: str) -> type:

@@ -69,6 +69,8 @@ def serve(options: Options, further: "Callable[[Serving], Sequence[BaseRoute]] |
         check(getattr(options, name) > 0, f"--{name} above 0", getattr(options, name))
     check(options.threads is None or options.threads > 0, "--threads above 0", options.threads)
     check(options.drain >= 0, "--drain of at least 0", options.drain)
+    for flag, port in (("--port", options.port), ("--grpc-port", options.grpc_port)):
+        check(port is None or 0 <= port <= 65_535, f"{flag} from 0 to 65535", port)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
     os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")

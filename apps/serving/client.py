@@ -52,7 +52,8 @@ class Client:
         Raises:
             ServingError: it was refused (the status is the server's), or there was no answer in time (504).
         """
-        until, tries, trouble = time.monotonic() + self._deadline, 0, "no answer"
+        began, tries, trouble = time.monotonic(), 0, "no answer"
+        until = began + self._deadline
         while True:
             left = until - time.monotonic()
             if left <= 0:
@@ -79,7 +80,8 @@ class Client:
             time.sleep(max(0.0, min(wait, until - time.monotonic())))
         raise ServingError(
             504,
-            f"no answer from {self.url} in {tries} {'try' if tries == 1 else 'tries'} and {self._deadline:g} s: "
+            f"no answer from {self.url} in {tries} {'try' if tries == 1 else 'tries'} and "
+            f"{min(time.monotonic() - began, self._deadline):.1f} s: "
             f"{trouble}. Is it running? Start one: kerasmodels serve served/",
         )
 

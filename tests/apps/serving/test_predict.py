@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kerasmodels.apps import cli
+from kerasmodels.apps import cli, predict
 from kerasmodels.apps.serving.client import Client
 from kerasmodels.data.images import read_image
-from kerasmodels.errors import ServingError, UsageError
+from kerasmodels.errors import DataError, ServingError, UsageError
 from kerasmodels.export.runners.runtimes import DEFAULT, onnxruntime
 from tests.apps.serving.servers import Running, picture_file
 
@@ -152,3 +152,8 @@ def test_nobody_there() -> None:
     for url in ("ftp://a", "http://", "http://a:x"):
         with pytest.raises(UsageError, match="expected a server"):
             Client(url)
+
+
+def test_a_missing_file_is_said_before_anybody_is_asked(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="which does not exist"):
+        predict.main([str(tmp_path / "photo.jpg"), "--url", "http://127.0.0.1:1", "--retries", "0"])
