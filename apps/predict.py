@@ -51,7 +51,7 @@ def main(argv: Sequence[str]) -> Outcome:
     check(options.retries >= 0, "--retries of at least 0", options.retries)
     for path in options.inputs:
         if not path.exists():  # before a server is waited for
-            raise DataError(f"expected a picture, a folder or an .npz. Received: {str(path)!r}, which does not exist.")
+            raise DataError(f"{path} cannot be read (it does not exist).")
     from kerasmodels.apps.serving.client import Client
 
     client = Client(options.url, options.deadline, options.retries)
